@@ -1,0 +1,49 @@
+# Every target sets up .venv by itself, once; a change of the requirement files sets it up again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml reducers/*/pyproject.toml plugins/*/pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint docs bench studies clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+venv: $(STAMP) ## set up .venv with every distribution of the repository
+
+$(STAMP): requirements-dev.txt $(PROJECTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@
+
+demo: $(STAMP) ## train two small networks and turn them into equations
+	$(BIN)/symtorch demo
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint ## lint, then every test; pass more with PYTEST_ARGS="-k front"
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(STAMP) ## run every benchmark in benchmarks/
+	@set -e; for file in benchmarks/*.py; do \
+	    test -e "$$file" || { echo "There is no benchmark yet."; break; }; \
+	    echo "== $$file"; $(BIN)/python "$$file"; \
+	done
+
+docs: ## what there is to read
+	@echo "There is no site yet. What there is to read: README.md, CONTRIBUTING.md, and in docs/examples:"
+	@ls docs/examples
+
+studies: $(STAMP) ## the studies that are installed
+	@echo "There is no runner for studies yet. Studies that are installed:"
+	@$(BIN)/symtorch plugins --kind studies
+
+clean: ## remove .venv and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
