@@ -1,0 +1,120 @@
+"""The ``symtorch`` command: what is installed, whether it works, and a demonstration."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from symtorch_core.errors import MissingDependencyError, SymTorchError
+from symtorch_core.registry import CORE_DISTRIBUTION, KINDS, Available, Registry, registry
+
+app: Final = typer.Typer(
+    help="Turn trained PyTorch blocks into equations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def plugins(
+    kind: Annotated[str | None, typer.Option(help="Only this kind: " + ", ".join(KINDS) + ".")] = None,
+) -> None:
+    """List every component that is installed, by kind, and every plugin that failed to load."""
+    console = Console()
+    everything = registry()
+    records = _records(everything) if kind is None else everything.available(kind)
+    table = Table("kind", "name", "summary", "distribution", "version")
+    for record in records:
+        cells = record.kind, record.name, record.component.summary, record.distribution, record.version
+        table.add_row(*map(Text, cells))  # Text: a bracket in a plugin's summary is not rich's markup
+    console.print(table)
+    _print_failures(console, everything)
+
+
+@app.command()
+def doctor() -> None:
+    """Import every component and tell what works, what lacks a dependency, and what is broken."""
+    console = Console()
+    everything = registry()
+    for name in (CORE_DISTRIBUTION, "torch"):
+        _print_line(console, f"{name} {_version(name)}")
+    _print_line(console, f"python {platform.python_version()}")
+    states = [(record, *_examine(everything, record)) for record in _records(everything)]
+    table = Table("kind", "name", "distribution", "state")
+    for record, state, _ in states:
+        table.add_row(*map(Text, (record.kind, record.name, record.distribution, state)))
+    console.print(table)
+    for _, _, reason in states:
+        if reason:  # below the table, where it can be read and copied
+            _print_line(console, f"- {reason}")
+    _print_failures(console, everything)
+    if everything.disabled:
+        _print_line(console, f"disabled: {', '.join(sorted(everything.disabled))}")
+    if everything.failures() or any(state == "broken" for _, state, _ in states):
+        raise typer.Exit(code=1)
+
+
+@app.command()
+def demo(
+    regressor: Annotated[
+        str, typer.Option(help="The search to use; `symtorch plugins` lists them.")
+    ] = "operon",
+    seed: Annotated[int, typer.Option(help="Seed of the data, the training and the search.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller data and shorter searches.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files that the demo saves.")] = None,
+) -> None:
+    """Train two small networks, turn them into equations, and run the equations in their place."""
+    from symtorch_core.demo import run  # here, so that the other commands start fast
+
+    run(Console(), regressor=regressor, seed=seed, quick=quick, out=out)
+
+
+def main() -> None:
+    """Run the command line; an error of the framework's own ends it with its message, not a traceback."""
+    try:
+        app()
+    except SymTorchError as error:
+        _print_line(Console(stderr=True), f"Error: {error}")
+        sys.exit(1)
+
+
+def _records(everything: Registry) -> list[Available]:
+    return [record for kind in KINDS for record in everything.available(kind)]
+
+
+def _examine(everything: Registry, record: Available) -> tuple[str, str]:
+    """State and reason: a dependency that is not installed is the user's choice, all else is a fault."""
+    try:
+        everything.load(record.kind, record.name)
+    except MissingDependencyError as error:
+        # A version that does not fit is a fault too; only what is absent altogether is a choice.
+        return ("missing" if isinstance(error.__cause__, ModuleNotFoundError) else "broken"), str(error)
+    except SymTorchError as error:
+        return "broken", str(error)
+    return "ok", ""
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "(not installed, run from its source)"
+
+
+def _print_failures(console: Console, everything: Registry) -> None:
+    for failure in everything.failures():
+        _print_line(console, f"failed: {failure}")
+
+
+def _print_line(console: Console, line: str) -> None:
+    # A plugin's words may hold brackets, which are no markup of rich's; whole lines can be copied.
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

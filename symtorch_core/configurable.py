@@ -1,0 +1,47 @@
+"""What every component that a user picks by name has in common: declared options."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from abc import ABC
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self
+
+from symtorch_core.errors import SearchError
+
+
+class Configurable(ABC):
+    """A component whose options are declared fields.
+
+    A subclass that can be used is a frozen dataclass: its fields are its options, with their defaults.
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Names of the options."""
+        return tuple(entry.name for entry in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
+
+    @classmethod
+    def with_options(cls, options: Mapping[str, Any], *, also: Iterable[str] = ()) -> Self:
+        """An instance with these options.
+
+        Args:
+            options: option -> value.
+            also: names that are not this component's, but that the caller would have taken; for the error message.
+
+        Raises:
+            SearchError: there is no such option; the message lists those there are and the closest match.
+        """
+        known = cls.option_names()
+        for option in options:
+            if option not in known:
+                close = difflib.get_close_matches(option, [*known, *also], n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                elsewhere = f"; or, for any component: {', '.join(sorted(also))}" if also else ""
+                raise SearchError(
+                    f"{cls.name!r} has no option {option!r}.{hint} It has: {', '.join(known) or 'none'}{elsewhere}"
+                )
+        return cls(**options)

@@ -1,0 +1,47 @@
+"""Every error the framework raises on purpose.
+
+Each class derives from :class:`SymTorchError`, so ``except st.SymTorchError`` catches them all, and from the
+built-in exception a Python user would expect (``LookupError`` for an unknown name, ``ValueError`` for bad data...).
+"""
+
+from __future__ import annotations
+
+
+class SymTorchError(Exception):
+    """Base class of the framework's own errors."""
+
+
+class UnknownComponentError(SymTorchError, LookupError):
+    """No plugin offers a component of that name."""
+
+
+class DuplicateComponentError(SymTorchError, LookupError):
+    """Two distributions offer a component of the same kind and name."""
+
+
+class MissingDependencyError(SymTorchError, ImportError):
+    """A component is known, but something it needs cannot be imported."""
+
+
+class CaptureError(SymTorchError, ValueError):
+    """The data, the block or the way it is called do not give usable activations."""
+
+
+class ExpressionError(SymTorchError, ValueError):
+    """A text or a sympy object is not an expression the framework can represent."""
+
+
+class SearchError(SymTorchError, ValueError):
+    """A search was asked for something that its settings, its data or its backend cannot honour."""
+
+
+class SelectionError(SymTorchError, LookupError):
+    """A selection rule or a complexity does not pick any equation of the front."""
+
+
+class SwitchError(SymTorchError, RuntimeError):
+    """A block cannot be switched to (or from) its equations; the model is as it was."""
+
+
+class FileFormatError(SymTorchError, ValueError):
+    """A file or a state_dict does not hold what its schema promises."""
