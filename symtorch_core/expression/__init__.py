@@ -1,0 +1,46 @@
+"""The core's own expression tree: parse, print, simplify, count, and convert to sympy and to torch."""
+
+from symtorch_core.expression.complexity import ComplexityRules, within_constraints
+from symtorch_core.expression.operators import ALIASES, OPERATORS, Operator, lookup
+from symtorch_core.expression.simplify import simplify
+from symtorch_core.expression.sympy_bridge import from_sympy, to_sympy
+from symtorch_core.expression.text import parse, to_text
+from symtorch_core.expression.torch_code import Program, evaluate
+from symtorch_core.expression.tree import (
+    Call,
+    Constant,
+    Expression,
+    Variable,
+    constants,
+    depth,
+    substitute,
+    variables,
+    walk,
+    with_constants,
+)
+
+__all__ = [
+    "ALIASES",
+    "OPERATORS",
+    "Call",
+    "ComplexityRules",
+    "Constant",
+    "Expression",
+    "Operator",
+    "Program",
+    "Variable",
+    "constants",
+    "depth",
+    "evaluate",
+    "from_sympy",
+    "lookup",
+    "parse",
+    "simplify",
+    "substitute",
+    "to_sympy",
+    "to_text",
+    "variables",
+    "walk",
+    "with_constants",
+    "within_constraints",
+]
