@@ -1,0 +1,70 @@
+"""SymTorch: wrap a trained PyTorch block, fit equations to what it computes, and run the equations in its place.
+
+>>> import symtorch_core as st
+>>> sorted(record.name for record in st.available("reducers"))  # doctest: +ELLIPSIS
+['identity'...]
+"""
+
+from symtorch_core.activations import Activations
+from symtorch_core.capture import Capture, HookCapture, capture
+from symtorch_core.distillation import Distillation
+from symtorch_core.errors import (
+    CaptureError,
+    DuplicateComponentError,
+    ExpressionError,
+    FileFormatError,
+    MissingDependencyError,
+    SearchError,
+    SelectionError,
+    SwitchError,
+    SymTorchError,
+    UnknownComponentError,
+)
+from symtorch_core.fidelity import Fidelity
+from symtorch_core.front import Candidate, ParetoFront
+from symtorch_core.hookspecs import Component, hookimpl
+from symtorch_core.model import SymbolicModel, wrap
+from symtorch_core.pipeline import distill
+from symtorch_core.reducer import Reducer, Reduction
+from symtorch_core.registry import available, load
+from symtorch_core.regressor import OutputwiseRegressor, Problem, Regressor
+from symtorch_core.search import SearchSpace
+from symtorch_core.surrogate import Surrogate, TorchSurrogate
+from symtorch_core.transforms import Transforms
+
+__all__ = [
+    "Activations",
+    "Candidate",
+    "Capture",
+    "CaptureError",
+    "Component",
+    "Distillation",
+    "DuplicateComponentError",
+    "ExpressionError",
+    "Fidelity",
+    "FileFormatError",
+    "HookCapture",
+    "MissingDependencyError",
+    "OutputwiseRegressor",
+    "ParetoFront",
+    "Problem",
+    "Reducer",
+    "Reduction",
+    "Regressor",
+    "SearchError",
+    "SearchSpace",
+    "SelectionError",
+    "Surrogate",
+    "SwitchError",
+    "SymTorchError",
+    "SymbolicModel",
+    "TorchSurrogate",
+    "Transforms",
+    "UnknownComponentError",
+    "available",
+    "capture",
+    "distill",
+    "hookimpl",
+    "load",
+    "wrap",
+]

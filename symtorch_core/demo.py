@@ -1,0 +1,211 @@
+"""``symtorch demo``: two trained networks become equations that run in their place."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import track
+from torch import Tensor, nn
+
+from symtorch_core.distillation import Distillation
+from symtorch_core.model import SymbolicModel, wrap
+from symtorch_core.report import render
+from symtorch_core.search import SearchSpace
+from symtorch_core.timing import Stopwatch
+
+LAW = "y = x0^2 + 3 sin(x4) - 4"
+_LAW_ROWS = 10_000
+_NOISE = 0.05
+
+
+def run(
+    console: Console, *, regressor: str = "operon", seed: int = 0, quick: bool = False, out: Path | None = None
+) -> None:
+    """Train, distill, switch, save, reload, check; print every step.
+
+    Args:
+        console: where to print.
+        regressor: name of the backend.
+        seed: of data, training and search.
+        quick: less training and searching, for a first look in seconds.
+        out: folder for the saved models; a temporary one by default.
+    """
+    watch = Stopwatch()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = out or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        known_law(console, folder, regressor=regressor, seed=seed, quick=quick)
+        real_data(console, folder, regressor=regressor, seed=seed, quick=quick)
+    console.print(f"\nDone in {watch.seconds():.0f} s.")
+
+
+def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quick: bool) -> Distillation:
+    """A whole network trained on a noisy known law; returns its distillation."""
+    console.print(Panel(f"[bold]1. A network that learned a known law[/bold]\n{LAW}, {_LAW_ROWS:,} rows, 5 % noise"))
+    X, y = law_data(seed)
+    network = train(
+        console, mlp([5, 64, 64, 64, 1], seed), X, y[:, None], nn.MSELoss(), epochs=4 if quick else 20, seed=seed
+    )
+    model = SymbolicModel(network, name="law")
+    result = model.distill(
+        X,
+        regressor=regressor,
+        seed=seed,
+        max_rows=_LAW_ROWS,
+        metric=lambda m: r2(m, X, y[:, None]),
+        niterations=10 if quick else SearchSpace().niterations,
+    )
+    console.print(render(result))
+    model.switch_to_symbolic()
+    console.print(f"The network now runs on [bold green]y = {model.front().select(result.select)}[/bold green]")
+    assert result.task_metric is not None
+    console.print(
+        f"R2 against the noisy data: {result.task_metric.block:.4f} with the network, "
+        f"{result.task_metric.equations:.4f} on the equation\n"
+    )
+    _saved_and_back(console, folder / "law.pt", model, SymbolicModel(mlp([5, 64, 64, 64, 1], seed + 1)), X)
+    return result
+
+
+def real_data(console: Console, folder: Path, *, regressor: str, seed: int, quick: bool) -> Distillation:
+    """A hidden block of a classifier of real tumours; returns its distillation."""
+    console.print(
+        Panel(
+            "[bold]2. A hidden block of a classifier[/bold]\n"
+            "Wisconsin breast cancer data (scikit-learn): 569 tumours, 30 measurements, benign or malignant"
+        )
+    )
+    (X, y), (X_test, y_test) = tumour_data(seed)
+    network = Classifier(seed)
+    train(console, network, X, y, nn.CrossEntropyLoss(), epochs=20 if quick else 60, seed=seed, batch=32)
+    block = wrap(network, "head")
+    result = block.distill(
+        X,
+        parent=network,
+        regressor=regressor,
+        seed=seed,
+        variable_names=["z0", "z1", "z2"],
+        output_names=["malignant", "benign"],
+        unary_operators=["inv", "exp", "tanh"],
+        select="best",
+        metric=lambda m: accuracy(m, X_test, y_test),
+        niterations=10 if quick else 100,
+    )
+    console.print(render(result))
+    block.switch_to_symbolic()
+    assert result.task_metric is not None
+    console.print(
+        f"The block [bold]head[/bold] now runs on equations. Accuracy on {len(y_test)} test tumours: "
+        f"{result.task_metric.block:.4f} with the network, {result.task_metric.equations:.4f} on equations\n"
+    )
+    fresh = Classifier(seed + 1)
+    wrap(fresh, "head")
+    _saved_and_back(console, folder / "classifier.pt", network, fresh, X_test)
+    return result
+
+
+@final
+class Classifier(nn.Module):
+    """30 measurements -> 3 features (body) -> 2 logits (head)."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.body = mlp([30, 16, 3], seed)
+        self.head: nn.Module = mlp([3, 16, 2], seed + 1_000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+
+def law_data(seed: int) -> tuple[Tensor, Tensor]:
+    """Inputs (10,000, 5) uniform on [-2, 2] and noisy values (10,000,) of the law."""
+    generator = np.random.default_rng(seed)
+    X = generator.uniform(-2, 2, (_LAW_ROWS, 5))
+    y = X[:, 0] ** 2 + 3 * np.sin(X[:, 4]) - 4
+    y += _NOISE * y.std() * generator.normal(size=_LAW_ROWS)
+    return torch.from_numpy(X).float(), torch.from_numpy(y).float()
+
+
+def tumour_data(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Standardised measurements and labels (0 malignant, 1 benign), as (train, test)."""
+    from sklearn.datasets import load_breast_cancer  # only the demo needs data
+    from sklearn.model_selection import train_test_split
+    from sklearn.preprocessing import StandardScaler
+
+    X, y = load_breast_cancer(return_X_y=True)
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
+    scaler = StandardScaler().fit(X)
+    as_tensors = [
+        (torch.from_numpy(scaler.transform(inputs)).float(), torch.from_numpy(labels))
+        for inputs, labels in ((X, y), (X_test, y_test))
+    ]
+    return as_tensors[0], as_tensors[1]
+
+
+def mlp(sizes: Sequence[int], seed: int) -> nn.Sequential:
+    """A tanh network of these widths, initialised from its own seed."""
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise(sizes):
+        layer = nn.Linear(wide, narrow)
+        bound = 1 / math.sqrt(wide)
+        for parameter in layer.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        layers += [layer, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def train(
+    console: Console,
+    network: nn.Module,
+    X: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    epochs: int,
+    seed: int,
+    batch: int = 128,
+) -> nn.Module:
+    """Adam with a cosine schedule; returns the network, trained."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for _ in track(range(epochs), "training", console=console, transient=True):
+        for rows in torch.randperm(len(X), generator=generator).split(batch):
+            optimizer.zero_grad()
+            loss(network(X[rows]), y[rows]).backward()
+            optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def r2(model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor) -> float:
+    """Share of the variance of y that the model explains."""
+    with torch.no_grad():
+        return 1 - float((model(X) - y).square().mean() / y.var(unbiased=False))
+
+
+def accuracy(model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor) -> float:
+    """Share of right classes."""
+    with torch.no_grad():
+        return float((model(X).argmax(1) == y).float().mean())
+
+
+def _saved_and_back(console: Console, path: Path, model: nn.Module, fresh: nn.Module, X: Tensor) -> None:
+    torch.save(model.state_dict(), path)
+    fresh.load_state_dict(torch.load(path, weights_only=True))
+    with torch.no_grad():
+        same = torch.equal(model(X), fresh.eval()(X))
+    if not same:
+        raise AssertionError(f"the model read back from {path} gives other numbers")
+    console.print(f"Saved, loaded into a fresh model with weights_only=True: same mode, same numbers ({path.name})")

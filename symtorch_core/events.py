@@ -1,0 +1,96 @@
+"""What a long run tells whoever watches: small records, handed to plain functions.
+
+A callback is any function of one event. It runs in the process that called the pipeline, between steps of the
+search, so it should be quick; raising ``KeyboardInterrupt`` in it stops the search like Ctrl-C does.
+
+>>> log = []
+>>> notify([log.append], StageStarted("regress", total=2))
+>>> log[0].stage
+'regress'
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from symtorch_core.front import ParetoFront
+
+
+class Event(ABC):  # noqa: B024 - a family of records with nothing to implement
+    """Something that happened during a run."""
+
+
+@final
+@dataclass(frozen=True)
+class StageStarted(Event):
+    """A stage of the pipeline begins; ``total`` counts its steps (batches, outputs), None if unknown."""
+
+    stage: str
+    total: int | None = None
+
+
+@final
+@dataclass(frozen=True)
+class StageAdvanced(Event):
+    """``steps`` more steps of a stage are done."""
+
+    stage: str
+    steps: int = 1
+
+
+@final
+@dataclass(frozen=True)
+class StageFinished(Event):
+    """A stage of the pipeline is over, after so many seconds."""
+
+    stage: str
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class OutputProgressed(Event):
+    """The search for one output has done ``fraction`` (0..1) of what it was asked to do at most."""
+
+    output: int
+    fraction: float
+
+
+@final
+@dataclass(frozen=True)
+class OutputImproved(Event):
+    """The search for one output found an equation of lower loss (its own estimate, perhaps on some rows)."""
+
+    output: int
+    equation: str
+    loss: float
+
+
+@final
+@dataclass(frozen=True)
+class OutputFinished(Event):
+    """The search for one output is over, with this front."""
+
+    output: int
+    front: ParetoFront
+
+
+@final
+@dataclass(frozen=True)
+class Interrupted(Event):
+    """The run was stopped by the user; ``finished`` outputs are kept."""
+
+    finished: int
+
+
+Callback = Callable[[Event], None]
+
+
+def notify(callbacks: Iterable[Callback], event: Event) -> None:
+    """Hand an event to every callback, in order."""
+    for callback in callbacks:
+        callback(event)

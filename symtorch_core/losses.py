@@ -1,0 +1,79 @@
+"""The losses a search can ask for: one table, used for searching, refitting and ranking alike."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import final
+
+import torch
+from torch import Tensor
+
+from symtorch_core.errors import SearchError
+
+
+@final
+@dataclass(frozen=True)
+class Loss:
+    """A loss: the weighted mean over rows of a function of the residual.
+
+    Attributes:
+        name: what a search calls it.
+        of_residual: elementwise loss of the residual.
+        influence: elementwise weight that turns a weighted least-squares step into a step on this loss
+            (iteratively reweighted least squares): derivative of the loss over twice the residual.
+    """
+
+    name: str
+    of_residual: Callable[[Tensor], Tensor]
+    influence: Callable[[Tensor], Tensor]
+
+    def __call__(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
+        """Weighted mean loss; infinite where any prediction is not finite.
+
+        Args:
+            prediction: shape (n,) or a scalar that stands for every row.
+            target: shape (n,).
+            weights: shape (n,), non-negative; None weighs all rows alike.
+
+        >>> MSE = LOSSES["mse"]
+        >>> MSE(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+        2.0
+        """
+        losses = self.of_residual(prediction - target)
+        mean = losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+        value = float(mean)
+        return value if value == value else float("inf")
+
+
+def _huber(residual: Tensor) -> Tensor:
+    size = residual.abs()
+    return torch.where(size <= 1.0, 0.5 * size.square(), size - 0.5)
+
+
+LOSSES = MappingProxyType(
+    {
+        loss.name: loss
+        for loss in (
+            Loss("mse", torch.square, torch.ones_like),
+            Loss("mae", torch.abs, lambda residual: 0.5 / residual.abs().clamp_min(1e-9)),
+            Loss("huber", _huber, lambda residual: 0.5 / residual.abs().clamp_min(1.0)),
+        )
+    }
+)
+"""Losses by name: mean squared error, mean absolute error, Huber (threshold 1, in units of the output)."""
+
+
+def loss_named(name: str) -> Loss:
+    """The loss of that name.
+
+    Raises:
+        SearchError: there is none; the message lists those there are.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    close = difflib.get_close_matches(name, LOSSES, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise SearchError(f"unknown loss {name!r}.{hint} Known losses: {', '.join(LOSSES)}")

@@ -1,0 +1,315 @@
+"""From raw equations to a Pareto front: simplify, refit constants, measure on all rows.
+
+Every backend's finds pass through :func:`build_front`, so fronts of different backends differ only in what
+was found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from scipy.linalg import qr
+from scipy.optimize import least_squares
+from torch import Tensor
+
+from symtorch_core.expression import (
+    Call,
+    Constant,
+    Expression,
+    constants,
+    evaluate,
+    simplify,
+    with_constants,
+)
+from symtorch_core.front import Candidate, ParetoFront
+from symtorch_core.losses import Loss
+from symtorch_core.search import SearchSpace
+from symtorch_core.threads import one_thread
+
+_KEPT_PER_COMPLEXITY = 3
+_PROMISING = 1.5
+_IRLS_STEPS = 20
+_LM_STEPS = 50
+_LM_STEPS_REWEIGHTED = 6
+_NEGLIGIBLE = 1e-6
+_NUDGE = 1e-3
+_SAME_DIRECTION = 1e-7
+_SNAP_WITHIN = 1e-5
+_LOSS_AGREES = 1e-6
+
+
+@one_thread()
+def build_front(
+    expressions: Iterable[Expression],
+    X: np.ndarray,
+    y: np.ndarray,
+    search: SearchSpace,
+    variable_names: Sequence[str],
+    weights: np.ndarray | None = None,
+) -> ParetoFront:
+    """The Pareto front of the given equations on the given rows.
+
+    Each equation is simplified; those that break the search's maxsize or constraints, or are not finite on
+    every row, are left out. The best few at each complexity get their constants refitted (``search.refine``),
+    superfluous terms are tried without, and constants a hair from a round number or a multiple of pi are set
+    to it where the loss does not mind. The best constant is always a candidate.
+
+    Args:
+        expressions: in the names of ``variable_names``.
+        X: inputs, shape (n, d).
+        y: targets, shape (n,).
+        search: gives loss, complexity rules, maxsize and constraints.
+        variable_names: d names for the columns of X.
+        weights: shape (n,) or None.
+
+    >>> from symtorch_core.expression import parse
+    >>> X = np.linspace(0, 1, 50)[:, None]
+    >>> front = build_front([parse("x"), parse("1.0*x + 0.1")], X, 3 * X[:, 0] + 2, SearchSpace(), ["x"])
+    >>> print(front.select("accuracy"))
+    3*x + 2
+    """
+    loss = search.loss_function
+    columns = {name: torch.from_numpy(X[:, i].copy()) for i, name in enumerate(variable_names)}
+    target = torch.from_numpy(np.asarray(y, dtype=np.float64))
+    row_weights = None if weights is None else torch.from_numpy(np.asarray(weights, dtype=np.float64))
+
+    def measure(expression: Expression) -> Candidate:
+        value = loss(evaluate(expression, columns), target, row_weights)
+        return Candidate(expression, search.rules.count(expression), value)
+
+    def refit(expression: Expression) -> Expression:
+        return (
+            refit_constants(expression, columns, target, row_weights, loss) if search.refine else expression
+        )
+
+    floor = _resolution(target, loss, row_weights)
+    baseline = measure(simplify(refit(Constant(float(np.average(y, weights=weights))))))
+    if baseline.loss <= floor:
+        return ParetoFront([baseline])
+    found = _best_by_complexity(map(measure, _admitted(expressions, search)))
+    if search.refine:
+        found = _improve(found, measure, refit, floor)
+    found = [candidate for candidate in found if search.admits(candidate.expression)]
+    found = [_snapped(candidate, measure) for candidate in ParetoFront([baseline, *found])]
+    return ParetoFront(_until(found, floor))
+
+
+Measure = Callable[[Expression], Candidate]
+
+
+def _improve(
+    found: Sequence[Candidate], measure: Measure, refit: Callable[[Expression], Expression], floor: float
+) -> list[Candidate]:
+    """The candidates with refitted constants, and the best shorter equations they contain.
+
+    Below ``floor``, where all losses are rounding, every shorter equation is as promising as the longer one.
+    """
+    best: dict[int, Candidate] = {}
+    seen: set[Expression] = set()
+    waiting = [form for candidate in found for form in (candidate.expression, _scaled(candidate.expression))]
+    while waiting:
+        candidate = measure(simplify(refit(waiting.pop())))
+        known = best.get(candidate.complexity)
+        if known is not None and known.loss <= candidate.loss:
+            continue
+        best[candidate.complexity] = candidate
+        for variant in map(simplify, _shorter(candidate.expression)):
+            if variant not in seen:
+                seen.add(variant)
+                if measure(variant).loss <= _PROMISING * max(candidate.loss, floor):
+                    waiting.append(variant)
+    return list(best.values())
+
+
+def _admitted(expressions: Iterable[Expression], search: SearchSpace) -> Iterator[Expression]:
+    seen: set[Expression] = set()
+    for expression in expressions:
+        short = simplify(expression)
+        if short not in seen and search.admits(short):
+            seen.add(short)
+            yield short
+
+
+def _best_by_complexity(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The few best at each complexity, dominated ones included: refitting may reorder them."""
+    groups: dict[int, list[Candidate]] = {}
+    for candidate in candidates:
+        if math.isfinite(candidate.loss):
+            groups.setdefault(candidate.complexity, []).append(candidate)
+    return [
+        c for group in groups.values() for c in sorted(group, key=lambda c: c.loss)[:_KEPT_PER_COMPLEXITY]
+    ]
+
+
+def _resolution(target: Tensor, loss: Loss, weights: Tensor | None) -> float:
+    """The loss below which differences are rounding: that of an error in the last digit of every target."""
+    single = bool((target.float().double() == target).all())
+    eps = float(torch.finfo(torch.float32 if single else torch.float64).eps)
+    return loss(target + eps * target.abs().max(), target, weights)
+
+
+def _until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
+    """Candidates up to the first that fits to rounding; more complex ones could only fit rounding better."""
+    for candidate in candidates:
+        yield candidate
+        if candidate.loss <= floor:
+            return
+
+
+def refit_constants(
+    expression: Expression,
+    columns: Mapping[str, Tensor],
+    target: Tensor,
+    weights: Tensor | None,
+    loss: Loss,
+) -> Expression:
+    """The same structure with constants that minimise the loss, from a local search started at its own.
+
+    Levenberg-Marquardt for mse, and the same on iteratively reweighted residuals for other losses. Whole
+    exponents are structure and stay. Never worse than the input: where the fit does not help, the expression
+    comes back as is.
+
+    Args:
+        expression: with finite values on every row.
+        columns: a float64 tensor of shape (n,) for each variable.
+        target: float64, shape (n,).
+        weights: float64, shape (n,), or None.
+        loss: what to minimise.
+    """
+    start = np.array(constants(expression))
+    if start.size == 0 or len(target) < start.size:
+        return expression
+
+    def predict(values: Tensor) -> Tensor:
+        return evaluate(expression, columns, values).expand_as(target)
+
+    def loss_at(values: np.ndarray) -> float:
+        return loss(predict(torch.from_numpy(values)), target, weights)
+
+    base = torch.ones_like(target) if weights is None else weights
+    best, best_loss = start, loss_at(start)
+    rounds, steps = (1, _LM_STEPS) if loss.name == "mse" else (_IRLS_STEPS, _LM_STEPS_REWEIGHTED)
+    for _ in range(rounds):
+        residual = predict(torch.from_numpy(best)) - target
+        if not bool(torch.isfinite(residual).all()):
+            return expression
+        row_scale = (base * loss.influence(residual)).sqrt()
+        fitted = _least_squares(predict, target, row_scale, best, steps)
+        fitted_loss = loss_at(fitted)
+        if not fitted_loss < best_loss:
+            break
+        converged = best_loss - fitted_loss < 1e-7 * best_loss
+        best, best_loss = fitted, fitted_loss
+        if converged:
+            break
+    return with_constants(expression, [float(value) for value in best])
+
+
+def _least_squares(
+    predict: Callable[[Tensor], Tensor], target: Tensor, row_scale: Tensor, start: np.ndarray, steps: int
+) -> np.ndarray:
+    def residuals(values: np.ndarray) -> np.ndarray:
+        errors = row_scale * (predict(torch.from_numpy(values)) - target)
+        finite: np.ndarray = np.nan_to_num(errors.numpy(), nan=1e150, posinf=1e150, neginf=-1e150)
+        return finite
+
+    def slopes(values: np.ndarray) -> np.ndarray:
+        # A copy of the constants for every row: one reverse pass then gives the whole Jacobian, (k, n).
+        copies = torch.from_numpy(values)[:, None].repeat(1, len(target)).requires_grad_()
+        # Zero times the constants: a comparison alone gives autograd nothing to follow.
+        (gradient,) = torch.autograd.grad(predict(copies).sum() + 0.0 * copies.sum(), copies)
+        finite: np.ndarray = np.nan_to_num((row_scale * gradient).numpy().T)
+        return finite
+
+    # Looked at beside the start, where a factor of zero does not hide what it multiplies.
+    free = _independent(slopes(start * (1 + _NUDGE) + _NUDGE))
+    if free.size == 0:
+        return start
+
+    def whole(values: np.ndarray) -> np.ndarray:
+        everything = start.copy()
+        everything[free] = values
+        return everything
+
+    with np.errstate(all="ignore"):  # a step out of the domain overflows and is rejected by the loss
+        fitted = whole(
+            least_squares(
+                lambda values: residuals(whole(values)),
+                start[free],
+                lambda values: slopes(whole(values))[:, free],
+                method="lm",
+                x_scale="jac",
+                max_nfev=steps,
+            ).x
+        )
+    return fitted if np.isfinite(fitted).all() else start
+
+
+def _independent(slopes: np.ndarray) -> np.ndarray:
+    """Positions of constants that others cannot make up for; shape of ``slopes``: (n, k).
+
+    In a (b x + c) + d, two of the four are superfluous. Fitted all the same, they drift along the direction
+    that changes nothing, as far as rounding takes them: large numbers, and other ones on every run.
+    """
+    largest = np.abs(slopes).max(axis=0)
+    active = np.flatnonzero(largest > 0)
+    if active.size == 0:
+        return active
+    columns = slopes[:, active] / largest[active]
+    triangle, order = qr(columns / np.linalg.norm(columns, axis=0), mode="r", pivoting=True)
+    rank = int((np.abs(np.diag(triangle)) > _SAME_DIRECTION).sum())
+    return np.sort(active[order[:rank]])
+
+
+def _scaled(expression: Expression) -> Expression:
+    """a * expression + b with a = 1 and b = 0, numbers for the refit to find."""
+    return Call("+", Call("*", Constant(1.0), expression), Constant(0.0))
+
+
+def _shorter(expression: Expression) -> Iterator[Expression]:
+    """Every expression with one summand dropped, one factor set to one, or a negligible one set to zero."""
+    if not isinstance(expression, Call):
+        return
+    if expression.operator in {"+", "-"}:
+        yield expression.args[0]
+        yield expression.args[1] if expression.operator == "+" else Call("neg", expression.args[1])
+    if expression.operator in {"*", "/"}:
+        for position, child in enumerate(expression.args):
+            if isinstance(child, Constant):
+                yield Call(expression.operator, *_replaced(expression.args, position, Constant(1.0)))
+                if abs(child.value) < _NEGLIGIBLE:
+                    yield Constant(0.0)
+    for position, child in enumerate(expression.args):
+        for variant in _shorter(child):
+            yield Call(expression.operator, *_replaced(expression.args, position, variant))
+
+
+def _replaced(args: tuple[Expression, ...], position: int, new: Expression) -> tuple[Expression, ...]:
+    return (*args[:position], new, *args[position + 1 :])
+
+
+def _snapped(candidate: Candidate, measure: Measure) -> Candidate:
+    """The candidate with constants set to the round number they are a hair from, where the loss agrees."""
+    best = candidate
+    values = list(constants(candidate.expression))
+    for position, value in enumerate(values):
+        rounded = _round_number(value)
+        if rounded is None:
+            continue
+        trial = [*values[:position], rounded, *values[position + 1 :]]
+        attempt = measure(with_constants(candidate.expression, trial))
+        if attempt.loss <= candidate.loss * (1 + _LOSS_AGREES):
+            best, values = attempt, trial
+    return best
+
+
+def _round_number(value: float) -> float | None:
+    """The nearest half or half multiple of pi, if it is within a hair of the value and not the value."""
+    for unit in (0.5, math.pi / 2):
+        nearest = round(value / unit) * unit
+        if nearest and nearest != value and abs(value - nearest) <= _SNAP_WITHIN * abs(nearest):
+            return nearest
+    return None

@@ -1,0 +1,11 @@
+"""Contract suites: what each kind of plugin promises, ready to run against one of yours (needs pytest).
+
+Subclass a contract, give its fixture, and run pytest.
+"""
+
+from symtorch_core.testing.captures import CaptureContract
+from symtorch_core.testing.reducers import ReducerContract
+from symtorch_core.testing.regressors import RegressorContract
+from symtorch_core.testing.surrogates import SurrogateContract
+
+__all__ = ["CaptureContract", "ReducerContract", "RegressorContract", "SurrogateContract"]

@@ -1,0 +1,254 @@
+"""What every regressor promises, as a suite of tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from symtorch_core.errors import SearchError
+from symtorch_core.events import Callback, Event, OutputFinished, OutputImproved, OutputProgressed
+from symtorch_core.expression import OPERATORS, Expression, evaluate, variables
+from symtorch_core.front import ParetoFront
+from symtorch_core.regressor import OutputwiseRegressor, Regressor
+from symtorch_core.search import SearchSpace
+
+NAMES = ("alpha", "beta")
+ROWS = 200
+
+
+class RegressorContract:
+    """Subclass it, give a fixture ``regressor``, and run pytest.
+
+    The fixture returns an instance with options that make it quick: it must solve ``2.5 alpha + beta^2 - 1``
+    with + and * in ``niterations`` iterations.
+
+        class TestMine(RegressorContract):
+            @pytest.fixture
+            def regressor(self):
+                return MyRegressor(population=100)
+    """
+
+    niterations: ClassVar[int] = 40
+    """Effort of each search here; an iteration is what the backend says it is."""
+
+    def fit(
+        self,
+        regressor: Regressor,
+        Y: Tensor,
+        *,
+        X: Tensor | None = None,
+        weights: Tensor | None = None,
+        callbacks: Sequence[Callback] = (),
+        **search: Any,
+    ) -> list[ParetoFront]:
+        """Search small: + and * unless asked otherwise."""
+        settings = {"unary_operators": (), "maxsize": 12, "niterations": self.niterations, **search}
+        return regressor.fit(
+            inputs() if X is None else X,
+            Y if Y.ndim == 2 else Y[:, None],
+            search=SearchSpace(**settings),
+            variable_names=NAMES,
+            weights=weights,
+            seed=3,
+            callbacks=callbacks,
+        )
+
+    def test_every_column_gets_a_front_that_is_one(self, regressor: Regressor) -> None:
+        Y = torch.stack([law(inputs()), inputs()[:, 0] * inputs()[:, 1]], dim=1)
+        fronts = self.fit(regressor, Y)
+        assert len(fronts) == 2
+        for front in fronts:
+            assert len(front) > 0
+            complexities, losses = [c.complexity for c in front], [c.loss for c in front]
+            assert complexities == sorted(set(complexities))
+            assert losses == sorted(set(losses), reverse=True)
+
+    @pytest.mark.parametrize("loss", ["mse", "mae"])
+    def test_losses_and_complexities_are_the_cores(self, regressor: Regressor, loss: str) -> None:
+        weights = torch.linspace(0.5, 2.0, ROWS, dtype=torch.float64)
+        search = SearchSpace(loss=loss)
+        (front,) = self.fit_or_skip(regressor, law(inputs()), weights=weights, loss=loss)
+        for candidate in front:
+            again = search.loss_function(predict(candidate.expression, inputs()), law(inputs()), weights)
+            assert candidate.loss == pytest.approx(again, rel=1e-9, abs=1e-18)
+            assert candidate.complexity == search.rules.count(candidate.expression)
+
+    def test_an_easy_law_is_found(self, regressor: Regressor) -> None:
+        (front,) = self.fit(regressor, law(inputs()))
+        assert r2(front.select("best").expression) > 0.999
+
+    def test_variables_have_the_given_names(self, regressor: Regressor) -> None:
+        (front,) = self.fit(regressor, law(inputs()))
+        assert sorted(variables(front.select("accuracy").expression)) == sorted(NAMES)
+
+    def test_same_seed_same_fronts(self, regressor: Regressor) -> None:
+        target = torch.sin(3 * inputs()[:, 0]) + inputs()[:, 1]
+        assert self.fit(regressor, target, niterations=5) == self.fit(regressor, target, niterations=5)
+
+    def test_workers_do_not_change_the_result(self, regressor: Regressor) -> None:
+        outputwise = self.outputwise_or_skip(regressor)
+        Y = torch.stack([law(inputs()), inputs()[:, 0] * inputs()[:, 1], inputs()[:, 1]], dim=1)
+        alone = dataclasses.replace(outputwise, n_jobs=1)  # type: ignore[type-var]
+        shared = dataclasses.replace(outputwise, n_jobs=2)  # type: ignore[type-var]
+        assert self.fit(alone, Y, niterations=3) == self.fit(shared, Y, niterations=3)
+
+    def test_rows_of_weight_zero_do_not_matter(self, regressor: Regressor) -> None:
+        target, weights = law(inputs()), torch.ones(ROWS, dtype=torch.float64)
+        target[::3], weights[::3] = 40.0 * inputs()[::3, 1], 0.0
+        (front,) = self.fit(regressor, target, weights=weights)
+        assert r2(front.select("best").expression) > 0.999
+
+    def test_mae_withstands_outliers_or_is_refused(self, regressor: Regressor) -> None:
+        target = law(inputs())
+        target[::10] += 60.0
+        (front,) = self.fit_or_skip(regressor, target, loss="mae")
+        assert r2(front.select("best").expression) > 0.99
+
+    def test_a_constant_column_gives_one_constant(self, regressor: Regressor) -> None:
+        (front,) = self.fit(regressor, torch.full((ROWS,), 7.25, dtype=torch.float64))
+        assert [str(candidate.expression) for candidate in front] == ["7.25"]
+
+    @pytest.mark.parametrize(
+        "limits",
+        [
+            {"maxsize": 7},
+            {"constraints": {"sin": 1}},
+            {"constraints": {"*": (-1, 3)}},
+            {"nested_constraints": {"sin": {"sin": 0}}},
+        ],
+        ids=["maxsize", "constraint", "constraint_of_two", "nested"],
+    )
+    def test_limits_are_respected_or_refused(self, regressor: Regressor, limits: dict[str, Any]) -> None:
+        target = torch.sin(2 * inputs()[:, 0] + torch.sin(3 * inputs()[:, 1]) + 0.5) * inputs()[:, 1]
+        settings = {"unary_operators": ("sin",), "maxsize": 16, "niterations": 10, **limits}
+        (front,) = self.fit_or_skip(regressor, target, **settings)
+        search = SearchSpace(**settings)
+        assert len(front) > 1
+        for candidate in front:
+            assert search.admits(candidate.expression), str(candidate.expression)
+
+    def test_an_operator_it_lacks_is_refused_by_name(self, regressor: Regressor) -> None:
+        for name, operator in OPERATORS.items():
+            if operator.arity > 2:
+                continue
+            kind = "unary_operators" if operator.arity == 1 else "binary_operators"
+            asked: dict[str, Any] = {"binary_operators": ("+",), "unary_operators": (), kind: (name,)}
+            if isinstance(regressor, OutputwiseRegressor) and not refusal(
+                regressor.check, SearchSpace(**asked)
+            ):
+                continue
+            told: list[Event] = []
+            asked |= {"niterations": 1, "callbacks": [told.append]}
+            error = refusal(self.fit, regressor, law(inputs()), **asked)
+            if error is not None:
+                assert repr(name) in str(error)
+                assert told == []
+
+    def test_an_unknown_option_is_refused(self, regressor: Regressor) -> None:
+        with pytest.raises(SearchError, match="no_such_option"):
+            type(regressor).with_options({"no_such_option": 1})
+
+    def test_every_finished_column_is_told(self, regressor: Regressor) -> None:
+        told: list[Event] = []
+        Y = torch.stack([law(inputs()), inputs()[:, 1]], dim=1)
+        fronts = self.fit(regressor, Y, niterations=3, callbacks=[told.append])
+        finished = [(event.output, event.front) for event in told if isinstance(event, OutputFinished)]
+        assert sorted(finished, key=lambda entry: entry[0]) == list(enumerate(fronts))
+
+    def test_ctrl_c_stops_it_and_leaves_what_is_finished(self, regressor: Regressor) -> None:
+        finished: list[int] = []
+
+        def watch(event: Event) -> None:
+            if isinstance(event, OutputFinished):
+                finished.append(event.output)
+            if isinstance(event, OutputProgressed | OutputImproved | OutputFinished) and event.output == 2:
+                raise KeyboardInterrupt
+
+        x = inputs()
+        Y = torch.stack([law(x), x[:, 1], torch.sin(3 * x[:, 0]) * x[:, 1], x[:, 0] - x[:, 1]], dim=1)
+        with pytest.raises(KeyboardInterrupt):
+            self.fit(regressor, Y, niterations=5, callbacks=[watch])
+        assert 3 not in finished or not isinstance(regressor, OutputwiseRegressor)
+        if isinstance(regressor, OutputwiseRegressor):
+            assert finished[:2] == [0, 1]
+
+    def test_the_timeout_is_kept(self, regressor: Regressor) -> None:
+        noise = torch.from_numpy(np.random.default_rng(0).normal(size=ROWS))
+        started = time.monotonic()
+        (front,) = self.fit(
+            regressor, law(inputs()) + noise, niterations=1_000_000, timeout_in_seconds=1.0, maxsize=8
+        )
+        assert time.monotonic() - started < 20.0
+        assert len(front) > 0
+
+    def test_two_rows_are_enough_or_refused(self, regressor: Regressor) -> None:
+        few: dict[str, Any] = {"Y": law(inputs())[:2], "X": inputs()[:2], "niterations": 2}
+        error = refusal(self.fit, regressor, **few)
+        if error is None:
+            (front,) = self.fit(regressor, **few)
+            assert len(front) > 0
+        else:
+            assert "row" in str(error)
+
+    def test_the_callers_random_state_is_untouched(self, regressor: Regressor) -> None:
+        before = random_states()
+        self.fit(regressor, law(inputs()), niterations=2)
+        assert random_states() == before
+
+    def fit_or_skip(self, regressor: Regressor, target: Tensor, **arguments: Any) -> list[ParetoFront]:
+        """Fit; a backend that says it cannot do this is excused."""
+        try:
+            return self.fit(regressor, target, **arguments)
+        except SearchError as error:
+            pytest.skip(f"refused, as it may: {error}")
+
+    def outputwise_or_skip(self, regressor: Regressor) -> OutputwiseRegressor:
+        """The regressor, if it searches outputs one by one."""
+        if not isinstance(regressor, OutputwiseRegressor):
+            pytest.skip("searches all outputs together")
+        return regressor
+
+
+def refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> SearchError | None:
+    """The error with which a call is refused, if it is."""
+    try:
+        function(*args, **kwargs)
+    except SearchError as error:
+        return error
+    return None
+
+
+def random_states() -> tuple[object, ...]:
+    """The state of every global generator."""
+    name, key, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), name, tuple(key), *rest, tuple(torch.get_rng_state().tolist())
+
+
+def inputs(seed: int = 0) -> Tensor:
+    """Rows to search on; another seed for held-out rows."""
+    return torch.from_numpy(np.random.default_rng(seed).uniform(-2.0, 2.0, (ROWS, len(NAMES))))
+
+
+def law(X: Tensor) -> Tensor:
+    """The easy law."""
+    return 2.5 * X[:, 0] + X[:, 1].square() - 1.0
+
+
+def predict(expression: Expression, X: Tensor) -> Tensor:
+    """Values of an equation on rows."""
+    return evaluate(expression, dict(zip(NAMES, X.T, strict=True))).expand(len(X))
+
+
+def r2(expression: Expression) -> float:
+    """Share of the easy law's variance that an equation explains on held-out rows."""
+    X = inputs(seed=1)
+    error = (predict(expression, X) - law(X)).square().mean()
+    return 1.0 - float(error / law(X).var())

@@ -1,0 +1,36 @@
+"""Random expressions for property tests (needs hypothesis)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from hypothesis import strategies as st
+
+from symtorch_core.expression import OPERATORS, Call, Constant, Expression, Variable
+
+
+def expressions(
+    names: Collection[str] = ("x", "y"),
+    operators: Collection[str] = tuple(OPERATORS),
+    numbers: st.SearchStrategy[float] | None = None,
+    max_leaves: int = 12,
+) -> st.SearchStrategy[Expression]:
+    """Trees over the given variables and operators.
+
+    Args:
+        names: of the variables.
+        operators: of the table.
+        numbers: finite constants; None for any float.
+        max_leaves: roughly the largest number of leaves.
+    """
+    if numbers is None:
+        numbers = st.floats(allow_nan=False, allow_infinity=False)
+    leaves = st.one_of(st.sampled_from(list(names)).map(Variable), numbers.map(Constant))
+
+    def calls(children: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression]:
+        def call(operator: str) -> st.SearchStrategy[Expression]:
+            return st.tuples(*[children] * OPERATORS[operator].arity).map(lambda args: Call(operator, *args))
+
+        return st.sampled_from(list(operators)).flatmap(call)
+
+    return st.recursive(leaves, calls, max_leaves=max_leaves)

@@ -1,0 +1,62 @@
+"""The last stage: how good the equations are on rows the search never saw, and beyond them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from symtorch_core.activations import Activations, BlockFunction
+from symtorch_core.distillation import Distillation, OutputFidelity, predict
+from symtorch_core.expression import evaluate
+from symtorch_core.fidelity import Fidelity, fidelity, out_of_range
+from symtorch_core.front import ParetoFront
+
+
+def verified(
+    result: Distillation, train: Activations, held_out: Activations | None, function: BlockFunction | None
+) -> Distillation:
+    """The result with held-out losses on its fronts and the fidelity of the chosen equations.
+
+    Args:
+        result: what a search gave.
+        train: rows of the fit.
+        held_out: rows held out, or None.
+        function: the block, for inputs out of range; None where it cannot be asked.
+    """
+    if held_out is not None:
+        result = replace(result, fronts=validated(result, held_out))
+    surrogate = result.surrogate()
+    columns = list(result.outputs)
+
+    def of(activations: Activations) -> list[Fidelity]:
+        predicted = predict(surrogate, activations.inputs)
+        return fidelity(predicted, activations.outputs[:, columns], activations.weights)
+
+    nothing: Sequence[Fidelity | None] = [None] * len(columns)
+    unseen = nothing if held_out is None else of(held_out)
+    far = nothing
+    if function is not None:
+        far = out_of_range(lambda rows: predict(surrogate, rows), function, train.inputs, columns)
+    judged = zip(of(train), unseen, far, strict=True)
+    return replace(result, fidelity=tuple(OutputFidelity(*entry) for entry in judged))
+
+
+def validated(result: Distillation, held_out: Activations) -> tuple[ParetoFront, ...]:
+    """The fronts with the loss of each equation on held-out rows."""
+    Z = result.reduction.reduce_inputs(result.transforms(held_out.inputs))
+    T = result.reduction.reduce_targets(held_out.outputs[:, list(result.outputs)], Z).double()
+    columns = dict(zip(result.reduction.variable_names, Z.double().unbind(-1), strict=True))
+    weights = None if held_out.weights is None else held_out.weights.double()
+    judged = []
+    for number, front in enumerate(result.fronts):
+        losses = [
+            result.search.loss_function(evaluate(c.expression, columns), T[:, number], weights) for c in front
+        ]
+        judged.append(
+            ParetoFront(
+                replace(candidate, validation_loss=loss if math.isfinite(loss) else None)
+                for candidate, loss in zip(front, losses, strict=True)
+            )
+        )
+    return tuple(judged)
