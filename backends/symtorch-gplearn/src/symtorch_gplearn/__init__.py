@@ -1,0 +1,1 @@
+"""gplearn as a regressor for symtorch-core."""

@@ -1,0 +1,52 @@
+"""What is kept of the generations that pass by: the best programs of every length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, final
+
+from gplearn.functions import _Function
+
+from symtorch_core.expression import Expression
+
+_KEPT_PER_LENGTH = 8
+
+Structure = tuple[str | int | None, ...]
+
+
+@final
+class Harvest:
+    """The best few programs of every length over all generations, each structure once.
+
+    Args:
+        translate: makes a program an expression.
+    """
+
+    def __init__(self, translate: Callable[[Sequence[Any]], Expression]) -> None:
+        self._translate = translate
+        self._kept: dict[int, dict[Structure, tuple[float, Expression]]] = {}
+
+    def offer(self, program: Sequence[Any], error: float) -> None:
+        """Keep a program if it is among the best of its length."""
+        kept = self._kept.setdefault(len(program), {})
+        if len(kept) >= _KEPT_PER_LENGTH and error >= max(known for known, _ in kept.values()):
+            return
+        form = structure(program)
+        if form in kept and kept[form][0] <= error:
+            return
+        kept[form] = (error, self._translate(program))
+        if len(kept) > _KEPT_PER_LENGTH:
+            del kept[max(kept, key=lambda key: kept[key][0])]
+
+    def __iter__(self) -> Iterator[Expression]:
+        for length in sorted(self._kept):
+            for _, expression in sorted(self._kept[length].values(), key=lambda entry: entry[0]):
+                yield expression
+
+
+def structure(program: Sequence[Any]) -> Structure:
+    """A program without its numbers: names of functions, numbers of columns, None for constants."""
+    return tuple(
+        node.name if isinstance(node, _Function) else node if isinstance(node, int) else None
+        for node in program
+    )

@@ -1,0 +1,18 @@
+"""What this distribution offers to symtorch-core; read at every listing, so it imports nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symtorch_core import Component, hookimpl
+
+
+@hookimpl
+def symtorch_regressors() -> Iterator[Component]:
+    """Offer gplearn's genetic programming."""
+    yield Component(
+        name="gplearn",
+        target="symtorch_gplearn.regressor:GplearnRegressor",
+        summary="Genetic programming in pure Python",
+        hint="pip install symtorch-gplearn",
+    )

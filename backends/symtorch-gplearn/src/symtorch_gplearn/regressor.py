@@ -1,0 +1,208 @@
+"""gplearn behind the core's interface."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from gplearn.genetic import SymbolicRegressor
+
+from symtorch_core.errors import SearchError
+from symtorch_core.expression import Call, Constant, Expression, evaluate, simplify
+from symtorch_core.regressor import OutputwiseRegressor, Problem
+from symtorch_core.search import SearchSpace
+from symtorch_gplearn.harvest import Harvest, Structure, structure
+from symtorch_gplearn.programs import WORST, Scaling, gplearn_function, to_expression
+
+_SOLVED = 1e-20
+"""Relative to the loss of the best constant: nothing but rounding is left to explain."""
+
+
+@final
+@dataclass(frozen=True)
+class GplearnRegressor(OutputwiseRegressor):
+    """Genetic programming in pure Python, with every operator of the core's table, on a sample of the rows.
+
+    An iteration is a generation. Programs are judged after the best offset and factor, in closed form.
+
+    Attributes:
+        population_size: programs in a generation.
+        tournament_size: programs among which a parent is the best.
+        search_rows: rows the search looks at; the core measures what was found on all rows.
+        patience: generations without an improvement of one per cent after which the search ends.
+        length_penalty: share of the best constant's loss that each node of a program costs in a tournament,
+            against ever longer programs; ``parsimony`` of the search comes on top.
+        constant_range: numbers in new programs are uniform between plus and minus this.
+        crossover: how many of the programs of a generation come from crossover.
+        subtree_mutation: how many get a new subtree.
+        hoist_mutation: how many lose a part.
+        point_mutation: how many get some nodes replaced; the rest of a generation is copied.
+        n_jobs: outputs searched at the same time, as joblib counts.
+
+    >>> GplearnRegressor(population_size=200).name
+    'gplearn'
+    """
+
+    name: ClassVar[str] = "gplearn"
+
+    population_size: int = 1000
+    tournament_size: int = 12
+    search_rows: int = 256
+    patience: int = 40
+    length_penalty: float = 1e-3
+    constant_range: float = 3.0
+    crossover: float = 0.65
+    subtree_mutation: float = 0.15
+    hoist_mutation: float = 0.05
+    point_mutation: float = 0.1
+    n_jobs: int = 1
+
+    def __post_init__(self) -> None:
+        for option, least in (
+            ("population_size", 2),
+            ("tournament_size", 1),
+            ("search_rows", 2),
+            ("patience", 1),
+        ):
+            if getattr(self, option) < least:
+                raise SearchError(f"gplearn's {option} must be at least {least}, got {getattr(self, option)}")
+        shares = (self.crossover, self.subtree_mutation, self.hoist_mutation, self.point_mutation)
+        if min(shares) < 0 or sum(shares) > 1 + 1e-9:
+            raise SearchError(
+                "gplearn's crossover, subtree_mutation, hoist_mutation and point_mutation are shares of a "
+                "generation: none may be negative, and they may add up to 1 at most"
+            )
+
+    def check(self, search: SearchSpace) -> None:
+        if not search.operators:
+            raise SearchError("gplearn needs at least one operator")
+
+    def search(self, problem: Problem) -> Iterator[Expression]:
+        with _global_generator_untouched():
+            return iter(_Search(self, problem).run())
+
+
+@final
+class _Search:
+    """The search for one output, a generation at a time."""
+
+    def __init__(self, options: GplearnRegressor, problem: Problem) -> None:
+        self._options, self._problem = options, problem
+        self._X, self._y = problem.search_rows(options.search_rows)
+        self._scaling = Scaling(self._y, problem.search.loss_function)
+        self._columns = {
+            name: torch.from_numpy(column.copy())
+            for name, column in zip(problem.variable_names, self._X.T, strict=True)
+        }
+        self._constant_loss = self._scaling.error(np.zeros_like(self._y))
+        self._harvest = Harvest(self._translate)
+        self._admitted: dict[Structure, bool] = {}
+
+    def run(self) -> list[Expression]:
+        search = self._problem.search
+        started = time.monotonic()
+        evolution = self._evolution()
+        best = last_reported = WORST
+        waited = 0
+        for generation in range(1, search.niterations + 1):
+            evolution.set_params(generations=generation)
+            evolution.fit(self._X, self._y)
+            champion = self._judge(evolution._programs[-1])
+            if champion is not None and champion.raw_fitness_ < best:
+                best = champion.raw_fitness_
+                scaled = self._scaled(self._translate(champion.program))
+                if scaled is not None:
+                    self._problem.improved(scaled, best)
+            waited += 1
+            if best < 0.99 * last_reported:
+                last_reported, waited = best, 0
+            self._problem.progressed(generation / search.niterations)
+            late = (
+                search.timeout_in_seconds is not None
+                and time.monotonic() - started > search.timeout_in_seconds
+            )
+            if late or waited >= self._options.patience or best <= _SOLVED * self._constant_loss:
+                break
+        self._problem.progressed(1.0)
+        return [equation for equation in map(self._scaled, self._harvest) if equation is not None]
+
+    def _evolution(self) -> Any:
+        options = self._options
+        return SymbolicRegressor(
+            population_size=options.population_size,
+            generations=1,
+            tournament_size=options.tournament_size,
+            stopping_criteria=-1.0,  # never: this module decides
+            const_range=(-options.constant_range, options.constant_range),
+            init_depth=(1, 4),
+            function_set=tuple(map(gplearn_function, self._problem.search.operators)),
+            metric=self._scaling.fitness(),
+            parsimony_coefficient=0.0,
+            p_crossover=options.crossover,
+            p_subtree_mutation=options.subtree_mutation,
+            p_hoist_mutation=options.hoist_mutation,
+            p_point_mutation=options.point_mutation,
+            warm_start=True,
+            low_memory=True,
+            n_jobs=1,
+            random_state=int(self._problem.seed % 2**32),
+        )
+
+    def _judge(self, programs: list[Any]) -> Any | None:
+        """Set what tournaments compare, harvest, and return the best program that may be kept."""
+        search = self._problem.search
+        best = None
+        for program in programs:
+            if program.raw_fitness_ >= WORST or not self._admits(program.program):
+                # Of no use as a parent either, so that the population stays where equations are allowed.
+                program.fitness_ = WORST
+                continue
+            program.fitness_ = (
+                program.raw_fitness_
+                + self._options.length_penalty * self._constant_loss * len(program.program)
+            )
+            if search.parsimony:
+                complexity = search.rules.count(self._translate(program.program))
+                program.fitness_ += search.parsimony * complexity
+            self._harvest.offer(program.program, program.raw_fitness_)
+            if best is None or program.raw_fitness_ < best.raw_fitness_:
+                best = program
+        return best
+
+    def _admits(self, program: list[Any]) -> bool:
+        """Whether the search allows a program; without constraints only its length counts, which is cheap."""
+        search = self._problem.search
+        if len(program) > search.maxsize:
+            return False
+        if not (search.constraints or search.nested_constraints):
+            return True
+        form = structure(program)  # constants aside: the core looks again at what is kept
+        if form not in self._admitted:
+            self._admitted[form] = search.admits(simplify(self._translate(program)))
+        return self._admitted[form]
+
+    def _translate(self, program: Any) -> Expression:
+        return to_expression(program, self._problem.variable_names)
+
+    def _scaled(self, expression: Expression) -> Expression | None:
+        """offset + factor * expression, fitted to the rows of the search; None where it is not finite."""
+        values = evaluate(expression, self._columns).expand(len(self._y)).numpy()
+        if not np.isfinite(values).all():
+            return None
+        offset, factor = self._scaling.fit(values)
+        return Call("+", Constant(offset), Call("*", Constant(factor), expression))
+
+
+@contextmanager
+def _global_generator_untouched() -> Iterator[None]:
+    """Put numpy's global generator back: gplearn sets its state for every program it evaluates."""
+    state = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

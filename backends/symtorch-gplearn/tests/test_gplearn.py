@@ -1,0 +1,114 @@
+"""gplearn: its functions are the core's, constants are scaled in closed form, laws are found, a run can be stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from gplearn._program import _Program
+
+from symtorch_core.errors import SearchError
+from symtorch_core.expression import OPERATORS, evaluate
+from symtorch_core.losses import LOSSES
+from symtorch_core.search import SearchSpace
+from symtorch_gplearn.harvest import Harvest, structure
+from symtorch_gplearn.programs import WORST, Scaling, gplearn_function, to_expression
+from symtorch_gplearn.regressor import GplearnRegressor
+
+NAMES = ["x0", "x1", "x2"]
+
+
+@pytest.mark.parametrize("name", [name for name, row in OPERATORS.items() if row.arity <= 2])
+def test_gplearn_computes_what_the_translation_says(name: str) -> None:
+    arity = OPERATORS[name].arity
+    X = np.random.default_rng(0).uniform(-2, 2, (50, 3))
+    program = object.__new__(_Program)  # only its execution is wanted, not its birth
+    program.program = [gplearn_function(name), 1, *([2.5] if arity == 2 else [])]
+    theirs = program.execute(X)
+    columns = {label: torch.from_numpy(column.copy()) for label, column in zip(NAMES, X.T, strict=True)}
+    ours = evaluate(to_expression(program.program, NAMES), columns).numpy()
+    np.testing.assert_array_equal(theirs, ours)
+
+
+def test_arguments_keep_their_order() -> None:
+    minus, over = gplearn_function("-"), gplearn_function("/")
+    assert str(to_expression([minus, 0, over, 1, 2.0], NAMES)) == "x0 - x1/2.0"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_scaling_finds_offset_and_factor(loss: str) -> None:
+    values = np.random.default_rng(0).normal(size=300) + 1000.0
+    scaling = Scaling(3.0 * values - 7.0, LOSSES[loss])
+    assert scaling.fit(values) == pytest.approx((-7.0, 3.0), rel=1e-6)
+    assert scaling.error(values) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_scaling_withstands_outliers_under_mae() -> None:
+    values = np.random.default_rng(0).normal(size=300)
+    target = 3.0 * values - 7.0
+    target[::10] += 50.0
+    offset, factor = Scaling(target, LOSSES["mae"]).fit(values)
+    assert offset == pytest.approx(-7.0, abs=0.5)
+    assert factor == pytest.approx(3.0, abs=0.5)
+
+
+def test_what_is_not_finite_is_the_worst() -> None:
+    scaling = Scaling(np.arange(4.0), LOSSES["mse"])
+    assert scaling.error(np.array([1.0, np.nan, 2.0, 3.0])) == WORST
+    assert scaling.error(np.array([1.0, np.inf, 2.0, 3.0])) == WORST
+    assert scaling.error(np.zeros(4)) == pytest.approx(1.25)
+
+
+def test_the_best_of_every_length_is_kept_over_all_generations() -> None:
+    plus = gplearn_function("+")
+    harvest = Harvest(lambda program: to_expression(program, NAMES))
+    for error, program in [(3.0, [plus, 0, 1.5]), (1.0, [plus, 0, 2.5]), (2.0, [plus, 0, 3.5]), (9.0, [1])]:
+        harvest.offer(program, error)
+    assert [str(expression) for expression in harvest] == ["x1", "x0 + 2.5"]
+    assert structure([plus, 0, 1.5]) == structure([plus, 0, 2.5]) == ("+", 0, None)
+
+
+def test_refusals_say_what_to_do() -> None:
+    with pytest.raises(SearchError, match="at least one operator"):
+        GplearnRegressor().check(SearchSpace(binary_operators=(), unary_operators=()))
+    with pytest.raises(SearchError, match="shares of a generation"):
+        GplearnRegressor(crossover=0.9, subtree_mutation=0.5)
+    with pytest.raises(SearchError, match="population_size must be at least 2"):
+        GplearnRegressor(population_size=0)
+
+
+@pytest.mark.slow
+def test_the_known_law_is_explained() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, (4000, 5))
+    y = X[:, 0] ** 2 + 3 * np.sin(X[:, 4]) - 4
+    noisy = y + 0.05 * y.std() * rng.normal(size=len(y))
+    names = [f"x{i}" for i in range(5)]
+    (front,) = GplearnRegressor().fit(
+        torch.from_numpy(X[:3000]),
+        torch.from_numpy(noisy[:3000])[:, None],
+        search=SearchSpace(niterations=40),
+        variable_names=names,
+    )
+    columns = {name: torch.from_numpy(X[3000:, i].copy()) for i, name in enumerate(names)}
+    error = evaluate(front.select("best").expression, columns).numpy() - y[3000:]
+    assert 1 - np.mean(error**2) / y[3000:].var() > 0.98
+
+
+def test_a_signal_stops_it() -> None:
+    X = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 2)))
+    noise = torch.from_numpy(np.random.default_rng(1).normal(size=(200, 1)))
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        GplearnRegressor(patience=10**6).fit(
+            X, noise, search=SearchSpace(niterations=10**6), variable_names=["a", "b"]
+        )
+    assert time.monotonic() - started < 6.0
+    timer.join()

@@ -1,0 +1,1 @@
+"""Operon as a regressor for symtorch-core."""

@@ -1,0 +1,178 @@
+"""Operon: every symbol means what the core means by it; laws are found; a run can be stopped and repeated."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from itertools import pairwise
+
+import numpy as np
+import pyoperon as op
+import pytest
+import torch
+
+from symtorch_core.errors import SearchError
+from symtorch_core.events import OutputImproved, OutputProgressed
+from symtorch_core.expression import OPERATORS, evaluate, parse, variables
+from symtorch_core.search import SearchSpace
+from symtorch_operon.regressor import OperonRegressor
+from symtorch_operon.symbols import SYMBOLS, Symbol, symbols_for, to_expression
+
+
+def points(domain: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """Rows inside an operator's domain, in numbers that single precision holds exactly."""
+    rng = np.random.default_rng(0)
+    columns = [rng.uniform(max(low, -3) + 0.01, min(high, 3) - 0.01, 64) for low, high in domain]
+    return np.column_stack(columns).astype(np.float32).astype(np.float64)
+
+
+def leaf(variable: op.Variable, weight: float) -> op.Node:
+    node = op.Node.Variable(weight)
+    node.HashValue = variable.Hash
+    return node
+
+
+def call(symbol: Symbol) -> op.Node:
+    node = op.Node(symbol.kind)
+    node.Arity = symbol.arity
+    return node
+
+
+@pytest.mark.parametrize("name", SYMBOLS)
+def test_operon_computes_what_the_translation_says(name: str) -> None:
+    symbol, weights = SYMBOLS[name], (0.5, 0.75)
+    X = points(OPERATORS[name].domain)
+    dataset = op.Dataset(np.asfortranarray(X))
+    known = sorted(dataset.Variables, key=lambda variable: variable.Index)
+    leaves = [leaf(variable, weight) for variable, weight in zip(known, weights, strict=False)]
+    tree = op.Tree([*leaves, call(symbol)]).UpdateNodes()
+    theirs = op.Evaluate(op.DispatchTable(), tree, dataset, op.Range(0, len(X)))
+    expression = to_expression(tree.Nodes, {int(v.Hash): (f"x{i}", 1.0) for i, v in enumerate(known)})
+    assert name in str(parse(str(expression))) or expression.operator == name
+    columns = {f"x{i}": torch.from_numpy(X[:, i].copy()) for i in range(symbol.arity)}
+    np.testing.assert_allclose(theirs, evaluate(expression, columns).numpy(), rtol=2e-6, atol=1e-6)
+
+
+def test_weights_are_put_back_in_the_units_of_the_data() -> None:
+    dataset = op.Dataset(np.asfortranarray(np.ones((4, 1))))
+    (variable,) = dataset.Variables
+    tree = op.Tree([leaf(variable, 3.0), call(SYMBOLS["sin"])]).UpdateNodes()
+    assert str(to_expression(tree.Nodes, {int(variable.Hash): ("t", 4.0)})) == "sin(0.75*t)"
+
+
+def test_sums_of_many_children_are_read() -> None:
+    dataset = op.Dataset(np.asfortranarray(np.ones((4, 1))))
+    (variable,) = dataset.Variables
+    wide = call(SYMBOLS["-"])
+    wide.Arity = 3
+    tree = op.Tree([op.Node.Constant(2.0), op.Node.Constant(5.0), leaf(variable, 1.0), wide]).UpdateNodes()
+    assert str(to_expression(tree.Nodes, {int(variable.Hash): ("t", 1.0)})) == "t - 5.0 - 2.0"
+
+
+def test_refusals_say_what_to_do() -> None:
+    with pytest.raises(SearchError, match="'gamma'.*another backend"):
+        symbols_for(["+", "gamma"])
+    with pytest.raises(SearchError, match="'cube'"):
+        symbols_for(["+", "cube"])
+    assert len(symbols_for(["*", "cube"])) == 1
+    with pytest.raises(SearchError, match="parsimony"):
+        OperonRegressor().check(SearchSpace(parsimony=0.1))
+    with pytest.raises(SearchError, match="at least one operator"):
+        OperonRegressor().check(SearchSpace(binary_operators=(), unary_operators=()))
+    with pytest.raises(SearchError, match="population_size must be at least 2"):
+        OperonRegressor(population_size=1)
+    with pytest.raises(SearchError, match="between 0 and 1"):
+        OperonRegressor(mutation_probability=2.0)
+
+
+def noisy_law(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-2, 2, (4000, 5))
+    y = X[:, 0] ** 2 + 3 * np.sin(X[:, 4]) - 4
+    return torch.from_numpy(X), torch.from_numpy(y + 0.05 * y.std() * rng.normal(size=len(y)))[:, None]
+
+
+def test_the_known_law_is_on_the_front_and_chosen() -> None:
+    X, Y = noisy_law(0)
+    names = [f"x{i}" for i in range(5)]
+    (front,) = OperonRegressor(islands=2).fit(
+        X, Y, search=SearchSpace(niterations=120), variable_names=names, seed=0
+    )
+    for rule in ("score", "best"):
+        chosen = front.select(rule)
+        assert sorted(variables(chosen.expression)) == ["x0", "x4"]
+        assert "square(x0)" in chosen.text()
+        assert "sin(" in chosen.text()
+        assert chosen.complexity <= 15
+
+
+def test_an_exact_law_ends_the_search_early() -> None:
+    X = np.random.default_rng(0).uniform(0, 1, (500, 2))
+    y = np.exp(-(np.pi**2) * 0.2 * X[:, 1]) * np.sin(np.pi * X[:, 0])
+    told: list[object] = []
+    (front,) = OperonRegressor().fit(
+        torch.from_numpy(X),
+        torch.from_numpy(y)[:, None],
+        search=SearchSpace(),
+        variable_names=["x", "t"],
+        callbacks=[told.append],
+    )
+    assert front.select("accuracy").loss < 1e-15
+    fractions = [event.fraction for event in told if isinstance(event, OutputProgressed)]
+    assert len(fractions) < 300
+    assert fractions[-1] == 1.0
+    assert all(before <= after for before, after in pairwise(fractions))
+    improvements = [event for event in told if isinstance(event, OutputImproved)]
+    assert improvements
+    assert set(variables(parse(improvements[-1].equation))) == {"x", "t"}
+
+
+def test_scales_of_the_data_do_not_matter() -> None:
+    X = np.random.default_rng(0).uniform(1, 2, (300, 2)) * np.array([1e-6, 1e5])
+    y = 1e8 * X[:, 0] * X[:, 1] + 3e7
+    (front,) = OperonRegressor(population_size=200).fit(
+        torch.from_numpy(X),
+        torch.from_numpy(y)[:, None],
+        search=SearchSpace(unary_operators=(), niterations=40),
+        variable_names=["a", "b"],
+    )
+    assert front.select("accuracy").loss < 1e-12 * y.var()
+
+
+def test_threads_do_not_change_the_result() -> None:
+    X, Y = noisy_law(1)
+    fronts = [
+        OperonRegressor(population_size=100, islands=1, threads=threads).fit(
+            X, Y, search=SearchSpace(niterations=8), variable_names=[f"x{i}" for i in range(5)], seed=5
+        )
+        for threads in (1, 2, 3)
+    ]
+    assert fronts[0] == fronts[1] == fronts[2]
+
+
+def test_a_signal_stops_it_at_once() -> None:
+    X, Y = noisy_law(2)
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        OperonRegressor().fit(
+            X, Y, search=SearchSpace(niterations=10**6), variable_names=[f"x{i}" for i in range(5)]
+        )
+    assert time.monotonic() - started < 6.0
+    timer.join()
+    assert not [thread for thread in threading.enumerate() if thread.name == "operon"]
+
+
+def test_an_error_in_a_callback_reaches_the_caller() -> None:
+    X, Y = noisy_law(3)
+
+    def broken(event: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        OperonRegressor().fit(
+            X, Y, search=SearchSpace(), variable_names=[f"x{i}" for i in range(5)], callbacks=[broken]
+        )

@@ -1,0 +1,1 @@
+"""Principal component analysis as a reducer for symtorch-core."""

@@ -1,0 +1,133 @@
+"""The contract that every reducer keeps, and the numbers, held against scikit-learn's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+import symtorch_core as st
+from symtorch_core.testing import ReducerContract
+from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_pca.reducer import PCAReducer
+
+
+class TestInputs(ReducerContract):
+    @pytest.fixture
+    def reducer(self) -> PCAReducer:
+        return PCAReducer(k_in=2)
+
+
+class TestOutputs(ReducerContract):
+    @pytest.fixture
+    def reducer(self) -> PCAReducer:
+        return PCAReducer(k_out=2)
+
+
+class TestBoth(ReducerContract):
+    @pytest.fixture
+    def reducer(self) -> PCAReducer:
+        return PCAReducer(k_in=3, k_out=1)
+
+
+class TestNeither(ReducerContract):
+    @pytest.fixture
+    def reducer(self) -> PCAReducer:
+        return PCAReducer()
+
+
+def correlated(n: int = 300, d: int = 8, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(n, d, generator=generator, dtype=torch.float64)
+        @ torch.randn(d, d, generator=generator, dtype=torch.float64)
+        + 5
+    )
+
+
+def fit(
+    X: torch.Tensor, Y: torch.Tensor, weights: torch.Tensor | None = None, **options: Any
+) -> st.Reduction:
+    names = [f"x{i}" for i in range(X.shape[1])]
+    return PCAReducer(**options).fit(X, Y, variable_names=names, weights=weights)
+
+
+def test_inputs_are_what_scikit_learn_gives_up_to_signs() -> None:
+    X = correlated()
+    Z = fit(X, X, k_in=3).reduce_inputs(X).numpy()
+    theirs = PCA(n_components=3).fit_transform(X.numpy())
+    assert np.allclose(np.abs(Z), np.abs(theirs), rtol=1e-8, atol=1e-8)
+
+
+def test_outputs_come_back_as_scikit_learn_gives_them_back() -> None:
+    Y = correlated(seed=1)
+    reduction = fit(correlated(), Y, k_out=3)
+    Z = reduction.reduce_inputs(correlated())
+    back = reduction.restore_outputs(reduction.reduce_targets(Y, Z), Z).numpy()
+    theirs = PCA(n_components=3).fit(Y.numpy())
+    assert np.allclose(back, theirs.inverse_transform(theirs.transform(Y.numpy())), rtol=1e-8, atol=1e-8)
+
+
+def test_all_components_lose_nothing() -> None:
+    Y = correlated(d=4)
+    reduction = fit(Y, Y, k_in=4, k_out=4)
+    Z = reduction.reduce_inputs(Y)
+    assert torch.allclose(reduction.restore_outputs(reduction.reduce_targets(Y, Z), Z), Y, atol=1e-9)
+
+
+def test_a_weight_counts_like_that_many_rows() -> None:
+    X = correlated(50)
+    weights = torch.arange(50) % 4
+    repeated = X.repeat_interleave(weights, dim=0)
+    weighted, plain = fit(X, X, weights.double(), k_in=2), fit(repeated, repeated, k_in=2)
+    assert torch.allclose(weighted.reduce_inputs(X), plain.reduce_inputs(X), atol=1e-9)
+
+
+def test_signs_are_fixed_by_the_data() -> None:
+    X = correlated()
+    axes = fit(X, X, k_in=4).down.weight
+    assert bool((axes.gather(1, axes.abs().argmax(1, keepdim=True)) > 0).all())
+
+
+def test_names_tell_which_variables_are_components() -> None:
+    X = correlated()
+    assert fit(X, X, k_in=2).variable_names == ("z0", "z1")
+    assert fit(X, X, k_out=2).variable_names == tuple(f"x{i}" for i in range(8))
+
+
+@pytest.mark.parametrize("option", [{"k_in": 0}, {"k_in": 9}, {"k_out": -1}, {"k_out": 3}])
+def test_a_number_of_components_that_does_not_fit(option: dict[str, int]) -> None:
+    X = correlated()
+    with pytest.raises(st.SearchError, match="give a number from 1 to [28]"):
+        fit(X, X[:, :2], **option)
+
+
+@pytest.mark.parametrize(
+    "change", [{"d_in": None}, {"k_in": 0}, {"k_out": "two"}, {"d_out": 2.5}, {"d_in": True}]
+)
+def test_a_damaged_shape(change: dict[str, Any]) -> None:
+    X = correlated()
+    shape = fit(X, X, k_in=2, k_out=2).shape
+    with pytest.raises(st.FileFormatError):
+        PCAReducer.restore(shape | change)
+    PCAReducer.restore(shape)
+
+
+def test_chosen_by_name_it_narrows_a_wide_block() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.rand(400, 1, generator=generator)
+    mix_in, mix_out = torch.randn(1, 20, generator=generator), torch.randn(1, 12, generator=generator)
+    result = st.distill(
+        (z @ mix_in, torch.exp(z) @ mix_out),
+        regressor=ScriptedRegressor(equations=("1.5*exp(0.2*z0) + 0.5", "1.5*exp(-0.2*z0) + 0.5")),
+        reducer="pca",
+        reducer_options={"k_in": 1, "k_out": 1},
+        select="accuracy",
+        progress=False,
+    )
+    assert len(result.fronts) == 1
+    assert len(result.fidelity) == 12
+    assert all(entry.held_out is not None and entry.held_out.r2 > 1 - 1e-6 for entry in result.fidelity)
