@@ -1,0 +1,107 @@
+"""How well equations stand in for a block."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import r2_score
+
+from symtorch_core.fidelity import Fidelity, beyond, fidelity, out_of_range
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values)[:, None]
+
+
+def test_by_hand() -> None:
+    (found,) = fidelity(column(1.0, 2.0, 3.0, 5.0), column(1.0, 2.0, 3.0, 4.0))
+    assert found == Fidelity(r2=pytest.approx(0.8), nmse=pytest.approx(0.2), max_error=1.0, mae=0.25, rows=4)
+
+
+def test_it_is_the_r2_of_scikit_learn_for_each_output() -> None:
+    generator = np.random.default_rng(0)
+    target = generator.normal(size=(50, 3))
+    prediction = target + 0.3 * generator.normal(size=(50, 3))
+    weights = generator.uniform(0, 2, size=50)
+    for w in (None, weights):
+        found = fidelity(
+            torch.from_numpy(prediction), torch.from_numpy(target), None if w is None else torch.from_numpy(w)
+        )
+        expected = r2_score(target, prediction, sample_weight=w, multioutput="raw_values")
+        assert [f.r2 for f in found] == pytest.approx(list(expected))
+
+
+def test_half_precision_is_judged_in_double() -> None:
+    target = torch.linspace(1000, 1001, 200, dtype=torch.float64)[:, None]
+    (found,) = fidelity(target.float(), target)
+    assert found.r2 > 0.99999
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e5 / 3])
+def test_a_constant_output(value: float) -> None:
+    # 0.1 added up 1,000 times and divided by 1,000 is not 0.1: rounding must not pass for a spread.
+    target = torch.full((1000, 1), value, dtype=torch.float64)
+    (met,) = fidelity(target.clone(), target)
+    assert (met.r2, met.nmse, met.max_error) == (1.0, 0.0, 0.0)
+    (missed,) = fidelity(target + 1e-3, target)
+    assert math.isnan(missed.r2)
+    assert missed.max_error == pytest.approx(1e-3)
+
+
+def test_rows_without_weight_do_not_count() -> None:
+    weights = torch.tensor([1.0, 1.0, 0.0])
+    (found,) = fidelity(column(1.0, 2.0, 9.0), column(1.0, 2.0, 3.0), weights)
+    assert found.r2 == 1.0
+    (constant,) = fidelity(column(1.0, 2.0, 3.0), column(1.0, 1.0, 3.0), weights)
+    assert math.isnan(constant.r2)
+
+
+def test_a_prediction_that_is_not_finite_shows() -> None:
+    (found,) = fidelity(column(1.0, math.nan), column(1.0, 2.0))
+    assert math.isnan(found.r2)
+    assert found.to_json()["r2"] is None
+
+
+def test_json_round_trip() -> None:
+    for found in (Fidelity(0.5, 0.5, 1.25, 0.1, 10), Fidelity(math.nan, math.nan, math.inf, math.nan, 3)):
+        read = Fidelity.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)))
+        assert read.to_json() == found.to_json()
+        assert read.rows == found.rows
+    assert Fidelity.from_json(Fidelity(0.5, 0.5, 1.25, 0.1, 10).to_json()) == Fidelity(
+        0.5, 0.5, 1.25, 0.1, 10
+    )
+
+
+def test_beyond_leaves_the_range_in_some_variable_and_not_by_more_than_asked() -> None:
+    inputs = (
+        torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10.0, 0.1]) + 5
+    )
+    low, high = inputs.min(0).values, inputs.max(0).values
+    far = beyond(inputs, 1.5)
+    outside = (far < low) | (far > high)
+    assert far.shape == inputs.shape
+    assert bool(outside.any(dim=1).all())
+    reach = ((far - (low + high) / 2).abs() / ((high - low) / 2)).max(dim=1).values
+    assert reach.max() == pytest.approx(1.5, rel=1e-4)
+    assert reach.min() == pytest.approx(1.5, rel=1e-4)
+
+
+def test_beyond_keeps_constant_columns_and_single_rows() -> None:
+    inputs = torch.tensor([[1.0, 7.0], [3.0, 7.0]])
+    assert beyond(inputs, 2.0).tolist() == [[0.0, 7.0], [4.0, 7.0]]
+    assert torch.equal(beyond(inputs[:1]), inputs[:1])
+
+
+def test_out_of_range_asks_the_block_where_it_was_not_fitted() -> None:
+    inputs = torch.linspace(-1, 1, 101)[:, None]
+
+    def block(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), x.clamp(-1, 1)], dim=1)
+
+    (found,) = out_of_range(lambda x: x, block, inputs, outputs=[1], stretch=2.0)
+    assert found.max_error == pytest.approx(1.0)
+    assert found.rows == 101

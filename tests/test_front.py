@@ -1,0 +1,168 @@
+"""Fronts and the rules that pick from them."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symtorch_core.errors import FileFormatError, SelectionError
+from symtorch_core.expression import parse
+from symtorch_core.front import Candidate, ParetoFront
+from symtorch_core.testing.strategies import expressions
+
+
+def candidate(text: str, complexity: int, loss: float, validation: float | None = None) -> Candidate:
+    return Candidate(parse(text), complexity, loss, validation)
+
+
+FRONT = ParetoFront(
+    [
+        candidate("2", 1, 8.0, 9.0),
+        candidate("x", 3, 4.0, 4.0),
+        candidate("x + y", 5, 0.1, 0.12),
+        candidate("x + y*z", 7, 0.09, 0.11),
+        candidate("x + y*sin(z)", 11, 0.06, 0.5),
+    ]
+)
+
+
+def test_the_score_is_the_drop_of_log_loss_per_complexity() -> None:
+    by_hand = [0.0, math.log(2) / 2, math.log(40) / 2, math.log(0.1 / 0.09) / 2, math.log(0.09 / 0.06) / 4]
+    assert [c.score for c in FRONT] == pytest.approx(by_hand)
+
+
+def test_each_rule_picks_its_own() -> None:
+    assert FRONT.select() is FRONT.select("score") is FRONT[2]
+    assert FRONT.select("accuracy") is FRONT[4]
+    assert FRONT.select("validation") is FRONT[3]
+    # 1.5 x 0.06 = 0.09: complexity 7 and 11 qualify, and 11 has the larger score.
+    assert FRONT.select("best") is FRONT[4]
+    assert FRONT.select(complexity=5) is FRONT[2]
+
+
+def test_best_considers_only_equations_near_the_lowest_loss() -> None:
+    front = ParetoFront(
+        [candidate("1", 1, 100.0), candidate("x", 2, 1.6), candidate("x+y", 3, 1.4), candidate("x*y", 5, 1.0)]
+    )
+    assert front.select("score").complexity == 2
+    assert front.select("best").complexity == 5
+    wider = ParetoFront([*front[:-1], candidate("x*y", 5, 1.1)])
+    assert wider.select("best").complexity == 2  # 1.6 is within 1.65
+
+
+def test_an_exact_fit_has_a_finite_score_and_is_chosen() -> None:
+    front = ParetoFront([candidate("1", 1, 2.0), candidate("x", 3, 0.5), candidate("x+y", 5, 0.0)])
+    assert math.isfinite(front[-1].score)
+    for rule in ("score", "best", "accuracy"):
+        assert front.select(rule) is front[-1]
+
+
+def test_ties_go_to_the_simpler_equation() -> None:
+    front = ParetoFront(
+        [candidate("1", 1, 4.0, 1.0), candidate("x", 2, 2.0, 1.0), candidate("x+y", 3, 1.0, 1.0)]
+    )
+    assert front[1].score == front[2].score
+    assert front.select("score").complexity == 2
+    assert front.select("validation").complexity == 1
+    assert ParetoFront([candidate("3", 1, 1.0)]).select("score").complexity == 1
+
+
+def test_dominated_and_non_finite_candidates_are_left_out() -> None:
+    front = ParetoFront(
+        [
+            candidate("x", 3, 1.0),
+            candidate("y", 3, 0.5),
+            candidate("x+y", 4, 0.5),
+            candidate("x*y", 5, math.inf),
+            candidate("x-y", 6, math.nan),
+            candidate("x/y", 7, 0.7),
+            candidate("2", 1, 2.0),
+        ]
+    )
+    assert [str(c) for c in front] == ["2", "y"]
+    assert front.complexities == (1, 3)
+
+
+def test_an_unknown_complexity_lists_those_there_are() -> None:
+    with pytest.raises(SelectionError, match="no equation of complexity 4 .*there are: 1, 3, 5, 7, 11"):
+        FRONT.select(complexity=4)
+
+
+def test_an_unknown_rule_lists_the_rules() -> None:
+    with pytest.raises(SelectionError, match="unknown rule 'bset'.*score, best, accuracy, validation"):
+        FRONT.select("bset")  # type: ignore[arg-type]
+
+
+def test_no_held_out_rows_to_judge_by() -> None:
+    with pytest.raises(SelectionError, match="test_fraction"):
+        ParetoFront([candidate("x", 1, 1.0)]).select("validation")
+
+
+@pytest.mark.parametrize("front", [ParetoFront([]), ParetoFront([candidate("x", 1, math.inf)])])
+def test_nothing_to_pick_from(front: ParetoFront) -> None:
+    assert len(front) == 0
+    for arguments in ({"rule": "score"}, {"rule": "best"}, {"complexity": 1}):
+        with pytest.raises(SelectionError, match="the front is empty"):
+            front.select(**arguments)
+
+
+def test_it_is_a_sequence() -> None:
+    assert len(FRONT) == 5
+    assert list(FRONT)[-1] is FRONT[-1]
+    assert FRONT[2] in FRONT
+    assert [c.complexity for c in reversed(FRONT)] == [11, 7, 5, 3, 1]
+    assert FRONT == ParetoFront(list(FRONT)) != ParetoFront(FRONT[:2])
+    assert hash(FRONT) == hash(ParetoFront(list(FRONT)))
+
+
+losses = st.floats(0, 1e300)
+candidates = st.builds(
+    Candidate, expressions(names=("x", "pi")), st.integers(1, 40), losses, st.one_of(st.none(), losses)
+)
+
+
+@given(st.lists(candidates, max_size=6).map(ParetoFront))
+def test_json_round_trip(front: ParetoFront) -> None:
+    text = json.dumps(front.to_json(), allow_nan=False)
+    assert ParetoFront.from_json(json.loads(text), ["x", "pi"]) == front
+
+
+GOOD = {"equation": "x", "complexity": 1, "loss": 0.5, "validation_loss": None}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"equation": "x"}, "complexity"),
+        ({**GOOD, "complexity": "many"}, "many"),
+        ({**GOOD, "loss": None}, "float"),
+        ({**GOOD, "equation": "__import__('os')"}, "cannot read"),
+        ({**GOOD, "equation": "q"}, "unknown variable 'q'"),
+        ("x", "string|str"),
+    ],
+)
+def test_json_that_is_no_front(entry: object, message: str) -> None:
+    with pytest.raises(FileFormatError, match=message):
+        ParetoFront.from_json([entry], ["x"])  # type: ignore[list-item]
+
+
+def test_how_candidates_are_shown() -> None:
+    shown = candidate("3.14159265*x^2 - 0.5", 7, 0.1)
+    assert str(shown) == "3.142*x^2 - 0.5"
+    assert shown.text(2) == "3.1*x^2 - 0.5"
+    assert shown.text(None) == "3.14159265*x^2 - 0.5"
+    assert shown.latex(3) == r"3.14 x^{2} - 0.5"
+    assert str(shown.equation) == "3.14159265*x**2 - 0.5"
+    assert repr(FRONT) == "ParetoFront(5 equations, complexity 1, 3, 5, 7, 11)"
+
+
+def test_as_a_data_frame() -> None:
+    pytest.importorskip("pandas")
+    frame = FRONT.to_frame()
+    assert list(frame.columns) == ["complexity", "loss", "score", "validation_loss", "equation"]
+    assert frame["complexity"].tolist() == [1, 3, 5, 7, 11]
+    assert frame["equation"][2] == "x + y"

@@ -1,0 +1,259 @@
+"""From raw equations to a front, without any backend."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from symtorch_core.expression import constants, evaluate, parse, to_text
+from symtorch_core.front import ParetoFront
+from symtorch_core.losses import loss_named
+from symtorch_core.refine import build_front, refit_constants
+from symtorch_core.search import SearchSpace
+
+NAMES = ["x", "y"]
+ROWS = 300
+PLAIN = SearchSpace(complexity_of_operators={})
+
+
+def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    X = np.random.default_rng(seed).uniform(-2, 2, (ROWS, 2))
+    return X, X[:, 0], X[:, 1]
+
+
+def front_of(
+    *equations: str,
+    y: np.ndarray,
+    X: np.ndarray | None = None,
+    search: SearchSpace = PLAIN,
+    weights: np.ndarray | None = None,
+) -> ParetoFront:
+    X = data()[0] if X is None else X
+    return build_front([parse(text) for text in equations], X, y, search, NAMES, weights)
+
+
+def texts(front: ParetoFront, digits: int | None = 4) -> list[str]:
+    return [candidate.text(digits) for candidate in front]
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+def test_constants_are_fitted_for_every_loss(loss: str) -> None:
+    _, x, y = data()
+    front = front_of("x + 0.5*sin(1.8*y)", y=1.5 * x + 2.5 * np.sin(2.2 * y), search=SearchSpace(loss=loss))
+    best = front.select("accuracy").expression
+    assert constants(best) == pytest.approx((1.5, 2.5, 2.2), abs=1e-4)
+
+
+def outliers(seed: int = 1) -> np.ndarray:
+    x = data()[1]
+    target = 3 * x + 1
+    hit = np.random.default_rng(seed).choice(ROWS, 30, replace=False)
+    target[hit] += 50
+    return target
+
+
+def test_mae_and_huber_shrug_off_outliers_that_mislead_mse() -> None:
+    fitted = {
+        loss: constants(front_of("x + 0.5", y=outliers(), search=SearchSpace(loss=loss))[-1].expression)
+        for loss in ("mse", "mae", "huber")
+    }
+    assert fitted["mae"] == pytest.approx((3.0, 1.0), abs=1e-3)
+    assert fitted["huber"] == pytest.approx((3.0, 1.0), abs=0.15)
+    assert abs(fitted["mse"][1] - 1.0) > 2
+
+
+def test_the_loss_of_a_constant_is_that_of_its_best_value() -> None:
+    target = outliers()
+    for loss, best in (("mse", target.mean()), ("mae", np.median(target))):
+        constant = front_of(y=target, search=SearchSpace(loss=loss))[0]
+        expected = loss_named(loss)(torch.tensor(best), torch.from_numpy(target))
+        assert constant.complexity == 1
+        assert constant.loss == pytest.approx(expected, rel=1e-3)
+
+
+def test_weights_say_which_rows_count() -> None:
+    _, x, y = data()
+    target = np.where(y > 0, 2 * x, -7 * x)
+    best = front_of("x", y=target, weights=(y > 0).astype(float))[-1]
+    assert best.text() == "2*x"
+    assert best.loss < 1e-12
+    weights = np.where(y > 0, 3.0, 1.0)
+    between = front_of("x", y=target, weights=weights)[-1]
+    line = np.polyfit(x, target, 1, w=np.sqrt(weights))
+    slope, offset = (float(c) for c in line)
+    columns = {"x": torch.tensor([0.0, 1.0], dtype=torch.float64)}
+    assert evaluate(between.expression, columns).tolist() == pytest.approx([offset, slope + offset])
+    assert between.loss == pytest.approx(np.average((target - np.polyval(line, x)) ** 2, weights=weights))
+
+
+def test_superfluous_terms_and_factors_vanish() -> None:
+    _, x, y = data()
+    target = 2 * x * y + 1.3
+    front = front_of("1.9*x*y + 1.0 + 0.01*sin(x) + 0.003*y", y=target)
+    assert texts(front)[-1] == "2*x*y + 1.3"
+
+
+def test_a_shape_is_given_its_scale_and_offset() -> None:
+    _, x, _ = data()
+    front = front_of("sin(x)", y=4 * np.sin(x) - 0.7)
+    assert texts(front)[-1] == "4*sin(x) - 0.7"
+    assert front[-1].loss < 1e-12
+
+
+def test_constants_snap_only_where_the_loss_agrees() -> None:
+    _, x, y = data()
+    front = front_of("3.1*x + 2.1*y", y=np.pi * x + 2 * y)
+    assert to_text(front[-1].expression) == "3.141592653589793*x + 2.0*y"
+    near = front_of("2.1*x", y=2.000004 * x)
+    assert constants(near[-1].expression)[0] == pytest.approx(2.000004, abs=1e-9)
+    noise = 0.1 * np.random.default_rng(3).normal(size=ROWS)
+    noise -= np.polyval(np.polyfit(x, noise, 1), x)  # so that the best line is 2.000004 x
+    noisy = front_of("2.1*x", y=2.000004 * x + noise)
+    assert texts(noisy, None)[-1] == "2.0*x"
+
+
+def test_every_complexity_up_to_the_best_gets_a_lower_loss() -> None:
+    _, x, y = data()
+    target = x**2 + 3 * np.sin(y) + 0.1 * np.random.default_rng(0).normal(size=ROWS)
+    front = front_of(
+        "x^2", "x*x + y", "x^2 + 3*sin(y)", "x^2 + 3*sin(y) + 0.0*exp(x)", "y", "exp(y)", y=target
+    )
+    losses = [candidate.loss for candidate in front]
+    sizes = [candidate.complexity for candidate in front]
+    assert losses == sorted(losses, reverse=True)
+    assert sizes == sorted(set(sizes))
+    assert front[0].complexity == 1
+    assert "sin(y)" in str(front.select("score"))
+    assert all(candidate.complexity == PLAIN.rules.count(candidate.expression) for candidate in front)
+
+
+def test_the_losses_are_those_of_the_printed_equations() -> None:
+    _, x, y = data()
+    target = np.exp(0.3 * x) + y
+    for candidate in front_of("exp(x) + y", "x + y", y=target):
+        shown = parse(str(candidate.expression), NAMES)
+        values = evaluate(shown, {"x": torch.from_numpy(x), "y": torch.from_numpy(y)})
+        loss = float((values - torch.from_numpy(target)).square().mean())
+        assert candidate.loss == pytest.approx(loss, rel=1e-12)
+
+
+def test_nothing_more_complex_than_an_exact_fit() -> None:
+    X = data()[0].astype(np.float32).astype(float)  # as most networks compute
+    target = (np.float32(2.1) * X[:, 0].astype(np.float32)).astype(float)
+    front = front_of("2*x", "2*x + 0.1*y", "2*x + 0.1*y + 0.2*sin(y)", y=target, X=X)
+    assert texts(front)[-1] == "2.1*x"
+
+
+def test_a_constant_target_is_one_constant() -> None:
+    front = front_of("x + y", "sin(x)", y=np.full(ROWS, 0.1))
+    assert texts(front) == ["0.1"]
+    assert front[0].loss < 1e-20
+    assert texts(front_of("x", y=np.zeros(ROWS))) == ["0"]
+
+
+def test_equations_that_are_not_finite_on_every_row_are_left_out() -> None:
+    _, x, _ = data()
+    target = x.copy()
+    front = front_of("log(x)", "sqrt(x) + 1", "1/(x - x)", "exp(exp(exp(x + 9)))", y=target)
+    assert [candidate.complexity for candidate in front] == [1]
+    assert any("log" in text for text in texts(front_of("log(x)", y=np.log(x + 3), X=data()[0] + 3)))
+
+
+def test_maxsize_and_constraints_hold_for_what_comes_out() -> None:
+    _, x, y = data()
+    target = np.sin(np.sin(x)) + y**3
+    search = SearchSpace(
+        maxsize=6,
+        complexity_of_operators={},
+        nested_constraints={"sin": {"sin": 0}},
+        constraints={"square": 1},
+    )
+    equations = (
+        "sin(sin(x))",
+        "sin(x) + y",
+        "square(x + y)",
+        "y*y*y + sin(x)*2 + x",
+        "cube(y)",
+        "cube(y) + sin(x)",
+    )
+    front = front_of(*equations, y=target, search=search)
+    assert all(search.admits(candidate.expression) for candidate in front)
+    assert front[-1].complexity <= 6
+    assert "cube(y)" in str(front[-1])
+
+
+def test_without_refine_the_constants_stay() -> None:
+    x = data()[1]
+    front = front_of("1.5*x", y=4 * x, search=SearchSpace(refine=False))
+    assert "1.5*x" in texts(front)
+
+
+def test_comparisons_do_not_stop_a_fit() -> None:
+    _, x, y = data()
+    front = front_of("x*greater(y, 0.5) + 0.1", "greater(y, 0.5)", y=3 * x * (y > 0.5) + 1)
+    assert texts(front)[-1] == "3*x*greater(y, 0.5) + 1"
+
+
+def test_the_same_twice_and_no_trace_left() -> None:
+    X, x, y = data()
+    target = x * np.exp(0.5 * y) + 0.05 * np.random.default_rng(5).normal(size=ROWS)
+    equations = ("x*exp(y)", "x*y + x", "sin(x)*y + 2", "x")
+    inputs, before = X.copy(), torch.get_num_threads()
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    torch.set_num_threads(2)
+    try:
+        first, second = front_of(*equations, y=target), front_of(*equations, y=target)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert first == second
+    assert np.array_equal(X, inputs)
+    assert random.getstate() == states[0]
+    assert np.array_equal(np.random.get_state()[1], states[1])
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_threads_are_restored_after_an_error() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError):
+            front_of("unknown + x", y=data()[1])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_very_few_rows(rows: int) -> None:
+    X = data()[0][:rows]
+    front = build_front([parse("2*x + 3*y + 1")], X, X[:, 0], PLAIN, NAMES)
+    assert len(front) >= 1
+    assert np.isfinite(front[-1].loss)
+
+
+def refit(text: str, target: np.ndarray, loss: str = "mse") -> str:
+    X = data()[0]
+    columns = {name: torch.from_numpy(X[:, i].copy()) for i, name in enumerate(NAMES)}
+    return to_text(refit_constants(parse(text), columns, torch.from_numpy(target), None, loss_named(loss)), 4)
+
+
+def test_a_refit_keeps_whole_exponents_and_fits_others() -> None:
+    _, x, y = data()
+    assert refit("0.5*x^2 + abs(y)^1.4", 3 * x**2 + np.abs(y) ** 1.7) == "3*x^2 + abs(y)^1.7"
+
+
+def test_a_refit_that_cannot_help_gives_the_expression_back() -> None:
+    x = data()[1]
+    assert refit("x + y", x) == "x + y"
+    assert refit("1.5*x", 1.5 * x) == "1.5*x"
+    assert refit("2.0*log(x)", x) == "2*log(x)"  # not finite anywhere near
+
+
+def test_a_refit_survives_steps_out_of_the_domain() -> None:
+    x = data()[1]
+    assert refit("log(x + 9.0)", np.log(x + 2.5)) == "log(x + 2.5)"
+    assert refit("exp(3.0*x)", np.exp(0.5 * x)) == "exp(0.5*x)"
