@@ -19,16 +19,17 @@ import sympy as sp
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
+
 from symtorch_core import TorchSurrogate, Transforms, load
 from symtorch_core.expression import Call, Constant, Expression, Variable, simplify, to_sympy
-from torch import Tensor, nn
 
 INPUTS = 32
 NAMES = [f"x{i}" for i in range(INPUTS)]
 
 
 def random_equation(generator: np.random.Generator, terms: int = 3) -> Expression:
-    """A sum of terms like a search with the default operators finds them: c * x, c * x * y, c * sin(...), c * exp(...)."""
+    """A sum of terms as a search finds them: c x, c x y, c sin(...), c exp(...), c / (...)."""
 
     def variable() -> Expression:
         return Variable(NAMES[generator.integers(INPUTS)])
@@ -88,17 +89,29 @@ def timed(functions: dict[str, Callable[[Tensor], Tensor]], x: Tensor, seconds: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--no-compile", action="store_true")
     arguments = parser.parse_args()
     console = Console(width=130)
     console.print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, seed {arguments.seed}, float32"
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, "
+        f"seed {arguments.seed}, float32"
     )
     table = Table(title="forward time, ms (and per-output / fused)")
-    for heading in ("outputs", "rows", "MLP 32-128-128", "per output", "fused", "ratio", "fused compiled", "ratio"):
+    for heading in (
+        "outputs",
+        "rows",
+        "MLP 32-128-128",
+        "per output",
+        "fused",
+        "ratio",
+        "fused compiled",
+        "ratio",
+    ):
         table.add_column(heading, justify="right")
     for outputs in (8, 32, 100):
         generator = np.random.default_rng(arguments.seed)
@@ -123,7 +136,11 @@ def main() -> None:
             assert torch.allclose(functions["per output"](x), fused(x), rtol=1e-3, atol=1e-4)
             median = timed(functions, x, arguments.seconds)
             base = median["per output"]
-            compiled = [f"{1e3 * median['compiled']:.2f}", f"{base / median['compiled']:.1f}x"] if "compiled" in median else ["-", "-"]
+            compiled = (
+                [f"{1e3 * median['compiled']:.2f}", f"{base / median['compiled']:.1f}x"]
+                if "compiled" in median
+                else ["-", "-"]
+            )
             table.add_row(
                 str(outputs),
                 f"{rows:,}",

@@ -28,7 +28,12 @@ _NOISE = 0.05
 
 
 def run(
-    console: Console, *, regressor: str = "operon", seed: int = 0, quick: bool = False, out: Path | None = None
+    console: Console,
+    *,
+    regressor: str = "operon",
+    seed: int = 0,
+    quick: bool = False,
+    out: Path | None = None,
 ) -> None:
     """Train, distill, switch, save, reload, check; print every step.
 
@@ -50,10 +55,18 @@ def run(
 
 def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quick: bool) -> Distillation:
     """A whole network trained on a noisy known law; returns its distillation."""
-    console.print(Panel(f"[bold]1. A network that learned a known law[/bold]\n{LAW}, {_LAW_ROWS:,} rows, 5 % noise"))
+    console.print(
+        Panel(f"[bold]1. A network that learned a known law[/bold]\n{LAW}, {_LAW_ROWS:,} rows, 5 % noise")
+    )
     X, y = law_data(seed)
     network = train(
-        console, mlp([5, 64, 64, 64, 1], seed), X, y[:, None], nn.MSELoss(), epochs=4 if quick else 20, seed=seed
+        console,
+        mlp([5, 64, 64, 64, 1], seed),
+        X,
+        y[:, None],
+        nn.MSELoss(),
+        epochs=4 if quick else 20,
+        seed=seed,
     )
     model = SymbolicModel(network, name="law")
     result = model.distill(
@@ -66,7 +79,7 @@ def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quic
     )
     console.print(render(result))
     model.switch_to_symbolic()
-    console.print(f"The network now runs on [bold green]y = {model.front().select(result.select)}[/bold green]")
+    console.print(f"The network now runs on [bold green]y = {result.chosen()[0]}[/bold green]")
     assert result.task_metric is not None
     console.print(
         f"R2 against the noisy data: {result.task_metric.block:.4f} with the network, "
@@ -208,4 +221,6 @@ def _saved_and_back(console: Console, path: Path, model: nn.Module, fresh: nn.Mo
         same = torch.equal(model(X), fresh.eval()(X))
     if not same:
         raise AssertionError(f"the model read back from {path} gives other numbers")
-    console.print(f"Saved, loaded into a fresh model with weights_only=True: same mode, same numbers ({path.name})")
+    console.print(
+        f"Saved, loaded into a fresh model with weights_only=True: same mode, same numbers ({path.name})"
+    )

@@ -36,7 +36,7 @@ _LM_STEPS = 50
 _LM_STEPS_REWEIGHTED = 6
 _NEGLIGIBLE = 1e-6
 _NUDGE = 1e-3
-_SAME_DIRECTION = 1e-7
+_SAME_DIRECTION = 1e-12
 _SNAP_WITHIN = 1e-5
 _LOSS_AGREES = 1e-6
 
@@ -109,7 +109,7 @@ def _improve(
     """
     best: dict[int, Candidate] = {}
     seen: set[Expression] = set()
-    waiting = [form for candidate in found for form in (candidate.expression, _scaled(candidate.expression))]
+    waiting = [form for candidate in found for form in _forms(candidate.expression)]
     while waiting:
         candidate = measure(simplify(refit(waiting.pop())))
         known = best.get(candidate.complexity)
@@ -259,14 +259,20 @@ def _independent(slopes: np.ndarray) -> np.ndarray:
     if active.size == 0:
         return active
     columns = slopes[:, active] / largest[active]
-    triangle, order = qr(columns / np.linalg.norm(columns, axis=0), mode="r", pivoting=True)
+    # einsum, not a matrix product: on a few columns the threads of the latter wait longer than they work.
+    products = np.einsum("ni,nj->ij", columns, columns)
+    norms = np.sqrt(np.diag(products))
+    triangle, order = qr(products / np.outer(norms, norms), mode="r", pivoting=True)
     rank = int((np.abs(np.diag(triangle)) > _SAME_DIRECTION).sum())
     return np.sort(active[order[:rank]])
 
 
-def _scaled(expression: Expression) -> Expression:
-    """a * expression + b with a = 1 and b = 0, numbers for the refit to find."""
-    return Call("+", Call("*", Constant(1.0), expression), Constant(0.0))
+def _forms(expression: Expression) -> Iterator[Expression]:
+    """The expression, and a * expression + b where that has more numbers for the refit to find."""
+    yield expression
+    shaped = simplify(Call("+", Call("*", Constant(1.5), expression), Constant(0.5)))
+    if len(constants(shaped)) > len(constants(expression)):
+        yield Call("+", Call("*", Constant(1.0), expression), Constant(0.0))
 
 
 def _shorter(expression: Expression) -> Iterator[Expression]:

@@ -177,7 +177,9 @@ class OutputwiseRegressor(Regressor):
 
 def _output_seed(seed: int, y: np.ndarray) -> int:
     """A seed for one output that depends on its data alone, not on which other outputs are searched beside it."""
-    return int(np.random.SeedSequence([seed, zlib.crc32(np.ascontiguousarray(y).tobytes())]).generate_state(1)[0])
+    return int(
+        np.random.SeedSequence([seed, zlib.crc32(np.ascontiguousarray(y).tobytes())]).generate_state(1)[0]
+    )
 
 
 def _solve(search: Callable[[Problem], Iterable[Expression]], problem: Problem) -> ParetoFront:

@@ -60,7 +60,7 @@ def test_whole_numbers_alone_are_the_input() -> None:
 def test_several_candidates_ask_for_a_choice() -> None:
     with pytest.raises(
         CaptureError,
-        match=r"called with 2 floating-point tensors.*select_input=.*Seen: 0: \(2, 3\) float32, memory: \(2, 1\) float32",
+        match=r"2 floating-point tensors.*select_input=.*Seen: 0: \(2, 3\) float32, memory: \(2, 1\) float32",
     ):
         pick_inputs({"0": A, "memory": B}, None, "decoder")
     with pytest.raises(CaptureError, match="0 floating-point tensors.*Seen: no tensor"):

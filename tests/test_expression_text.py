@@ -7,7 +7,7 @@ import math
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symtorch_core.errors import ExpressionError
@@ -35,6 +35,12 @@ ONE, TWO = Constant(1), Constant(2)
 @given(expressions(names=("x", "x_1", "sin", "e", "pi", "größe"), max_leaves=25))
 def test_what_is_printed_reads_back_to_the_same_tree(expression: Expression) -> None:
     assert parse(str(expression), ["x", "x_1", "sin", "e", "pi", "größe"]) == expression
+
+
+@settings(max_examples=300)
+@given(expressions(operators=("+", "-", "*", "/", "^", "neg"), numbers=st.sampled_from([2.0, -2.0, 0.5])))
+def test_brackets_stand_wherever_they_are_needed(expression: Expression) -> None:
+    assert parse(str(expression)) == expression
 
 
 @given(expressions(numbers=st.floats(-1e6, 1e6)), st.integers(1, 8))

@@ -324,7 +324,7 @@ class TestSymbolicMode:
         block.switch_to_symbolic(trainable=True)
         before = block.equations()
         constants = [p for p in block.surrogate.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(constants, lr=0.1)
+        optimizer = torch.optim.Adam(constants, lr=1e-4)
         loss = (block(data()) - 3).square().mean()
         loss.backward()
         optimizer.step()

@@ -117,7 +117,7 @@ class TestOptions:
         result = distill(
             (rows(), targets(rows(), 2)),
             None,
-            "2.0*mass + 3.0*t",
+            "2.0*mass + 3.0*t + 0.5",
             variable_names=["mass", "t"],
             output_names=["F", "G"],
         )
@@ -369,7 +369,6 @@ class TestResume:
     @pytest.mark.parametrize(
         "change",
         [
-            {"seed": 1},
             {"maxsize": 9},
             {"loss": "mae"},
             {"test_fraction": 0.3},
@@ -385,8 +384,14 @@ class TestResume:
 
     def test_other_workers_are_no_other_setting(self, tmp_path: Path) -> None:
         self.searched(tmp_path)
-        engine = ScriptedRegressor(equations=EQUATIONS, n_jobs=2)
-        assert self.searched(tmp_path, regressor=engine)[0] == []
+        files = sorted(tmp_path.iterdir())
+        self.searched(tmp_path, regressor=ScriptedRegressor(equations=EQUATIONS, n_jobs=2))
+        assert sorted(tmp_path.iterdir()) == files
+
+    def test_another_seed_is_another_run_even_on_the_same_rows(self, tmp_path: Path) -> None:
+        self.searched(tmp_path, test_fraction=0)
+        assert self.searched(tmp_path, test_fraction=0, seed=1)[0] == [0, 1, 2]
+        assert self.searched(tmp_path, test_fraction=0)[0] == []
 
     def test_a_stopped_run_goes_on(self, tmp_path: Path) -> None:
         pair = (rows(), targets(rows(), 3))

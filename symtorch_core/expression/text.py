@@ -171,14 +171,30 @@ def to_text(expression: Expression, digits: int | None = None) -> str:
 
     Args:
         expression: what to print.
-        digits: significant digits of the constants; None prints them so that :func:`parse` reads them back
-            exactly.
+        digits: significant digits of the constants, for people: squares, cubes and inverses are then written as
+            powers and quotients. None prints what :func:`parse` reads back to an equal tree.
 
-    >>> to_text(parse("(x - (y - 1)) * 3.14159265"), digits=4)
-    '(x - (y - 1))*3.142'
+    >>> to_text(parse("(x - (square(y) - 1)) * 3.14159265"), digits=4)
+    '(x - (y^2 - 1))*3.142'
     """
-    show: Callable[[float], str] = repr if digits is None else lambda value: f"{value:.{digits}g}"
-    return _print(expression, show)[0]
+    if digits is None:
+        return _print(expression, repr)[0]
+    return _print(_readable(expression), lambda value: f"{value:.{digits}g}")[0]
+
+
+def _readable(node: Expression) -> Expression:
+    """The same value in the notation people use."""
+    if not isinstance(node, Call):
+        return node
+    args = [_readable(child) for child in node.args]
+    match node.operator:
+        case "square":
+            return Call("^", args[0], Constant(2))
+        case "cube":
+            return Call("^", args[0], Constant(3))
+        case "inv":
+            return Call("/", Constant(1), args[0])
+    return Call(node.operator, *args)
 
 
 def _print(node: Expression, show: Callable[[float], str]) -> tuple[str, int]:

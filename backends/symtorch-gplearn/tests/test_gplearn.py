@@ -1,4 +1,4 @@
-"""gplearn: its functions are the core's, constants are scaled in closed form, laws are found, a run can be stopped."""
+"""gplearn: functions are the core's, constants are scaled in closed form, laws are found, a run stops."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def test_gplearn_computes_what_the_translation_says(name: str) -> None:
     theirs = program.execute(X)
     columns = {label: torch.from_numpy(column.copy()) for label, column in zip(NAMES, X.T, strict=True)}
     ours = evaluate(to_expression(program.program, NAMES), columns).numpy()
-    np.testing.assert_array_equal(theirs, ours)
+    # The vector code of a function may differ from the code for the last few rows in the last digit.
+    np.testing.assert_allclose(theirs, ours, rtol=1e-14)
 
 
 def test_arguments_keep_their_order() -> None:
@@ -92,7 +93,7 @@ def test_the_known_law_is_explained() -> None:
     (front,) = GplearnRegressor().fit(
         torch.from_numpy(X[:3000]),
         torch.from_numpy(noisy[:3000])[:, None],
-        search=SearchSpace(niterations=40),
+        search=SearchSpace(niterations=70),
         variable_names=names,
     )
     columns = {name: torch.from_numpy(X[3000:, i].copy()) for i, name in enumerate(names)}

@@ -94,11 +94,12 @@ def noisy_law(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(X), torch.from_numpy(y + 0.05 * y.std() * rng.normal(size=len(y)))[:, None]
 
 
+@pytest.mark.slow
 def test_the_known_law_is_on_the_front_and_chosen() -> None:
     X, Y = noisy_law(0)
     names = [f"x{i}" for i in range(5)]
-    (front,) = OperonRegressor(islands=2).fit(
-        X, Y, search=SearchSpace(niterations=120), variable_names=names, seed=0
+    (front,) = OperonRegressor(islands=3).fit(
+        X, Y, search=SearchSpace(niterations=300), variable_names=names, seed=0
     )
     for rule in ("score", "best"):
         chosen = front.select(rule)
@@ -144,8 +145,12 @@ def test_scales_of_the_data_do_not_matter() -> None:
 def test_threads_do_not_change_the_result() -> None:
     X, Y = noisy_law(1)
     fronts = [
-        OperonRegressor(population_size=100, islands=1, threads=threads).fit(
-            X, Y, search=SearchSpace(niterations=8), variable_names=[f"x{i}" for i in range(5)], seed=5
+        OperonRegressor(population_size=100, islands=2, threads=threads).fit(
+            X,
+            Y,
+            search=SearchSpace(niterations=8, maxsize=12),
+            variable_names=[f"x{i}" for i in range(5)],
+            seed=5,
         )
         for threads in (1, 2, 3)
     ]

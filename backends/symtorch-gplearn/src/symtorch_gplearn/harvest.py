@@ -9,7 +9,7 @@ from gplearn.functions import _Function
 
 from symtorch_core.expression import Expression
 
-_KEPT_PER_LENGTH = 8
+_KEPT_PER_LENGTH = 5
 
 Structure = tuple[str | int | None, ...]
 

@@ -21,6 +21,7 @@ from symtorch_gplearn.programs import WORST, Scaling, gplearn_function, to_expre
 
 _SOLVED = 1e-20
 """Relative to the loss of the best constant: nothing but rounding is left to explain."""
+_PROGRESS = 0.99
 
 
 @final
@@ -34,7 +35,9 @@ class GplearnRegressor(OutputwiseRegressor):
         population_size: programs in a generation.
         tournament_size: programs among which a parent is the best.
         search_rows: rows the search looks at; the core measures what was found on all rows.
-        patience: generations without an improvement of one per cent after which the search ends.
+        populations: most populations that evolve one after the other; one that settles on a wrong form does not
+            leave it, a new one may.
+        patience: generations without an improvement of one per cent after which a population is given up.
         length_penalty: share of the best constant's loss that each node of a program costs in a tournament,
             against ever longer programs; ``parsimony`` of the search comes on top.
         constant_range: numbers in new programs are uniform between plus and minus this.
@@ -53,7 +56,8 @@ class GplearnRegressor(OutputwiseRegressor):
     population_size: int = 1000
     tournament_size: int = 12
     search_rows: int = 256
-    patience: int = 40
+    populations: int = 4
+    patience: int = 15
     length_penalty: float = 1e-3
     constant_range: float = 3.0
     crossover: float = 0.65
@@ -67,6 +71,7 @@ class GplearnRegressor(OutputwiseRegressor):
             ("population_size", 2),
             ("tournament_size", 1),
             ("search_rows", 2),
+            ("populations", 1),
             ("patience", 1),
         ):
             if getattr(self, option) < least:
@@ -102,37 +107,54 @@ class _Search:
         self._constant_loss = self._scaling.error(np.zeros_like(self._y))
         self._harvest = Harvest(self._translate)
         self._admitted: dict[Structure, bool] = {}
+        self._started = time.monotonic()
+        self._generations = 0
+        self._best = WORST
 
     def run(self) -> list[Expression]:
-        search = self._problem.search
-        started = time.monotonic()
-        evolution = self._evolution()
-        best = last_reported = WORST
-        waited = 0
-        for generation in range(1, search.niterations + 1):
-            evolution.set_params(generations=generation)
-            evolution.fit(self._X, self._y)
-            champion = self._judge(evolution._programs[-1])
-            if champion is not None and champion.raw_fitness_ < best:
-                best = champion.raw_fitness_
-                scaled = self._scaled(self._translate(champion.program))
-                if scaled is not None:
-                    self._problem.improved(scaled, best)
-            waited += 1
-            if best < 0.99 * last_reported:
-                last_reported, waited = best, 0
-            self._problem.progressed(generation / search.niterations)
-            late = (
-                search.timeout_in_seconds is not None
-                and time.monotonic() - started > search.timeout_in_seconds
-            )
-            if late or waited >= self._options.patience or best <= _SOLVED * self._constant_loss:
+        for number in range(self._options.populations):
+            if self._finished():
                 break
+            self._settle(self._evolution(number))
         self._problem.progressed(1.0)
         return [equation for equation in map(self._scaled, self._harvest) if equation is not None]
 
-    def _evolution(self) -> Any:
+    def _settle(self, evolution: Any) -> None:
+        """Run one population until it makes no progress any more."""
+        best = progress = WORST
+        generation = waited = 0
+        while waited < self._options.patience and not self._finished():
+            generation, waited = generation + 1, waited + 1
+            evolution.set_params(generations=generation)
+            evolution.fit(self._X, self._y)
+            self._generations += 1
+            champion = self._judge(evolution._programs[-1])
+            if champion is not None and champion.raw_fitness_ < best:
+                best = champion.raw_fitness_
+                self._tell(champion)
+            if best < _PROGRESS * progress:
+                progress, waited = best, 0
+            self._problem.progressed(self._generations / self._problem.search.niterations)
+
+    def _finished(self) -> bool:
+        search = self._problem.search
+        late = (
+            search.timeout_in_seconds is not None
+            and time.monotonic() - self._started > search.timeout_in_seconds
+        )
+        solved = self._best <= _SOLVED * self._constant_loss
+        return late or solved or self._generations >= search.niterations
+
+    def _tell(self, champion: Any) -> None:
+        if champion.raw_fitness_ < self._best:
+            self._best = champion.raw_fitness_
+            scaled = self._scaled(self._translate(champion.program))
+            if scaled is not None:
+                self._problem.improved(scaled, self._best)
+
+    def _evolution(self, number: int) -> Any:
         options = self._options
+        seed = np.random.SeedSequence((self._problem.seed, number)).generate_state(1)[0]
         return SymbolicRegressor(
             population_size=options.population_size,
             generations=1,
@@ -150,7 +172,7 @@ class _Search:
             warm_start=True,
             low_memory=True,
             n_jobs=1,
-            random_state=int(self._problem.seed % 2**32),
+            random_state=int(seed),
         )
 
     def _judge(self, programs: list[Any]) -> Any | None:

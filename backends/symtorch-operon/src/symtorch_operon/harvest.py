@@ -10,7 +10,7 @@ from symtorch_core.errors import ExpressionError
 from symtorch_core.expression import Expression
 from symtorch_operon.symbols import to_expression
 
-_KEPT_PER_LENGTH = 8
+_KEPT_PER_LENGTH = 5
 
 Structure = tuple[tuple[int, int], ...]
 

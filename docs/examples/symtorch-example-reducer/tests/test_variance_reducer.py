@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from symtorch_core.testing import ReducerContract
 
 from symtorch_core.errors import SearchError
+from symtorch_core.testing import ReducerContract
 from symtorch_example_reducer.reducer import VarianceReducer
 
 
