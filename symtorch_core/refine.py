@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 import torch
@@ -30,6 +32,8 @@ from symtorch_core.search import SearchSpace
 from symtorch_core.threads import one_thread
 
 _KEPT_PER_COMPLEXITY = 3
+_EXPLORED_ROWS = 1_000
+"""Rows on which shorter forms are tried; what is kept is refitted and measured on all of them."""
 _PROMISING = 1.5
 _IRLS_STEPS = 20
 _LM_STEPS = 50
@@ -71,38 +75,62 @@ def build_front(
     >>> print(front.select("accuracy"))
     3*x + 2
     """
-    loss = search.loss_function
-    columns = {name: torch.from_numpy(X[:, i].copy()) for i, name in enumerate(variable_names)}
-    target = torch.from_numpy(np.asarray(y, dtype=np.float64))
-    row_weights = None if weights is None else torch.from_numpy(np.asarray(weights, dtype=np.float64))
-
-    def measure(expression: Expression) -> Candidate:
-        value = loss(evaluate(expression, columns), target, row_weights)
-        return Candidate(expression, search.rules.count(expression), value)
-
-    def refit(expression: Expression) -> Expression:
-        return (
-            refit_constants(expression, columns, target, row_weights, loss) if search.refine else expression
-        )
-
-    floor = _resolution(target, loss, row_weights)
-    baseline = measure(simplify(refit(Constant(float(np.average(y, weights=weights))))))
+    rows = _Rows(
+        {name: torch.from_numpy(X[:, i].copy()) for i, name in enumerate(variable_names)},
+        torch.from_numpy(np.asarray(y, dtype=np.float64)),
+        None if weights is None else torch.from_numpy(np.asarray(weights, dtype=np.float64)),
+        search,
+    )
+    floor = _resolution(rows.target, search.loss_function, rows.weights)
+    baseline = rows.refitted(Constant(float(np.average(y, weights=weights))))
     if baseline.loss <= floor:
         return ParetoFront([baseline])
-    found = _best_by_complexity(map(measure, _admitted(expressions, search)))
+    found = _best_by_complexity(map(rows.measured, _admitted(expressions, search)))
     if search.refine:
-        found = _improve(found, measure, refit, floor)
+        explored = _improve(found, rows.sample(_EXPLORED_ROWS), floor)
+        found += [rows.refitted(candidate.expression) for candidate in explored]
     found = [candidate for candidate in found if search.admits(candidate.expression)]
-    found = [_snapped(candidate, measure) for candidate in ParetoFront([baseline, *found])]
+    found = [_snapped(candidate, rows) for candidate in ParetoFront([baseline, *found])]
     return ParetoFront(_until(found, floor))
 
 
-Measure = Callable[[Expression], Candidate]
+@final
+@dataclass(frozen=True)
+class _Rows:
+    """The rows equations are fitted to and measured on, for one search."""
+
+    columns: Mapping[str, Tensor]
+    target: Tensor
+    weights: Tensor | None
+    search: SearchSpace
+
+    def sample(self, most: int) -> _Rows:
+        """A fixed random sample of at most ``most`` rows."""
+        if len(self.target) <= most:
+            return self
+        chosen = np.random.default_rng(0).choice(len(self.target), most, replace=False)
+        index = torch.from_numpy(np.sort(chosen))
+        return replace(
+            self,
+            columns={name: column[index] for name, column in self.columns.items()},
+            target=self.target[index],
+            weights=None if self.weights is None else self.weights[index],
+        )
+
+    def measured(self, expression: Expression) -> Candidate:
+        """The expression with its loss and complexity."""
+        value = self.search.loss_function(evaluate(expression, self.columns), self.target, self.weights)
+        return Candidate(expression, self.search.rules.count(expression), value)
+
+    def refitted(self, expression: Expression) -> Candidate:
+        """The expression with its best constants, where the search wants that."""
+        if self.search.refine:
+            loss = self.search.loss_function
+            expression = refit_constants(expression, self.columns, self.target, self.weights, loss)
+        return self.measured(simplify(expression))
 
 
-def _improve(
-    found: Sequence[Candidate], measure: Measure, refit: Callable[[Expression], Expression], floor: float
-) -> list[Candidate]:
+def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Candidate]:
     """The candidates with refitted constants, and the best shorter equations they contain.
 
     Below ``floor``, where all losses are rounding, every shorter equation is as promising as the longer one.
@@ -111,7 +139,7 @@ def _improve(
     seen: set[Expression] = set()
     waiting = [form for candidate in found for form in _forms(candidate.expression)]
     while waiting:
-        candidate = measure(simplify(refit(waiting.pop())))
+        candidate = rows.refitted(waiting.pop())
         known = best.get(candidate.complexity)
         if known is not None and known.loss <= candidate.loss:
             continue
@@ -119,7 +147,7 @@ def _improve(
         for variant in map(simplify, _shorter(candidate.expression)):
             if variant not in seen:
                 seen.add(variant)
-                if measure(variant).loss <= _PROMISING * max(candidate.loss, floor):
+                if rows.measured(variant).loss <= _PROMISING * max(candidate.loss, floor):
                     waiting.append(variant)
     return list(best.values())
 
@@ -297,7 +325,7 @@ def _replaced(args: tuple[Expression, ...], position: int, new: Expression) -> t
     return (*args[:position], new, *args[position + 1 :])
 
 
-def _snapped(candidate: Candidate, measure: Measure) -> Candidate:
+def _snapped(candidate: Candidate, rows: _Rows) -> Candidate:
     """The candidate with constants set to the round number they are a hair from, where the loss agrees."""
     best = candidate
     values = list(constants(candidate.expression))
@@ -306,7 +334,7 @@ def _snapped(candidate: Candidate, measure: Measure) -> Candidate:
         if rounded is None:
             continue
         trial = [*values[:position], rounded, *values[position + 1 :]]
-        attempt = measure(with_constants(candidate.expression, trial))
+        attempt = rows.measured(with_constants(candidate.expression, trial))
         if attempt.loss <= candidate.loss * (1 + _LOSS_AGREES):
             best, values = attempt, trial
     return best

@@ -44,11 +44,14 @@ def test_brackets_stand_wherever_they_are_needed(expression: Expression) -> None
 
 
 @given(expressions(numbers=st.floats(-1e6, 1e6)), st.integers(1, 8))
-def test_few_digits_keep_the_structure(expression: Expression, digits: int) -> None:
-    def shape(node: Expression) -> object:
-        return (type(node), getattr(node, "operator", None), tuple(map(shape, node.args)))
+def test_text_for_people_reads_back_to_what_prints_the_same(expression: Expression, digits: int) -> None:
+    text = to_text(expression, digits)
+    assert to_text(parse(text), digits) == text
 
-    assert shape(parse(to_text(expression, digits))) == shape(expression)
+
+def test_people_read_powers_and_quotients() -> None:
+    assert to_text(parse("2.34567*square(x + 1) - inv(cube(y)*x)"), 3) == "2.35*(x + 1)^2 - 1/(y^3*x)"
+    assert str(parse("square(x)")) == "square(x)"
 
 
 @pytest.mark.parametrize("name", OPERATORS)

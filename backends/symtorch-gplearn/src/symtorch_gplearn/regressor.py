@@ -35,8 +35,8 @@ class GplearnRegressor(OutputwiseRegressor):
         population_size: programs in a generation.
         tournament_size: programs among which a parent is the best.
         search_rows: rows the search looks at; the core measures what was found on all rows.
-        populations: most populations that evolve one after the other; one that settles on a wrong form does not
-            leave it, a new one may.
+        populations: most populations that evolve one after the other; one that settles on a wrong form does
+            not leave it, a new one may.
         patience: generations without an improvement of one per cent after which a population is given up.
         length_penalty: share of the best constant's loss that each node of a program costs in a tournament,
             against ever longer programs; ``parsimony`` of the search comes on top.
@@ -179,11 +179,15 @@ class _Search:
         """Set what tournaments compare, harvest, and return the best program that may be kept."""
         search = self._problem.search
         best = None
+        forms: set[Structure] = set()
         for program in programs:
-            if program.raw_fitness_ >= WORST or not self._admits(program.program):
-                # Of no use as a parent either, so that the population stays where equations are allowed.
+            form = structure(program.program)
+            if form in forms or program.raw_fitness_ >= WORST or not self._admits(program.program, form):
+                # Of no use as a parent either: the population stays where equations are allowed, and does not
+                # fill with copies of the best short one, from which crossover makes nothing new.
                 program.fitness_ = WORST
                 continue
+            forms.add(form)
             program.fitness_ = (
                 program.raw_fitness_
                 + self._options.length_penalty * self._constant_loss * len(program.program)
@@ -196,15 +200,14 @@ class _Search:
                 best = program
         return best
 
-    def _admits(self, program: list[Any]) -> bool:
+    def _admits(self, program: list[Any], form: Structure) -> bool:
         """Whether the search allows a program; without constraints only its length counts, which is cheap."""
         search = self._problem.search
         if len(program) > search.maxsize:
             return False
         if not (search.constraints or search.nested_constraints):
             return True
-        form = structure(program)  # constants aside: the core looks again at what is kept
-        if form not in self._admitted:
+        if form not in self._admitted:  # constants aside: the core looks again at what is kept
             self._admitted[form] = search.admits(simplify(self._translate(program)))
         return self._admitted[form]
 
