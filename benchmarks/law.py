@@ -17,9 +17,10 @@ import sympy as sp
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
+
 from symtorch_core import distill
 from symtorch_core.demo import law_data, mlp, train
-from torch import nn
 
 
 def is_law(equation: sp.Expr) -> bool:
@@ -31,7 +32,9 @@ def is_law(equation: sp.Expr) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backends", default="operon,gplearn")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()

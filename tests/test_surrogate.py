@@ -72,10 +72,11 @@ def test_both_paths_agree_with_the_interpreter(trees: list[Expression]) -> None:
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
-def test_more_rows_than_a_tile() -> None:
-    # Many slots make tiles small: 300 different subexpressions, tiles of about 7,000 rows.
+@pytest.mark.parametrize("count", [5_000, 20_001])
+def test_few_and_many_rows_take_different_ways_to_the_same_numbers(count: int) -> None:
+    # 300 different subexpressions: up to about 7,000 rows are batched.
     wide = surrogate_of(*(f"sin(x + {number}.5)*y" for number in range(100)))
-    x = rows(20_001)
+    x = rows(count)
     torch.testing.assert_close(wide(x), by_graph(wide, x), rtol=1e-6, atol=1e-6)
 
 

@@ -1,9 +1,8 @@
 """Many expressions evaluated together: operations of a kind become one operation on a block of rows.
 
-Every distinct subexpression owns a row of a buffer (slots, tile). Subexpressions whose operands are ready,
+Every distinct subexpression owns a row of a buffer (slots, rows). Subexpressions whose operands are ready,
 with the same operator, lie next to each other, so that one call computes all of them: a few dozen calls
-instead of a few hundred. Rows of data are taken in tiles that keep the buffer in cache. It writes in place,
-so it is for inference only.
+instead of a few hundred. It writes in place, so it is for inference only.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from symtorch_core.expression.operators import OPERATORS
 from symtorch_core.expression.tree import Call, Constant, Expression, Variable, is_exponent, whole_exponent
 
 _BUFFER_ELEMENTS = 2**21
-_SMALLEST_TILE = 512
 
 # What an operand or a result is: ("input", column), ("number", position) or (operator, *operands).
 _Key = tuple[object, ...]
@@ -92,26 +90,25 @@ class Batched(nn.Module):
         # Buffers, so that they move with the module; derived, so that they are not saved.
         self.register_buffer(name, torch.tensor(values, dtype=torch.long), persistent=False)
 
+    @property
+    def most_rows(self) -> int:
+        """Rows up to which the buffer stays in cache; beyond, one operation per node is as fast."""
+        return _BUFFER_ELEMENTS // max(self._slots, 1)
+
     def forward(self, x: Tensor, numbers: Tensor) -> Tensor:
         """Values (n, k) for rows (n, d) and the constants of all expressions."""
-        n, outputs = len(x), len(self._roots) + len(self._numbers)
-        result = x.new_empty(n, outputs)
-        tile = min(n, max(_SMALLEST_TILE, _BUFFER_ELEMENTS // max(self._slots, 1)))
-        buffer = x.new_empty(self._slots, tile)
+        result = x.new_empty(len(x), len(self._roots) + len(self._numbers))
+        buffer = x.new_empty(self._slots, len(x))
         indices: dict[str, Tensor] = self._buffers  # type: ignore[assignment]  # named_buffers() walks all modules
-        root_columns = [column for column, _ in self._roots]
         ordered = numbers.index_select(0, indices["number_order"])[:, None]
-        for start in range(0, n, max(tile, 1)):
-            rows = x[start : start + tile]
-            used = buffer[:, : len(rows)]
-            used[: x.shape[1]].copy_(rows.T)
-            for step in self._steps:
-                _run(step, used, indices, ordered)
-            values = used.index_select(0, indices["root_rows"]).T
-            if len(root_columns) == outputs:
-                result[start : start + tile] = values
-            else:
-                result[start : start + tile, root_columns] = values
+        buffer[: x.shape[1]].copy_(x.T)
+        for step in self._steps:
+            _run(step, buffer, indices, ordered)
+        values = buffer.index_select(0, indices["root_rows"]).T
+        if self._numbers:
+            result[:, [column for column, _ in self._roots]] = values
+        else:
+            result.copy_(values)
         for column, position in self._numbers:
             result[:, column] = numbers[position]
         return result

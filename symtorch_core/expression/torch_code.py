@@ -103,7 +103,7 @@ class Program(nn.Module):
                 f"the equations take {len(self._variables)} inputs ({', '.join(self._variables)}), "
                 f"got {x.shape[-1]} columns"
             )
-        if _is_plain(x, numbers):
+        if _is_plain(x, numbers) and x.shape[:-1].numel() <= self._batched.most_rows:
             rows = x.reshape(-1, x.shape[-1])
             values: Tensor = self._batched(rows, numbers)
             return values.reshape(*x.shape[:-1], len(self._expressions))

@@ -90,7 +90,7 @@ def test_the_known_law_is_explained() -> None:
     y = X[:, 0] ** 2 + 3 * np.sin(X[:, 4]) - 4
     noisy = y + 0.05 * y.std() * rng.normal(size=len(y))
     names = [f"x{i}" for i in range(5)]
-    (front,) = GplearnRegressor().fit(
+    (front,) = GplearnRegressor(populations=1).fit(
         torch.from_numpy(X[:3000]),
         torch.from_numpy(noisy[:3000])[:, None],
         search=SearchSpace(niterations=70),

@@ -29,7 +29,8 @@ _PROGRESS = 0.99
 class GplearnRegressor(OutputwiseRegressor):
     """Genetic programming in pure Python, with every operator of the core's table, on a sample of the rows.
 
-    An iteration is a generation. Programs are judged after the best offset and factor, in closed form.
+    An iteration is a generation. Programs are judged after the best offset and factor, in closed form. Of those
+    that differ in their constants only, the best is a parent and the others are not.
 
     Attributes:
         population_size: programs in a generation.
@@ -54,11 +55,11 @@ class GplearnRegressor(OutputwiseRegressor):
     name: ClassVar[str] = "gplearn"
 
     population_size: int = 1000
-    tournament_size: int = 12
+    tournament_size: int = 7
     search_rows: int = 256
-    populations: int = 4
-    patience: int = 15
-    length_penalty: float = 1e-3
+    populations: int = 2
+    patience: int = 20
+    length_penalty: float = 3e-4
     constant_range: float = 3.0
     crossover: float = 0.65
     subtree_mutation: float = 0.15
@@ -180,7 +181,7 @@ class _Search:
         search = self._problem.search
         best = None
         forms: set[Structure] = set()
-        for program in programs:
+        for program in sorted(programs, key=lambda program: program.raw_fitness_):
             form = structure(program.program)
             if form in forms or program.raw_fitness_ >= WORST or not self._admits(program.program, form):
                 # Of no use as a parent either: the population stays where equations are allowed, and does not
@@ -196,8 +197,7 @@ class _Search:
                 complexity = search.rules.count(self._translate(program.program))
                 program.fitness_ += search.parsimony * complexity
             self._harvest.offer(program.program, program.raw_fitness_)
-            if best is None or program.raw_fitness_ < best.raw_fitness_:
-                best = program
+            best = best or program
         return best
 
     def _admits(self, program: list[Any], form: Structure) -> bool:
