@@ -2,9 +2,9 @@
 
     python benchmarks/law.py [--backends operon,gplearn] [--seeds 3]
 
-y = x0^2 + 3 sin(x4) - 4 on 10,000 x 5 inputs uniform on [-2, 2], 5 % noise; a 64-64-64 network trained for 20 epochs; the
-whole network is distilled with the default search. The seed decides data, training and search. "True structure" means
-that the chosen equation has exactly the law's terms: one square of x0, one sine of x4 alone, one constant, and no other.
+y = x0^2 + 3 sin(x4) - 4 on 10,000 x 5 inputs uniform on [-2, 2], 5 % noise; a 64-64-64 network trained for 20 epochs;
+the whole network is distilled with the default search. The seed decides data, training and search. "True structure"
+means that the chosen equation has exactly the law's terms: one square of x0, one sine of x4 alone, one constant.
 """
 
 from __future__ import annotations
