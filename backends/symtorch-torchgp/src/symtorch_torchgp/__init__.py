@@ -1,0 +1,1 @@
+"""Genetic programming on tensors as a regressor for symtorch-core."""

@@ -1,0 +1,128 @@
+"""Programs as tensors agree with the expressions they stand for, and the search finds laws."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from symtorch_core import SearchError, SearchSpace
+from symtorch_core.expression import evaluate as evaluate_expression
+from symtorch_core.expression import parse
+from symtorch_core.testing import RegressorContract
+from symtorch_torchgp.evaluation import derivatives, evaluate, schedule
+from symtorch_torchgp.fitting import Rows, fit_constants, score
+from symtorch_torchgp.primitives import Primitives
+from symtorch_torchgp.programs import Programs
+from symtorch_torchgp.regressor import TorchGPRegressor
+from symtorch_torchgp.variation import Sampler, vary
+
+NAMES = ("x0", "x1", "x2")
+SEARCH = SearchSpace(binary_operators=("+", "-", "*", "/"), unary_operators=("sin", "exp", "square", "inv"))
+TEXTS = ("x0*x0 + 3.0*sin(x2)", "sin(x1*0.5 + 1.0)*x1", "exp(x0*0.2)/(x1 + 5.0)", "square(x0 - x1)*x2", "x1")
+
+
+def primitives() -> Primitives:
+    return Primitives.of(SEARCH, NAMES, torch.device("cpu"))
+
+
+def programs(texts: tuple[str, ...] = TEXTS, length: int = 16) -> Programs:
+    encoded = [primitives().encode(parse(text), length) for text in texts]
+    assert all(entry is not None for entry in encoded)
+    return Programs(
+        torch.tensor([entry[0] for entry in encoded if entry]),
+        torch.tensor([entry[1] for entry in encoded if entry], dtype=torch.float64),
+    )
+
+
+def inputs(rows: int = 50) -> Tensor:
+    return torch.rand(rows, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4 - 2
+
+
+def test_programs_decode_to_what_was_encoded() -> None:
+    population = programs()
+    for row, text in enumerate(TEXTS):
+        codes, values = population.codes[row].tolist(), population.values[row].tolist()
+        assert primitives().decode(codes, values) == parse(text)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_all_programs_together_give_what_each_gives_alone(share: bool) -> None:
+    population, X = programs(), inputs()
+    plan = schedule(population, primitives(), share_constants=share)
+    numbers = population.values[plan.constant_programs, plan.constant_places]
+    buffer = evaluate(plan, primitives(), X.T.contiguous(), numbers)
+    columns = dict(zip(NAMES, X.unbind(1), strict=True))
+    for row, text in enumerate(TEXTS):
+        torch.testing.assert_close(buffer[plan.roots[row]], evaluate_expression(parse(text), columns))
+
+
+def test_derivatives_by_the_constants_agree_with_differences() -> None:
+    population, columns = programs(), inputs().T.contiguous()
+    plan = schedule(population, primitives(), share_constants=False)
+    numbers = population.values[plan.constant_programs, plan.constant_places]
+    slopes = derivatives(plan, primitives(), evaluate(plan, primitives(), columns, numbers))
+    for position, owner in enumerate(plan.constant_programs.tolist()):
+        step = torch.zeros_like(numbers)
+        step[position] = 1e-6
+        up = evaluate(plan, primitives(), columns, numbers + step)[plan.roots[owner]]
+        down = evaluate(plan, primitives(), columns, numbers - step)[plan.roots[owner]]
+        torch.testing.assert_close(slopes[position], (up - down) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+def test_constants_are_fitted_and_scale_and_offset_are_free() -> None:
+    X = inputs()
+    y = 2.5 * torch.sin(0.7 * X[:, 1] + 1.2) * X[:, 1] + 1
+    rows = Rows.of(X, y[:, None], torch.ones(1, len(X), dtype=torch.float64))
+    fitted = fit_constants(programs()[1:2], torch.zeros(1, dtype=torch.long), primitives(), rows, 15)
+    assert float(score(fitted, primitives(), rows)) < 1e-12
+
+
+def test_every_child_is_a_whole_program() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sampler = Sampler(primitives(), 20, generator, torch.device("cpu"))
+    population = sampler.trees(300)
+    for _ in range(5):
+        population = vary(population, population[torch.randperm(300, generator=generator)], sampler)
+        for codes, values in zip(population.codes.tolist(), population.values.tolist(), strict=True):
+            primitives().decode(codes, values)  # fails unless exactly one value is left
+
+
+def test_outputs_are_searched_together_and_a_form_is_found() -> None:
+    X = torch.rand(2_000, 2, generator=torch.Generator().manual_seed(0))
+    decay = torch.exp(-0.2 * math.pi**2 * X[:, 1])
+    Y = torch.stack([decay * X[:, 0], 3 * decay * X[:, 0] - 2, X[:, 0] * X[:, 1]], 1)
+    search = SearchSpace(unary_operators=("exp",), niterations=60)
+    fronts = TorchGPRegressor(population_size=500).fit(X, Y, search=search, variable_names=["x", "t"])
+    for number, front in enumerate(fronts):
+        assert front[-1].loss < 1e-12 * float(Y[:, number].var())
+
+
+def test_it_starts_from_given_equations() -> None:
+    X = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) + 0.5
+    y = torch.sin(X[:, 0] * X[:, 1]) / (X[:, 2] + X[:, 0] * X[:, 0])
+    engine = TorchGPRegressor(population_size=200, start=("sin(x0*x1)/(x2 + x0*x0)",))
+    search = SearchSpace(binary_operators=("+", "*", "/"), unary_operators=("sin",), niterations=2)
+    (front,) = engine.fit(X, y[:, None], search=search, variable_names=NAMES)
+    assert front[-1].loss < 1e-12
+    with pytest.raises(SearchError, match="cannot start from"):
+        TorchGPRegressor(start=("tanh(x0)",)).fit(X, y[:, None], search=search, variable_names=NAMES)
+
+
+def test_islands_give_the_same_for_any_number_of_processes() -> None:
+    X = torch.rand(300, 2, generator=torch.Generator().manual_seed(0))
+    y = torch.sin(3 * X[:, 0]) + X[:, 1] ** 2
+    search = SearchSpace(unary_operators=("exp",), niterations=4)
+    fronts = [
+        TorchGPRegressor(population_size=150, islands=2, n_jobs=jobs).fit(
+            X, y[:, None], search=search, variable_names=["x", "y"]
+        )
+        for jobs in (1, 2)
+    ]
+    assert fronts[0] == fronts[1]
+
+
+class TestContract(RegressorContract):
+    @pytest.fixture
+    def regressor(self) -> TorchGPRegressor:
+        return TorchGPRegressor(population_size=400, search_rows=256)
