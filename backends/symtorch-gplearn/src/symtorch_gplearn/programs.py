@@ -62,7 +62,6 @@ class Scaling:
 
     def __init__(self, target: np.ndarray, loss: Loss) -> None:
         self._target = target
-        self._loss = loss
         self._rounds = 0 if loss.name == "mse" else _REWEIGHTINGS
         self._of_residual = _on_arrays(loss.of_residual)
         self._influence = _on_arrays(loss.influence)
