@@ -7,7 +7,7 @@ import math
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from symtorch_core.errors import ExpressionError
@@ -43,6 +43,7 @@ def test_brackets_stand_wherever_they_are_needed(expression: Expression) -> None
     assert parse(str(expression)) == expression
 
 
+@example(Call("^", Variable("x"), Constant(9.5)), 1)
 @given(expressions(numbers=st.floats(-1e6, 1e6)), st.integers(1, 8))
 def test_text_for_people_reads_back_to_what_prints_the_same(expression: Expression, digits: int) -> None:
     text = to_text(expression, digits)

@@ -179,15 +179,22 @@ def to_text(expression: Expression, digits: int | None = None) -> str:
     """
     if digits is None:
         return _print(expression, repr)[0]
-    return _print(_readable(expression), lambda value: f"{value:.{digits}g}")[0]
+
+    def show(value: float) -> str:
+        return f"{value:.{digits}g}"
+
+    return _print(_readable(expression, show), show)[0]
 
 
-def _readable(node: Expression) -> Expression:
+def _readable(node: Expression, show: Callable[[float], str]) -> Expression:
     """The same value in the notation people use."""
     if not isinstance(node, Call):
         return node
-    args = [_readable(child) for child in node.args]
+    args = [_readable(child, show) for child in node.args]
     match node.operator:
+        case "^" if isinstance(args[1], Constant) and not args[1].value.is_integer():
+            # Rounded here: an exponent that becomes whole is written as a whole number.
+            return Call("^", args[0], Constant(float(show(args[1].value))))
         case "square":
             return Call("^", args[0], Constant(2))
         case "cube":
