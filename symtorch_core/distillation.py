@@ -203,8 +203,12 @@ class Distillation:
         """Everything but the activations and the reducer's tensors, as JSON data.
 
         Raises:
-            FileFormatError: a transform is a Python function.
+            FileFormatError: a transform or the loss is a Python function.
         """
+        if callable(self.search.loss):
+            raise FileFormatError(
+                "the loss is a Python function, which no file can hold; to save, search with a loss by name"
+            )
         return {
             "schema": SCHEMA,
             "fronts": [front.to_json() for front in self.fronts],

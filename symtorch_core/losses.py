@@ -13,6 +13,8 @@ from torch import Tensor
 
 from symtorch_core.errors import SearchError
 
+_SMALLEST_RESIDUAL = 1e-9
+
 
 @final
 @dataclass(frozen=True)
@@ -51,6 +53,40 @@ class Loss:
 def _huber(residual: Tensor) -> Tensor:
     size = residual.abs()
     return torch.where(size <= 1.0, 0.5 * size.square(), size - 0.5)
+
+
+def custom_loss(function: Callable[[Tensor], Tensor]) -> Loss:
+    """A loss from an elementwise torch function of the residual (prediction - target).
+
+    Args:
+        function: smooth almost everywhere, least at 0; its slope is taken by autograd.
+
+    Raises:
+        SearchError: what the function returns is not a finite loss for every residual.
+
+    >>> log_cosh = custom_loss(lambda residual: residual.cosh().log())
+    >>> round(log_cosh(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])), 4)
+    0.2169
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+
+    def influence(residual: Tensor) -> Tensor:
+        away_from_zero = torch.where(residual.abs() < _SMALLEST_RESIDUAL, _SMALLEST_RESIDUAL, residual)
+        with torch.enable_grad():
+            leaf = away_from_zero.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(function(leaf).sum(), leaf)
+        return (0.5 * slope / leaf.detach()).clamp_min(0.0)
+
+    trial = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0], dtype=torch.float64)
+    try:
+        losses, weights = function(trial), influence(trial)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise SearchError(
+            f"the loss {name!r} must be a torch function of a tensor of residuals: {error}"
+        ) from None
+    if losses.shape != trial.shape or not bool(torch.isfinite(losses).all() & torch.isfinite(weights).all()):
+        raise SearchError(f"the loss {name!r} must give one finite number for each residual")
+    return Loss(f"custom {name}", function, influence)
 
 
 LOSSES = MappingProxyType(

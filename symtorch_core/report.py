@@ -89,7 +89,7 @@ def render(result: Distillation) -> RenderableType:
 def _footer(result: Distillation) -> str:
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
     lines = [
-        f"{result.regressor} with reducer {result.reducer}; loss {result.search.loss}; chosen by "
+        f"{result.regressor} with reducer {result.reducer}; loss {result.search.loss_function.name}; chosen by "
         f"{result.select!r}; {result.rows[0]} rows fitted, {result.rows[1]} held out; seed {result.seed}",
         seconds,
     ]

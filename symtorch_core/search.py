@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
+from torch import Tensor
+
 from symtorch_core.errors import ExpressionError, SearchError
 from symtorch_core.expression import ComplexityRules, Expression, lookup, within_constraints
-from symtorch_core.losses import Loss, loss_named
+from symtorch_core.losses import Loss, custom_loss, loss_named
 
 
 @final
@@ -30,7 +32,8 @@ class SearchSpace:
             tuple.
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested in the
             outer.
-        loss: ``"mse"``, ``"mae"`` or ``"huber"``.
+        loss: ``"mse"``, ``"mae"``, ``"huber"``, or an elementwise torch function of the residual (prediction -
+            target); with a function, results can be used but not saved.
         timeout_in_seconds: wall-clock limit for the search of one output; None for no limit.
         refine: refit the constants of every kept equation by least squares (or its like for other losses).
 
@@ -48,7 +51,7 @@ class SearchSpace:
     complexity_of_variables: int | Mapping[str, int] = 1
     constraints: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     nested_constraints: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    loss: str = "mse"
+    loss: str | Callable[[Tensor], Tensor] = "mse"
     timeout_in_seconds: float | None = None
     refine: bool = True
 
@@ -69,7 +72,7 @@ class SearchSpace:
             raise SearchError("parsimony must not be negative")
         if self.timeout_in_seconds is not None and self.timeout_in_seconds <= 0:
             raise SearchError("timeout_in_seconds must be positive, or None for no limit")
-        loss_named(self.loss)
+        _ = self.loss_function
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -86,7 +89,7 @@ class SearchSpace:
     @property
     def loss_function(self) -> Loss:
         """The loss, ready to call."""
-        return loss_named(self.loss)
+        return custom_loss(self.loss) if callable(self.loss) else loss_named(self.loss)
 
     def admits(self, expression: Expression) -> bool:
         """Whether an expression respects ``maxsize``, ``constraints`` and ``nested_constraints``."""

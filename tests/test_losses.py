@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from symtorch_core.errors import SearchError
-from symtorch_core.losses import LOSSES, loss_named
+import symtorch_core as st
+from symtorch_core.errors import FileFormatError, SearchError
+from symtorch_core.losses import LOSSES, custom_loss, loss_named
+from symtorch_core.search import SearchSpace
+from symtorch_core.testing.scripted import ScriptedRegressor
 
 PREDICTION = torch.tensor([1.0, 2.0, 6.0])
 TARGET = torch.tensor([1.5, 2.0, 3.0])  # residuals -0.5, 0, 3
@@ -58,3 +63,45 @@ def test_an_unknown_loss_lists_those_there_are() -> None:
         SearchError, match="unknown loss 'hubert'. Did you mean 'huber'. Known losses: mse, mae, huber"
     ):
         loss_named("hubert")
+
+
+def test_a_function_is_a_loss_with_the_influence_of_the_table() -> None:
+    residual = torch.tensor([-3.0, -0.4, 0.7, 5.0], dtype=torch.float64)
+    mine = custom_loss(lambda r: r.abs())
+    torch.testing.assert_close(mine.influence(residual), LOSSES["mae"].influence(residual))
+    assert mine(PREDICTION, TARGET) == pytest.approx((0.5 + 3) / 3)
+    assert torch.isfinite(mine.influence(torch.zeros(3, dtype=torch.float64))).all()
+
+
+def test_a_function_named_like_a_loss_is_not_that_loss() -> None:
+    def mse(residual: torch.Tensor) -> torch.Tensor:
+        return residual.abs()
+
+    assert custom_loss(mse).name != "mse"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda residual: residual.abs().mean(),  # one number for all rows
+        lambda residual: residual.log(),  # not finite
+        lambda residual: residual.numpy() ** 2,  # leaves torch
+        lambda prediction, target: (prediction - target).abs(),
+    ],
+    ids=["a mean", "not finite", "numpy", "two arguments"],
+)
+def test_a_function_that_is_no_loss_is_refused_at_once(function: Any) -> None:
+    with pytest.raises(SearchError, match="the loss"):
+        SearchSpace(loss=function)
+
+
+def test_results_under_a_function_work_but_refuse_to_be_saved(tmp_path: Path) -> None:
+    X = torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
+    engine = ScriptedRegressor(equations=("2.0*x0 + 3.0*x1 + 0.3",))
+    result = st.distill(
+        (X, 3 * X[:, :1] - X[:, 1:] + 2), regressor=engine, loss=lambda r: r.cosh().log(), progress=False
+    )
+    assert result.front()[-1].loss < 1e-12
+    assert "custom" in str(result)
+    with pytest.raises(FileFormatError, match="loss is a Python function"):
+        result.save(tmp_path / "result.json")
