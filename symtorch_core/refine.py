@@ -6,6 +6,8 @@ was found.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +37,13 @@ _KEPT_PER_COMPLEXITY = 3
 _EXPLORED_ROWS = 1_000
 """Rows on which shorter forms are tried; what is kept is refitted and measured on all of them."""
 _PROMISING = 1.5
+_REWRITTEN = 4
+"""Complexity that an equation may lose when it is refitted and simplified."""
+_CONTENDS = 1.02
+"""An equation may be this much worse than a simpler one on a sample of the rows, and still better on all."""
 _IRLS_STEPS = 20
+_CONVERGED = 1e-4
+_CONVERGED_WHILE_EXPLORING = 1e-2
 _LM_STEPS = 50
 _LM_STEPS_REWEIGHTED = 6
 _NEGLIGIBLE = 1e-6
@@ -88,7 +96,7 @@ def build_front(
     found = _best_by_complexity(map(rows.measured, _admitted(expressions, search)))
     if search.refine:
         explored = _improve(found, rows.sample(_EXPLORED_ROWS), floor)
-        found += [rows.refitted(candidate.expression) for candidate in explored]
+        found += [rows.refitted(candidate.expression) for candidate in _contenders(explored, floor)]
     found = [candidate for candidate in found if search.admits(candidate.expression)]
     found = [_snapped(candidate, rows) for candidate in ParetoFront([baseline, *found])]
     return ParetoFront(_until(found, floor))
@@ -97,21 +105,26 @@ def build_front(
 @final
 @dataclass(frozen=True)
 class _Rows:
-    """The rows equations are fitted to and measured on, for one search."""
+    """The rows equations are fitted to and measured on, for one search.
+
+    ``tolerance`` is the relative gain in loss below which reweighting stops.
+    """
 
     columns: Mapping[str, Tensor]
     target: Tensor
     weights: Tensor | None
     search: SearchSpace
+    tolerance: float = _CONVERGED
 
     def sample(self, most: int) -> _Rows:
-        """A fixed random sample of at most ``most`` rows."""
+        """A fixed random sample of at most ``most`` rows, on which fits need not be exact."""
+        rough = replace(self, tolerance=_CONVERGED_WHILE_EXPLORING)
         if len(self.target) <= most:
-            return self
+            return rough
         chosen = np.random.default_rng(0).choice(len(self.target), most, replace=False)
         index = torch.from_numpy(np.sort(chosen))
         return replace(
-            self,
+            rough,
             columns={name: column[index] for name, column in self.columns.items()},
             target=self.target[index],
             weights=None if self.weights is None else self.weights[index],
@@ -126,30 +139,58 @@ class _Rows:
         """The expression with its best constants, where the search wants that."""
         if self.search.refine:
             loss = self.search.loss_function
-            expression = refit_constants(expression, self.columns, self.target, self.weights, loss)
+            expression = refit_constants(
+                expression, self.columns, self.target, self.weights, loss, self.tolerance
+            )
         return self.measured(simplify(expression))
 
 
 def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Candidate]:
     """The candidates with refitted constants, and the best shorter equations they contain.
 
-    Below ``floor``, where all losses are rounding, every shorter equation is as promising as the longer one.
+    Simple ones first, so that what a simpler equation does as well is not looked into. Below ``floor``, where all
+    losses are rounding, every shorter equation is as promising as the longer one.
     """
     best: dict[int, Candidate] = {}
     seen: set[Expression] = set()
-    waiting = [form for candidate in found for form in _forms(candidate.expression)]
+    order = itertools.count()
+    waiting: list[tuple[int, int, Expression]] = []
+
+    def add(expression: Expression) -> None:
+        heapq.heappush(waiting, (rows.search.rules.count(expression), next(order), expression))
+
+    for candidate in found:
+        for form in _forms(candidate.expression):
+            add(form)
+    exact = math.inf
     while waiting:
-        candidate = rows.refitted(waiting.pop())
+        complexity, _, expression = heapq.heappop(waiting)
+        if complexity > exact + _REWRITTEN:
+            break
+        candidate = rows.refitted(expression)
+        if candidate.loss <= floor:
+            exact = min(exact, candidate.complexity)
         known = best.get(candidate.complexity)
         if known is not None and known.loss <= candidate.loss:
             continue
         best[candidate.complexity] = candidate
+        if any(other.loss <= candidate.loss for size, other in best.items() if size < candidate.complexity):
+            continue
         for variant in map(simplify, _shorter(candidate.expression)):
             if variant not in seen:
                 seen.add(variant)
                 if rows.measured(variant).loss <= _PROMISING * max(candidate.loss, floor):
-                    waiting.append(variant)
+                    add(variant)
     return list(best.values())
+
+
+def _contenders(explored: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
+    """Those that may be on the front of all rows: on a sample, none simpler is clearly better or exact."""
+    best = math.inf
+    for candidate in sorted(explored, key=lambda c: c.complexity):
+        if best > floor and candidate.loss < _CONTENDS * best:
+            yield candidate
+        best = min(best, candidate.loss)
 
 
 def _admitted(expressions: Iterable[Expression], search: SearchSpace) -> Iterator[Expression]:
@@ -193,6 +234,7 @@ def refit_constants(
     target: Tensor,
     weights: Tensor | None,
     loss: Loss,
+    tolerance: float = _CONVERGED,
 ) -> Expression:
     """The same structure with constants that minimise the loss, from a local search started at its own.
 
@@ -206,6 +248,7 @@ def refit_constants(
         target: float64, shape (n,).
         weights: float64, shape (n,), or None.
         loss: what to minimise.
+        tolerance: relative gain below which reweighting stops; mse needs none.
     """
     start = np.array(constants(expression))
     if start.size == 0 or len(target) < start.size:
@@ -229,7 +272,7 @@ def refit_constants(
         fitted_loss = loss_at(fitted)
         if not fitted_loss < best_loss:
             break
-        converged = best_loss - fitted_loss < 1e-7 * best_loss
+        converged = best_loss - fitted_loss < tolerance * best_loss
         best, best_loss = fitted, fitted_loss
         if converged:
             break
