@@ -63,11 +63,16 @@ class OutputProgressed(Event):
 @final
 @dataclass(frozen=True)
 class OutputImproved(Event):
-    """The search for one output found an equation of lower loss (its own estimate, perhaps on some rows)."""
+    """The search for one output found a better equation (its own estimate, perhaps on some rows).
+
+    Backends that tell ``complexity`` tell every equation that is the best of its complexity so far, so that a callback
+    can keep the whole front; the others tell only equations of the lowest loss.
+    """
 
     output: int
     equation: str
     loss: float
+    complexity: int | None = None
 
 
 @final
@@ -81,10 +86,19 @@ class OutputFinished(Event):
 
 @final
 @dataclass(frozen=True)
-class Interrupted(Event):
-    """The run was stopped by the user; ``finished`` outputs are kept."""
+class OutputInterrupted(Event):
+    """The search for one output was stopped by the user; this front is the best so far, kept but not finished."""
 
-    finished: int
+    output: int
+    front: ParetoFront
+
+
+@final
+@dataclass(frozen=True)
+class Interrupted(Event):
+    """The run was stopped by the user; so many outputs are kept, some of them perhaps not finished."""
+
+    kept: int
 
 
 Callback = Callable[[Event], None]

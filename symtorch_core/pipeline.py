@@ -90,7 +90,7 @@ def distill(
             or of the backend.
 
     Returns:
-        The distillation. Ctrl-C during the search ends it: the outputs finished by then are kept and
+        The distillation. Ctrl-C during the search ends it: outputs that are finished, or that the backend hands over, are kept and
         returned.
 
     >>> X = torch.rand(200, 2)
@@ -101,7 +101,7 @@ def distill(
         SearchError: an option does not exist or cannot be honoured.
         UnknownComponentError, MissingDependencyError: a component is not there; the message says what is.
         SelectionError: the rule picks nothing.
-        KeyboardInterrupt: interrupted before the first output was finished.
+        KeyboardInterrupt: interrupted before there was anything to keep.
     """
     _check_rule(select, test_fraction)
     parts = _Parts.sorted_from(capture, regressor, reducer, reducer_options or {}, search, options)
@@ -124,7 +124,7 @@ def distill(
                 parts.reducer, derive, train, columns, function if whole else None, seed
             )
         with stages.told("regress", T.shape[1]):
-            found = regress(
+            found, interrupted = regress(
                 parts.regressor,
                 Z,
                 T,
@@ -163,7 +163,7 @@ def distill(
                 source=activations.source,
                 versions=_versions(parts.regressor.name),
                 seed=seed,
-                interrupted=len(found) < T.shape[1],
+                interrupted=interrupted,
                 train=train,
                 held_out=held_out,
             )

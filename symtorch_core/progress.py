@@ -41,6 +41,7 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
     )
     stages: dict[str, TaskID] = {}
     outputs: dict[int, TaskID] = {}
+    lowest: dict[int, float] = {}
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
 
         def show(event: Event) -> None:
@@ -53,7 +54,8 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
                     bars.remove_task(stages.pop(stage))
                 case OutputProgressed(output, fraction):
                     bars.update(_task(output), completed=round(100 * fraction))
-                case OutputImproved(output, equation, loss):
+                case OutputImproved(output, equation, loss) if loss < lowest.get(output, float("inf")):
+                    lowest[output] = loss
                     short = equation if len(equation) <= _SHOWN else equation[: _SHOWN - 1] + "…"
                     bars.update(_task(output), note=f"{loss:.3g}  {short}".replace("[", r"\["))
                 case OutputFinished(output, _):

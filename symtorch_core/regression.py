@@ -16,6 +16,7 @@ from symtorch_core.events import (
     Interrupted,
     OutputFinished,
     OutputImproved,
+    OutputInterrupted,
     OutputProgressed,
     notify,
 )
@@ -36,8 +37,8 @@ def regress(
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
     resume: Path | str | None = None,
-) -> dict[int, ParetoFront]:
-    """Search a front for each column of T; fewer come back only where the user interrupted.
+) -> tuple[dict[int, ParetoFront], bool]:
+    """Search a front for each column of T.
 
     Args:
         engine: the backend.
@@ -50,8 +51,11 @@ def regress(
         callbacks: told of progress.
         resume: folder of finished fronts; None for none.
 
+    Returns:
+        The front of each column, and whether the user interrupted: some are then missing, or not finished.
+
     Raises:
-        KeyboardInterrupt: interrupted before the first front was finished.
+        KeyboardInterrupt: interrupted before there was any front.
     """
     names = tuple(variable_names)
     checkpoint = None if resume is None else Checkpoint(resume, Z, weights, search, engine, names, seed)
@@ -64,10 +68,12 @@ def regress(
 
     def relay(event: Event) -> None:
         # Backends number the columns they were given; everybody else numbers all of them.
-        if not isinstance(event, (OutputFinished, OutputImproved, OutputProgressed)):
+        if not isinstance(event, (OutputFinished, OutputImproved, OutputInterrupted, OutputProgressed)):
             notify(callbacks, event)
             return
         column = missing[event.output]
+        if isinstance(event, OutputInterrupted):
+            found[column] = event.front
         if not isinstance(event, OutputFinished):
             notify(callbacks, replace(event, output=column))
             return
@@ -97,7 +103,8 @@ def regress(
         if not found:
             raise
         notify(callbacks, Interrupted(len(found)))
-    return found
+        return found, True
+    return found, False
 
 
 def held_at_mean(

@@ -49,7 +49,8 @@ class Regressor(Configurable):
             weights: shape (n,), non-negative; None weighs all rows alike.
             seed: same seed, same fronts.
             callbacks: told of progress; must be told :class:`OutputFinished` for each column when it is done, so
-                that finished fronts survive an interruption of a later one.
+                that finished fronts survive an interruption of a later one. On Ctrl-C, a backend may tell
+                :class:`OutputInterrupted` with the best so far before it raises KeyboardInterrupt again.
 
         Returns:
             A front for each column of Y.

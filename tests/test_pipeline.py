@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, final
 
 import numpy as np
 import pytest
@@ -14,14 +16,18 @@ from torch import Tensor, nn
 
 import symtorch_core as st
 from symtorch_core.events import (
+    Callback,
     Event,
     Interrupted,
     OutputFinished,
+    OutputInterrupted,
     OutputProgressed,
     StageAdvanced,
     StageFinished,
     StageStarted,
+    notify,
 )
+from symtorch_core.expression import parse
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 EQUATIONS = ("2.0*x0", "2.0*x0 + 3.0*x1", "2.0*x0 + 3.0*x1 + 0.5")
@@ -296,6 +302,22 @@ class TestBadInput:
         assert exact(result) or result.fidelity[1].train.r2 > 1 - 1e-9
 
 
+@final
+@dataclass(frozen=True)
+class Stopped(st.Regressor):
+    """Finishes the first output, and is stopped in the second."""
+
+    name: ClassVar[str] = "stopped"
+
+    def fit(
+        self, X: Tensor, Y: Tensor, *, callbacks: Sequence[Callback] = (), **_: Any
+    ) -> list[st.ParetoFront]:
+        front = st.ParetoFront([st.Candidate(parse("2.0*x0"), 3, 0.5)])
+        notify(callbacks, OutputFinished(0, front))
+        notify(callbacks, OutputInterrupted(1, front))
+        raise KeyboardInterrupt
+
+
 class TestInterrupted:
     def interrupted(self, **options: Any) -> tuple[st.Distillation, list[Event]]:
         events: list[Event] = []
@@ -326,6 +348,14 @@ class TestInterrupted:
         engine = ScriptedRegressor(equations=EQUATIONS, interrupt_at=0)
         with pytest.raises(KeyboardInterrupt):
             distill((rows(), targets(rows())), regressor=engine)
+
+    def test_the_best_so_far_is_kept_but_searched_again_on_resume(self, tmp_path: Path) -> None:
+        result = distill(
+            (rows(), targets(rows(), 2)), regressor=Stopped(), resume=tmp_path, niterations=5, maxsize=9
+        )
+        assert result.interrupted
+        assert [str(front[-1].expression) for front in result.fronts] == ["2.0*x0", "2.0*x0"]
+        assert len(list(tmp_path.iterdir())) == 1  # the finished output, not the stopped one
 
     def test_a_callback_may_interrupt(self) -> None:
         def enough(event: Event) -> None:
