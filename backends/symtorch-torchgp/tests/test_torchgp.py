@@ -1,18 +1,21 @@
 """Programs as tensors agree with the expressions they stand for, and the search finds laws."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from symtorch_core import SearchError, SearchSpace
+from symtorch_core.events import Event, OutputImproved, OutputInterrupted, OutputProgressed
 from symtorch_core.expression import evaluate as evaluate_expression
 from symtorch_core.expression import parse
 from symtorch_core.testing import RegressorContract
 from symtorch_torchgp.evaluation import derivatives, evaluate, schedule
 from symtorch_torchgp.fitting import Rows, fit_constants, score
-from symtorch_torchgp.primitives import Primitives
+from symtorch_torchgp.primitives import CONSTANT, Primitives
 from symtorch_torchgp.programs import Programs
 from symtorch_torchgp.regressor import TorchGPRegressor
 from symtorch_torchgp.variation import Sampler, vary
@@ -46,11 +49,12 @@ def test_programs_decode_to_what_was_encoded() -> None:
         assert primitives().decode(codes, values) == parse(text)
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_all_programs_together_give_what_each_gives_alone(share: bool) -> None:
+@pytest.mark.parametrize("are_free", [True, False])
+def test_all_programs_together_give_what_each_gives_alone(are_free: bool) -> None:
     population, X = programs(), inputs()
-    plan = schedule(population, primitives(), share_constants=share)
-    numbers = population.values[plan.constant_programs, plan.constant_places]
+    free = population.codes == CONSTANT if are_free else None
+    plan = schedule(population, primitives(), free)
+    numbers = population.values[plan.free_programs, plan.free_places] if are_free else None
     buffer = evaluate(plan, primitives(), X.T.contiguous(), numbers)
     columns = dict(zip(NAMES, X.unbind(1), strict=True))
     for row, text in enumerate(TEXTS):
@@ -59,10 +63,10 @@ def test_all_programs_together_give_what_each_gives_alone(share: bool) -> None:
 
 def test_derivatives_by_the_constants_agree_with_differences() -> None:
     population, columns = programs(), inputs().T.contiguous()
-    plan = schedule(population, primitives(), share_constants=False)
-    numbers = population.values[plan.constant_programs, plan.constant_places]
+    plan = schedule(population, primitives(), population.codes == CONSTANT)
+    numbers = population.values[plan.free_programs, plan.free_places]
     slopes = derivatives(plan, primitives(), evaluate(plan, primitives(), columns, numbers))
-    for position, owner in enumerate(plan.constant_programs.tolist()):
+    for position, owner in enumerate(plan.free_programs.tolist()):
         step = torch.zeros_like(numbers)
         step[position] = 1e-6
         up = evaluate(plan, primitives(), columns, numbers + step)[plan.roots[owner]]
@@ -120,6 +124,120 @@ def test_islands_give_the_same_for_any_number_of_processes() -> None:
         for jobs in (1, 2)
     ]
     assert fronts[0] == fronts[1]
+
+
+def decay_and_product() -> tuple[Tensor, Tensor]:
+    X = torch.rand(400, 3, generator=torch.Generator().manual_seed(0)) + 0.5
+    return X, (torch.sin(X[:, 0] * X[:, 1]) / (X[:, 2] + X[:, 0]))[:, None]
+
+
+QUICK = SearchSpace(binary_operators=("+", "*", "/"), unary_operators=("sin",), niterations=4)
+
+
+def test_it_starts_from_a_front() -> None:
+    X, y = decay_and_product()
+    (front,) = TorchGPRegressor(population_size=300).fit(X, y, search=QUICK, variable_names=NAMES)
+    few = replace(QUICK, niterations=1)
+    (again,) = TorchGPRegressor(population_size=150, start=front).fit(X, y, search=few, variable_names=NAMES)
+    assert again[-1].loss <= front[-1].loss * (1 + 1e-6)
+
+
+def test_parsimony_shortens_the_front() -> None:
+    X, y = decay_and_product()
+    y = y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    engine = TorchGPRegressor(population_size=300)
+    (plain,) = engine.fit(X, y, search=QUICK, variable_names=NAMES)
+    thrifty = replace(QUICK, parsimony=0.02 * float(y.var()))
+    (short,) = engine.fit(X, y, search=thrifty, variable_names=NAMES)
+    assert short.complexities[-1] < plain.complexities[-1]
+
+
+def test_an_output_that_is_good_enough_ends_the_search() -> None:
+    X, y = decay_and_product()
+    generations: list[float] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, OutputProgressed):
+            generations.append(event.fraction)
+
+    search = replace(QUICK, niterations=30)
+    engine = TorchGPRegressor(population_size=300, stop_below=0.2)
+    engine.fit(X, y, search=search, variable_names=NAMES, callbacks=[watch])
+    assert max(generations) < 0.3
+
+
+def test_a_loss_of_ones_own_is_minimised() -> None:
+    X, y = decay_and_product()
+
+    def pinball(residual: Tensor) -> Tensor:
+        return torch.where(residual > 0, 0.1 * residual, -0.9 * residual)
+
+    noisy = y + torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).abs()
+    search = replace(QUICK, loss=pinball)
+    (front,) = TorchGPRegressor(population_size=200).fit(X, noisy, search=search, variable_names=NAMES)
+    values = evaluate_expression(front[-1].expression, dict(zip(NAMES, X.double().unbind(1), strict=True)))
+    assert 0.85 < float((noisy[:, 0] < values).float().mean()) < 0.95  # the 90 % quantile
+
+
+def test_a_callback_can_keep_the_live_front() -> None:
+    X, y = decay_and_product()
+    live: dict[int, float] = {}
+
+    def watch(event: Event) -> None:
+        if isinstance(event, OutputImproved):
+            assert event.complexity is not None
+            assert event.loss < live.get(event.complexity, 1e9)
+            live[event.complexity] = event.loss
+            parse(event.equation, NAMES)
+
+    TorchGPRegressor(population_size=300).fit(X, y, search=QUICK, variable_names=NAMES, callbacks=[watch])
+    assert len(live) > 3
+
+
+def test_ctrl_c_hands_over_the_best_so_far() -> None:
+    X, y = decay_and_product()
+    told: list[Event] = []
+
+    def watch(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, OutputProgressed) and event.fraction >= 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TorchGPRegressor(population_size=300).fit(X, y, search=QUICK, variable_names=NAMES, callbacks=[watch])
+    (kept,) = [event for event in told if isinstance(event, OutputInterrupted)]
+    assert kept.front[-1].loss < 0.5 * float(y.var())
+
+
+def test_threads_do_not_change_the_result() -> None:
+    X, y = decay_and_product()
+    before, fronts = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            fronts += TorchGPRegressor(population_size=300).fit(X, y, search=QUICK, variable_names=NAMES)
+    finally:
+        torch.set_num_threads(before)
+    assert fronts[0] == fronts[1]
+
+
+def test_forces_with_heavy_tails_are_found() -> None:
+    generator = torch.Generator().manual_seed(0)
+    d = torch.randn(2_000, 2, generator=generator)
+    r, m = d.norm(dim=1) + 0.01, torch.randn(2_000, generator=generator).exp()
+    y = m * (0.7 * d[:, 0] - 0.4 * d[:, 1]) / r**3
+    X = torch.stack([d[:, 0], d[:, 1], r, m], 1)
+    search = SearchSpace(("+", "-", "*"), ("inv", "exp", "log"), loss="mae", timeout_in_seconds=40.0)
+    (front,) = TorchGPRegressor(population_size=1000).fit(
+        X, y[:, None], search=search, variable_names=("dx", "dy", "r", "m")
+    )
+    assert front[-1].loss < 1e-5 * float(y.abs().mean())
+
+
+@pytest.mark.parametrize("options", [{"population_size": 0}, {"patience": 0}, {"start": "x0"}])
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SearchError):
+        TorchGPRegressor.with_options(options)
 
 
 class TestContract(RegressorContract):

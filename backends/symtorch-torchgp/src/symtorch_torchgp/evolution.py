@@ -8,7 +8,7 @@ programs of equal loss are merged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from symtorch_torchgp.fitting import Rows, fit_constants, score
+from symtorch_torchgp.inverses import insides
+from symtorch_torchgp.matching import matched, random_subtrees
 from symtorch_torchgp.primitives import NOTHING, Primitives
 from symtorch_torchgp.programs import Programs
 from symtorch_torchgp.variation import Sampler, vary
@@ -26,17 +28,30 @@ _FITTED_SHARE = 0.08
 _FITTED_BEST = 0.04
 _FIT_STEPS = 3
 _MOST_FRONTS = 60
+_MATCHED_SHARE = 0.25
+_EACH = 2
+"""Children by matching of one parent."""
+_FROM_POPULATION = 600
+"""Subtrees of the population offered to holes."""
+_FRESH = 600
+"""Random trees offered to holes."""
+_FRESH_GROWTH = 6
+_AT_ROOT = 0.3
+_FIRST_PAIRED = 0.5
+"""Share of the first population that is made of two random trees that match."""
+_MEASURABLE = 0.9999
+"""A loss that is not lower by this factor is the same."""
 
 
 @final
 @dataclass
 class Archive:
-    """The best program of each output at each complexity, so far.
+    """The best program of each output at each complexity, so far, in double precision.
 
     Attributes:
         codes: shape (k, sizes, length).
-        values: shape (k, sizes, length).
-        losses: shape (k, sizes); infinite where there is none.
+        values: shape (k, sizes, length), float64.
+        losses: shape (k, sizes), float64; infinite where there is none.
     """
 
     codes: Tensor
@@ -49,9 +64,31 @@ class Archive:
         shape = (outputs, maxsize + 1, length)
         return cls(
             torch.full(shape, NOTHING, device=device),
-            torch.zeros(shape, device=device),
-            torch.full(shape[:2], torch.inf, device=device),
+            torch.zeros(shape, device=device, dtype=torch.float64),
+            torch.full(shape[:2], torch.inf, device=device, dtype=torch.float64),
         )
+
+    def of_outputs(self, outputs: Tensor) -> Archive:
+        """The archive of some of the outputs, given by number."""
+        return Archive(self.codes[outputs], self.values[outputs], self.losses[outputs])
+
+    def programs(self, output: int, sizes: Tensor) -> Programs:
+        """The programs of an output at some complexities."""
+        return Programs(self.codes[output, sizes], self.values[output, sizes])
+
+    def best(self, outputs: Sequence[int], penalty: Tensor) -> Programs:
+        """The programs of some outputs, each better than all simpler ones, from simple to complex.
+
+        Args:
+            outputs: numbers.
+            penalty: what a unit of complexity adds to a loss, for all outputs.
+        """
+        chosen = torch.tensor(outputs, dtype=torch.long, device=self.losses.device)
+        sizes = torch.arange(self.losses.shape[1], device=chosen.device)
+        losses = self.losses[chosen] + penalty[chosen][:, None] * sizes
+        before = torch.nn.functional.pad(losses, (1, 0), value=torch.inf).cummin(1).values[:, :-1]
+        better = losses < before
+        return Programs(self.codes[chosen][better], self.values[chosen][better])
 
     def take(self, row: int, other: Archive, other_row: int) -> None:
         """Take over what another archive has better for one output."""
@@ -61,20 +98,21 @@ class Archive:
         self.values[row] = torch.where(wide, other.values[other_row], self.values[row])
         self.losses[row] = torch.where(better, other.losses[other_row], self.losses[row])
 
-    def update(self, programs: Programs, complexity: Tensor, losses: Tensor) -> Tensor:
-        """Take in programs with their losses for every output (p, k); returns which outputs improved, (k,)."""
-        before = self.losses.amin(1)
-        for size in complexity.unique().tolist():
-            if size >= self.losses.shape[1]:
-                continue
-            members = (complexity == size).nonzero()[:, 0]
-            best, arg = losses[members].min(0)
-            better = best < self.losses[:, size] * 0.9999
-            chosen = members[arg]
-            self.losses[:, size] = torch.where(better, best, self.losses[:, size])
-            self.codes[:, size] = torch.where(better[:, None], programs.codes[chosen], self.codes[:, size])
-            self.values[:, size] = torch.where(better[:, None], programs.values[chosen], self.values[:, size])
-        return self.losses.amin(1) < before
+    def update(self, programs: Programs, complexity: Tensor, losses: Tensor) -> None:
+        """Take in programs with their losses for every output, shape (p, k)."""
+        sizes = self.losses.shape[1]
+        fits = (complexity < sizes).nonzero()[:, 0]
+        losses, group = losses[fits].double(), complexity[fits][:, None].expand(-1, losses.shape[1])
+        best = self.losses.T.clone().scatter_reduce(0, group, losses, "amin")
+        position = torch.arange(len(fits), device=losses.device)[:, None].expand_as(group)
+        position = torch.where(losses == best.gather(0, group), position, len(fits))
+        winner = torch.full_like(best, len(fits), dtype=torch.long).scatter_reduce(0, group, position, "amin")
+        better = (winner < len(fits)) & (best < self.losses.T * _MEASURABLE)
+        size, output = better.nonzero(as_tuple=True)
+        chosen = fits[winner[size, output]]
+        self.losses[output, size] = best[size, output]
+        self.codes[output, size] = programs.codes[chosen]
+        self.values[output, size] = programs.values[chosen].double()
 
 
 @final
@@ -88,6 +126,7 @@ class Population:
         size: programs per output.
         maxsize: largest complexity of a program.
         admit: which programs may live, (p,) booleans.
+        penalty: what a unit of complexity adds to a loss when survivors are chosen, shape (k,).
         start: programs to start from, besides random ones.
     """
 
@@ -99,28 +138,35 @@ class Population:
         size: int,
         maxsize: int,
         admit: Callable[[Programs], Tensor],
+        penalty: Tensor,
         start: Programs | None = None,
     ) -> None:
-        self.rows, self.primitives, self.sampler, self.size, self.admit = (
-            rows,
-            primitives,
-            sampler,
-            size,
-            admit,
-        )
-        self.outputs = len(rows.targets)
+        self.rows, self.primitives, self.sampler, self.admit = rows, primitives, sampler, admit
+        self.size, self.insides, self.penalty = size, insides(rows, primitives), penalty.float()
+        self.outputs, self.maxsize = len(rows.targets), maxsize
         self.archive = Archive.empty(self.outputs, maxsize, sampler.length, sampler.device)
         count = self.outputs * size
-        programs = sampler.trees(count)
-        if start is not None:
-            programs = Programs.cat([start, programs])[: max(count, len(start))][:count]
-        programs = self._replaced_if_bad(programs, sampler.trees(count, 1))
-        self.programs = programs
         self.owner = torch.arange(self.outputs, device=sampler.device).repeat_interleave(size)
+        programs = self._first(count)
+        if start is not None:
+            # As they are, even where they break a limit: their parts are worth having.
+            programs = Programs.cat([start[:count], programs[len(start[:count]) :]])
+        self.programs = programs
         losses = score(programs, primitives, rows)
         self.losses = losses.gather(1, self.owner[:, None])[:, 0]
         self.rank = torch.zeros(count, device=sampler.device)
         self.archive.update(programs, programs.complexity(primitives), losses)
+
+    def _first(self, count: int) -> Programs:
+        """Random programs, and in places of ``_EACH`` at a time pairs of random trees that match."""
+        programs = self.sampler.trees(count)
+        places = (self.sampler.uniform(count // _EACH) < _FIRST_PAIRED).nonzero()[:, 0] * _EACH
+        partners = self.sampler.trees(_FROM_POPULATION + _FRESH, _FRESH_GROWTH)
+        trees = self.sampler.trees(len(places), _FRESH_GROWTH)
+        new = self._matched(trees, self.owner[places], partners, 1.0)
+        slots = (places[:, None] + torch.arange(_EACH, device=places.device)).flatten()
+        programs.codes[slots], programs.values[slots] = new.codes, new.values
+        return self._replaced_if_bad(programs, self.sampler.trees(count, 1))
 
     def keep(self, outputs: Tensor) -> None:
         """Go on with these outputs only, (m,) numbers; the others get no more offspring."""
@@ -132,10 +178,8 @@ class Population:
             self.losses[members],
             self.rank[members],
         )
-        self.rows = Rows(self.rows.columns, self.rows.targets[outputs], self.rows.weights[outputs])
-        self.archive = Archive(
-            self.archive.codes[outputs], self.archive.values[outputs], self.archive.losses[outputs]
-        )
+        self.rows, self.archive = self.rows.of_outputs(outputs), self.archive.of_outputs(outputs)
+        self.insides, self.penalty = insides(self.rows, self.primitives), self.penalty[outputs]
         self.outputs = len(outputs)
         self.owner = torch.arange(self.outputs, device=outputs.device).repeat_interleave(self.size)
 
@@ -146,19 +190,49 @@ class Population:
             torch.where(good, programs.values, fallback.values),
         )
 
-    def step(self) -> Tensor:
-        """One generation; returns which outputs improved, (k,)."""
+    def step(self) -> None:
+        """One generation."""
         parents, donors = self._parents(), self._donors()
-        children = self._replaced_if_bad(
-            vary(self.programs[parents], self.programs[donors], self.sampler), self.programs[parents]
-        )
+        children = vary(self.programs[parents], self.programs[donors], self.sampler)
+        self._match(children, parents)
+        children = self._replaced_if_bad(children, self.programs[parents])
         losses = score(children, self.primitives, self.rows)
         own = losses.gather(1, self.owner[:, None])[:, 0]
         children, losses = self._fitted(children, losses, own)
         complexity = children.complexity(self.primitives)
-        improved = self.archive.update(children, complexity, losses)
+        self.archive.update(children, complexity, losses)
         self._survive(children, complexity, losses.gather(1, self.owner[:, None])[:, 0])
-        return improved
+
+    def _match(self, children: Programs, parents: Tensor) -> None:
+        """Put children by matching in the place of the first of each output."""
+        holes = int(_MATCHED_SHARE * self.size) // _EACH
+        first = torch.arange(self.outputs, device=parents.device)[:, None] * self.size
+        slots = (first + torch.arange(holes * _EACH, device=parents.device)).flatten()
+        chosen = slots.view(self.outputs, -1)[:, ::_EACH].flatten()
+        pool = torch.randint(
+            len(self.programs), (_FROM_POPULATION,), generator=self.sampler.generator, device=parents.device
+        )
+        subtrees = [
+            random_subtrees(self.programs[pool], self.sampler),
+            self.sampler.trees(_FRESH, _FRESH_GROWTH),
+        ]
+        new = self._matched(
+            self.programs[parents[chosen]], self.owner[chosen], Programs.cat(subtrees), _AT_ROOT
+        )
+        children.codes[slots], children.values[slots] = new.codes, new.values
+
+    def _matched(self, parents: Programs, owner: Tensor, subtrees: Programs, at_root: float) -> Programs:
+        return matched(
+            parents,
+            owner,
+            subtrees,
+            self.sampler,
+            self.rows,
+            self.insides,
+            self.maxsize,
+            each=_EACH,
+            at_root=at_root,
+        )
 
     def _parents(self) -> Tensor:
         """A tournament winner of the same output for each place of the population."""
@@ -199,23 +273,18 @@ class Population:
         """Keep the best of old programs, children and archive, for each output."""
         k, n = self.outputs, self.size
         length = self.sampler.length
-        archived = torch.arange(self.archive.losses.shape[1], device=own.device).expand(k, -1)
-        losses = torch.cat([self.losses.view(k, n), own.view(k, n), self.archive.losses], 1)
-        sizes = torch.cat(
-            [self.programs.complexity(self.primitives).view(k, n), complexity.view(k, n), archived], 1
-        )
-        codes = torch.cat(
-            [self.programs.codes.view(k, n, length), children.codes.view(k, n, length), self.archive.codes], 1
-        )
-        values = torch.cat(
-            [
-                self.programs.values.view(k, n, length),
-                children.values.view(k, n, length),
-                self.archive.values,
-            ],
-            1,
-        )
-        rank = pareto_ranks(losses, sizes, n)
+        old, archive = self.programs, self.archive
+
+        def together(before: Tensor, new: Tensor, best: Tensor) -> Tensor:
+            shape = (k, n, *new.shape[1:])
+            return torch.cat([before.view(shape), new.view(shape), best.to(new.dtype)], 1)
+
+        archived = torch.arange(archive.losses.shape[1], device=own.device).expand(k, -1)
+        losses = together(self.losses, own, archive.losses)
+        sizes = together(old.complexity(self.primitives), complexity, archived)
+        codes = together(old.codes, children.codes, archive.codes)
+        values = together(old.values, children.values, archive.values)
+        rank = pareto_ranks(losses + self.penalty[:, None] * sizes, sizes, n)
         kept = rank.argsort(dim=1, stable=True)[:, :n]
         wide = kept[:, :, None].expand(-1, -1, length)
         self.programs = Programs(
@@ -226,11 +295,8 @@ class Population:
         # Too few different programs: what fills up is replaced by fresh ones.
         empty = (~torch.isfinite(self.losses)).nonzero()[:, 0]
         if len(empty):
-            fresh = self.sampler.trees(len(empty))
-            good = self.admit(fresh)[:, None]
-            simple = self.sampler.trees(len(empty), 1)
-            self.programs.codes[empty] = torch.where(good, fresh.codes, simple.codes)
-            self.programs.values[empty] = torch.where(good, fresh.values, simple.values)
+            fresh = self._replaced_if_bad(self.sampler.trees(len(empty)), self.sampler.trees(len(empty), 1))
+            self.programs.codes[empty], self.programs.values[empty] = fresh.codes, fresh.values
 
 
 def pareto_ranks(losses: Tensor, sizes: Tensor, enough: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""How well programs fit: all programs against all outputs by a matrix product, constants by Levenberg-Marquardt.
+"""How well programs fit: all programs against all outputs by matrix products, constants by Levenberg-Marquardt.
 
 A program f counts as a + b f with the best a and b for each output (linear scaling, Keijzer 2003), so that the search
 only has to find the shape.
@@ -12,13 +12,18 @@ from typing import final
 import torch
 from torch import Tensor
 
-from symtorch_torchgp.evaluation import derivatives, evaluate, schedule
+from symtorch_core.expression import Call, Constant, Expression
+from symtorch_torchgp.evaluation import chunk_size, chunks, derivatives, evaluate, schedule, values_of
 from symtorch_torchgp.primitives import CONSTANT, Primitives
 from symtorch_torchgp.programs import Programs
 
 _MOST_CONSTANTS = 8
-_BUFFER_ELEMENTS = 2**22
-_NODES_PER_PROGRAM = 8
+_CLOSE = 1e-3
+"""1 - R2 below which residuals are computed: the difference of squares is too coarse there."""
+_RESIDUAL_PAIRS = 2**13
+_NEGLIGIBLE_OFFSET = 1e-7
+_FLAT = 1e-6
+"""A program whose variance is a smaller share of its mean square is only rounding."""
 
 
 @final
@@ -30,26 +35,40 @@ class Rows:
         columns: inputs, shape (d, rows).
         targets: shape (k, rows), each with mean 0 and variance 1 under its weights.
         weights: shape (k, rows), each summing to 1.
+        means: what was subtracted from the targets, shape (k,).
+        spreads: what they were divided by, shape (k,).
     """
 
     columns: Tensor
     targets: Tensor
     weights: Tensor
+    means: Tensor
+    spreads: Tensor
 
     @classmethod
     def of(cls, X: Tensor, Y: Tensor, weights: Tensor) -> Rows:
         """From inputs (n, d), targets (n, k) and weights (k, n)."""
         share = weights / weights.sum(1, keepdim=True)
         targets = Y.T.contiguous()
-        targets = targets - (share * targets).sum(1, keepdim=True)
-        spread = (share * targets.square()).sum(1, keepdim=True).sqrt()
-        targets = targets / spread.clamp_min(torch.finfo(targets.dtype).tiny)
-        return cls(X.T.contiguous(), targets, share)
+        means = (share * targets).sum(1)
+        targets = targets - means[:, None]
+        spreads = (share * targets.square()).sum(1).sqrt().clamp_min(torch.finfo(targets.dtype).tiny)
+        return cls(X.T.contiguous(), targets / spreads[:, None], share, means, spreads)
 
     @property
     def count(self) -> int:
         """Number of rows."""
         return self.columns.shape[1]
+
+    def of_outputs(self, outputs: Tensor) -> Rows:
+        """The same rows for some of the outputs, given by number."""
+        return Rows(
+            self.columns,
+            self.targets[outputs],
+            self.weights[outputs],
+            self.means[outputs],
+            self.spreads[outputs],
+        )
 
 
 def unexplained(values: Tensor, rows: Rows) -> Tensor:
@@ -69,31 +88,75 @@ def unexplained(values: Tensor, rows: Rows) -> Tensor:
     cross = centred @ (rows.weights * rows.targets).T
     spread = second - first.square()
     # A spread that is only rounding would make noise look like a fit.
-    floor = 1e-6 * second + 1e-30
-    share = 1.0 - cross.square() / spread
-    bad = ~(torch.isfinite(share) & (spread > floor))
-    return torch.where(bad, torch.inf, share.clamp_min(0.0))
+    floor = _FLAT * second + torch.finfo(values.dtype).tiny
+    share = (1.0 - cross.square() / spread).clamp_min(0.0)
+    share = torch.where(torch.isfinite(share) & (spread > floor), share, torch.inf)
+    close = (share < _CLOSE).nonzero()
+    for part in chunks(len(close), _RESIDUAL_PAIRS):
+        program, output = close[part].unbind(1)
+        share[program, output] = scaled(values[program], rows.targets[output], rows.weights[output]).loss
+    return share
 
 
-def chunk_size(rows: int) -> int:
-    """Programs whose nodes fill the cache for so many rows."""
-    return max(16, _BUFFER_ELEMENTS // (_NODES_PER_PROGRAM * rows))
+@final
+@dataclass(frozen=True)
+class Scaled:
+    """The best a + b f of each program for one output.
+
+    Attributes:
+        centred: f without its weighted mean, shape (p, rows).
+        slope: b, shape (p,); 0 where there is no fit.
+        residual: target - a - b f, shape (p, rows).
+        loss: weighted mean square of that, shape (p,); infinite where there is no fit.
+    """
+
+    centred: Tensor
+    slope: Tensor
+    residual: Tensor
+    loss: Tensor
+
+
+def scaled(value: Tensor, target: Tensor, weight: Tensor) -> Scaled:
+    """Linear scaling of programs, each to its own target; all arguments have the shape (p, rows)."""
+    centred = value - (value * weight).sum(1, keepdim=True)
+    weighted = weight * centred
+    spread = (weighted * centred).sum(1)
+    slope = (weighted * target).sum(1) / spread
+    residual = target - slope[:, None] * centred
+    loss = (weight * residual.square()).sum(1)
+    good = torch.isfinite(loss)
+    return Scaled(
+        torch.where(good[:, None], centred, 0.0),
+        torch.where(good, slope, 0.0),
+        torch.where(good[:, None], residual, 0.0),
+        torch.where(good, loss, torch.inf),
+    )
 
 
 def score(programs: Programs, primitives: Primitives, rows: Rows) -> Tensor:
     """1 - R2 of every program for every output, shape (p, k)."""
     results = []
-    for part in _chunks(len(programs), chunk_size(rows.count)):
-        chunk = programs[part]
-        plan = schedule(chunk, primitives, share_constants=True)
-        numbers = chunk.values[plan.constant_programs, plan.constant_places]
-        buffer = evaluate(plan, primitives, rows.columns, numbers)
+    for part in chunks(len(programs), chunk_size(rows.count)):
+        plan = schedule(programs[part], primitives)
+        buffer = evaluate(plan, primitives, rows.columns)
         results.append(unexplained(buffer.index_select(0, plan.roots), rows))
     return torch.cat(results)
 
 
-def _chunks(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+def materialised(programs: Programs, primitives: Primitives, rows: Rows) -> list[Expression]:
+    """The expressions a + b f of programs f for the only output of ``rows``, with a and b as ordinary constants."""
+    values = values_of(programs, primitives, rows.columns)
+    fit = scaled(values, rows.targets.expand_as(values), rows.weights.expand_as(values))
+    factor = fit.slope * rows.spreads
+    offset = rows.means - factor * (values * rows.weights).sum(1)
+    offset = torch.where(offset.abs() > _NEGLIGIBLE_OFFSET * rows.spreads, offset, 0.0)
+    found: list[Expression] = []
+    for codes, numbers, b, a in zip(
+        programs.codes.tolist(), programs.values.tolist(), factor.tolist(), offset.tolist(), strict=True
+    ):
+        scaled_program = Call("*", Constant(b), primitives.decode(codes, numbers))
+        found.append(Call("+", scaled_program, Constant(a)) if a else scaled_program)
+    return found
 
 
 def fit_constants(
@@ -110,84 +173,63 @@ def fit_constants(
     """
     count = (programs.codes == CONSTANT).sum(1)
     fit = ((count > 0) & (count <= _MOST_CONSTANTS)).nonzero()[:, 0]
-    if len(fit) == 0:
-        return programs
     values = programs.values.clone()
-    for part in _chunks(len(fit), max(8, chunk_size(rows.count) // 2)):
+    for part in chunks(len(fit), max(8, chunk_size(rows.count) // 2)):
         chosen = fit[part]
         values[chosen] = _marquardt(programs[chosen], outputs[chosen], primitives, rows, steps)
     return Programs(programs.codes, values)
 
 
 def _marquardt(programs: Programs, outputs: Tensor, primitives: Primitives, rows: Rows, steps: int) -> Tensor:
-    """New constants beside the codes, shape (p, length)."""
-    plan = schedule(programs, primitives, share_constants=False)
-    owner, place = plan.constant_programs, plan.constant_places
-    p = len(programs)
+    """New constants beside the codes, shape (p, length).
+
+    The unknowns are the constants, a and b: two more columns of the Jacobian, so that a constant which only shifts
+    or scales the program is seen to be superfluous.
+    """
+    plan = schedule(programs, primitives, programs.codes == CONSTANT)
+    owner, place = plan.free_programs, plan.free_places
+    p, dtype = len(programs), rows.columns.dtype
     # Slot of each constant within its program: constants come sorted by program.
     first = torch.searchsorted(owner, torch.arange(p, device=owner.device))
     slot = torch.arange(len(owner), device=owner.device) - first[owner]
     width = int(slot.max()) + 1
     target, weight = rows.targets[outputs], rows.weights[outputs]
-    current = programs.values[owner, place]
+    root_weight = weight.sqrt()
+    lift = 10 * torch.finfo(dtype).eps
+    identity = torch.eye(width + 2, device=owner.device, dtype=torch.float64)
+    current = programs.values[owner, place].to(dtype)
     buffer = evaluate(plan, primitives, rows.columns, current)
-    loss, residual, slope = _residuals(buffer[plan.roots], target, weight)
-    damping = torch.full((p,), 1e-2, device=owner.device)
-    for _ in range(steps):
-        jacobian = target.new_zeros(p, width, rows.count)
-        jacobian[owner, slot] = derivatives(plan, primitives, buffer)
-        jacobian = torch.nan_to_num(jacobian * slope[:, None, None], posinf=0.0, neginf=0.0)
-        # The best a and b follow the constants, so their share is projected out of the Jacobian.
-        jacobian = _projected(jacobian, buffer[plan.roots], weight)
-        weighted = (jacobian * weight[:, None, :]).double()
-        normal = weighted @ jacobian.double().transpose(1, 2)
-        gradient = (weighted @ residual.double()[:, :, None])[:, :, 0]
-        diagonal = normal.diagonal(dim1=1, dim2=2)
-        lift = damping[:, None].double() * diagonal + 1e-12 * diagonal.amax(1, keepdim=True) + 1e-30
-        move = torch.linalg.solve_ex(normal + torch.diag_embed(lift), gradient)[0]
-        proposed = current + torch.nan_to_num(move, nan=0.0, posinf=0.0, neginf=0.0)[owner, slot].to(
-            current.dtype
-        )
-        new_buffer = evaluate(plan, primitives, rows.columns, proposed)
-        new_loss, new_residual, new_slope = _residuals(new_buffer[plan.roots], target, weight)
-        better = new_loss < loss
+    fit = scaled(buffer.index_select(0, plan.roots), target, weight)
+    damping = torch.full((p,), 1e-2, device=owner.device, dtype=torch.float64)
+    jacobian = rows.columns.new_zeros(p, width + 2, rows.count)
+    jacobian[:, width] = 1.0
+    for step in range(steps):
+        jacobian[owner, slot] = fit.slope[owner][:, None] * derivatives(plan, primitives, buffer)
+        jacobian[:, width + 1] = fit.centred
+        weighted = jacobian * root_weight[:, None, :]
+        weighted = torch.nan_to_num(weighted, nan=0.0, posinf=0.0, neginf=0.0)
+        normal = (weighted @ weighted.transpose(1, 2)).double()
+        gradient = (weighted @ (root_weight * fit.residual)[:, :, None])[:, :, 0].double()
+        scale = normal.diagonal(dim1=1, dim2=2).clamp_min(1e-30).rsqrt()
+        normal = normal * scale[:, :, None] * scale[:, None, :] + (damping + lift)[:, None, None] * identity
+        move = torch.linalg.solve_ex(normal, scale * gradient)[0] * scale
+        move = torch.nan_to_num(move, nan=0.0, posinf=0.0, neginf=0.0)
+        proposed = current + move[owner, slot].to(dtype)
+        new_buffer = evaluate(plan, primitives, rows.columns, proposed, buffer)
+        new = scaled(new_buffer.index_select(0, plan.roots), target, weight)
+        better = new.loss < fit.loss
         current = torch.where(better[owner], proposed, current)
-        loss = torch.where(better, new_loss, loss)
-        residual = torch.where(better[:, None], new_residual, residual)
-        slope = torch.where(better, new_slope, slope)
         damping = torch.where(better, damping * 0.1, damping * 10.0).clamp(1e-9, 1e6)
-        buffer = new_buffer if bool(better.all()) else evaluate(plan, primitives, rows.columns, current)
+        if step + 1 == steps:
+            break
+        buffer = torch.where(better[plan.owners][:, None], new_buffer, buffer)
+        wide = better[:, None]
+        fit = Scaled(
+            torch.where(wide, new.centred, fit.centred),
+            torch.where(better, new.slope, fit.slope),
+            torch.where(wide, new.residual, fit.residual),
+            torch.where(better, new.loss, fit.loss),
+        )
     values = programs.values.clone()
-    values[owner, place] = current
+    values[owner, place] = current.to(values.dtype)
     return values
-
-
-def _residuals(value: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """1 - R2, residual of the best a + b f, and b, for each program and its own output."""
-    mean = (value * weight).sum(1, keepdim=True)
-    centred = value - mean
-    spread = (weight * centred.square()).sum(1)
-    slope = (weight * centred * target).sum(1) / spread.clamp_min(1e-30)
-    residual = target - slope[:, None] * centred
-    loss = (weight * residual.square()).sum(1)
-    good = torch.isfinite(loss) & (spread > 1e-30)
-    return (
-        torch.where(good, loss, torch.inf),
-        torch.where(good[:, None], residual, 0.0),
-        torch.where(good, slope, 0.0),
-    )
-
-
-def _projected(jacobian: Tensor, value: Tensor, weight: Tensor) -> Tensor:
-    """The Jacobian without what a constant offset and the program's own value explain of it."""
-    w = weight[:, None, :]
-    size = (w * jacobian.square()).sum(2, keepdim=True)
-    jacobian = jacobian - (jacobian * w).sum(2, keepdim=True)
-    centred = torch.nan_to_num(value - (value * weight).sum(1, keepdim=True), posinf=0.0, neginf=0.0)[
-        :, None, :
-    ]
-    spread = (w * centred.square()).sum(2, keepdim=True).clamp_min(1e-30)
-    rest = jacobian - (w * jacobian * centred).sum(2, keepdim=True) / spread * centred
-    # A column that is all offset and scale leaves only rounding: that constant stays where it is.
-    flat = (w * rest.square()).sum(2, keepdim=True) < 1e-8 * size
-    return torch.where(flat, 0.0, rest)

@@ -55,6 +55,14 @@ class Primitives:
         """The code of the first operator."""
         return 2 + len(self.variables)
 
+    def code_of(self, operator: str) -> int:
+        """The code of an operator of the search."""
+        return self.first_operator + self.operators.index(operator)
+
+    def cost_of(self, operator: str) -> int:
+        """The complexity of an operator of the search."""
+        return int(self.complexity[self.code_of(operator)])
+
     def codes(self, arity: int) -> Tensor:
         """Codes of the operators that take so many arguments."""
         codes = torch.arange(self.first_operator, len(self.arity), device=self.arity.device)

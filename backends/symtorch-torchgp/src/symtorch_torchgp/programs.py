@@ -44,6 +44,10 @@ class Programs:
         """Complexity of each program, shape (p,)."""
         return primitives.complexity[self.codes].sum(1)
 
+    def float(self) -> Programs:
+        """The same with constants in single precision."""
+        return Programs(self.codes, self.values.to(torch.float32))
+
     @staticmethod
     def cat(parts: list[Programs]) -> Programs:
         """Populations one after the other."""
@@ -58,12 +62,12 @@ def subtree_starts(codes: Tensor, primitives: Primitives) -> Tensor:
     """
     count, length = codes.shape
     arity = primitives.arity[codes.T.contiguous()]
+    leaf, unary = arity == 0, arity == 1
     starts = torch.arange(length, device=codes.device)[:, None].repeat(1, count)
     for place in range(1, length):
         last = starts[place - 1]
-        first = starts.gather(0, (last - 1).clamp_min(0)[None])[0]
-        n = arity[place]
-        starts[place] = torch.where(n == 0, starts[place], torch.where(n == 1, last, first))
+        first = starts.gather(0, (last - 1).clamp_min_(0)[None])[0]
+        starts[place] = torch.where(leaf[place], starts[place], torch.where(unary[place], last, first))
     return starts.T.contiguous()
 
 
@@ -102,6 +106,29 @@ def splice(
     codes = torch.where(beyond & ~from_donor, NOTHING, codes)
     fits = (target.size[:, None] - removed + inserted) <= length
     return Programs(torch.where(fits, codes, target.codes), torch.where(fits, values, target.values))
+
+
+def cut(programs: Programs, start: Tensor, end: Tensor) -> Programs:
+    """The subtrees at places ``start`` to ``end`` (inclusive), shape (p,) each, as programs of their own."""
+    length = programs.codes.shape[1]
+    places = torch.arange(length, device=programs.codes.device)[None, :]
+    index = (places + start[:, None]).clamp_max(length - 1)
+    inside = places <= (end - start)[:, None]
+    return Programs(
+        torch.where(inside, programs.codes.gather(1, index), NOTHING),
+        torch.where(inside, programs.values.gather(1, index), 0.0),
+    )
+
+
+def append(programs: Programs, which: Tensor, code: int, values: Tensor | None = None) -> Programs:
+    """One more code at the end of the programs ``which``, shape (p,), that have room, with values for a constant."""
+    size = programs.size
+    chosen = (which & (size < programs.codes.shape[1])).nonzero()[:, 0]
+    codes, numbers = programs.codes.clone(), programs.values.clone()
+    codes[chosen, size[chosen]] = code
+    if values is not None:
+        numbers[chosen, size[chosen]] = values[chosen].to(numbers.dtype)
+    return Programs(codes, numbers)
 
 
 def clean(programs: Programs) -> Programs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchSpace
-from symtorch_core.expression import Expression, parse
 from symtorch_core.threads import one_thread
 from symtorch_core.timing import Stopwatch
-from symtorch_torchgp.evaluation import evaluate, schedule
+from symtorch_torchgp.data import Data
+from symtorch_torchgp.evaluation import values_of
 from symtorch_torchgp.evolution import Archive, Population
-from symtorch_torchgp.fitting import Rows, fit_constants, unexplained
+from symtorch_torchgp.fitting import Rows, fit_constants, scaled
 from symtorch_torchgp.primitives import Primitives
 from symtorch_torchgp.programs import Programs
 from symtorch_torchgp.variation import Sampler, admissible
@@ -24,71 +24,20 @@ from symtorch_torchgp.variation import Sampler, admissible
 if TYPE_CHECKING:
     from symtorch_torchgp.regressor import TorchGPRegressor
 
-_SINGLE_RESOLUTION = 3e-6
-"""1 - R2 that single precision cannot tell from 0."""
-_SOLVED = 1e-12
-_STAGNATION = 12
+_NEARLY_EXACT = 1e-9
+"""1 - R2 at which a program is polished in double precision: it may be exact."""
+_POLISHED = 4
+_POLISH_STEPS = 8
+_STAGNATION = 16
 _PROGRESS = 0.98
-_POLISH_STEPS = 12
-_AFTER_SOLVING = 5
+_AFTER_SOLVING = 3
 """Generations granted to a solved output, in which it may find a shorter form."""
 _FEWEST_PROGRAMS = 150
+_OVERFITTED = 1.2
+"""A loss so many times larger on the judging rows tells that too few rows are looked at."""
 
-Live = Callable[[int, Expression, float, int], None]
-"""Told of an output's best program: (output, program, loss, generation)."""
-
-
-@final
-@dataclass(frozen=True)
-class Data:
-    """What a search is about.
-
-    Attributes:
-        X: inputs, shape (n, d).
-        Y: targets, shape (n, k).
-        weights: shape (n,) or None.
-        search: the search space.
-        names: of the inputs.
-    """
-
-    X: Tensor
-    Y: Tensor
-    weights: Tensor | None
-    search: SearchSpace
-    names: tuple[str, ...]
-
-    @property
-    def length(self) -> int:
-        """Places of a program."""
-        return max(8, self.search.maxsize)
-
-    def is_constant(self, column: int) -> bool:
-        """Whether an output is one number, to single precision."""
-        y = self.Y[:, column].double()
-        return float(y.max() - y.min()) <= torch.finfo(torch.float32).eps * float(y.abs().max())
-
-    def arrays(self, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """X, one target and the weights as float64 arrays."""
-        weights = None if self.weights is None else self.weights.double().cpu().numpy()
-        return self.X.double().cpu().numpy(), self.Y[:, column].double().cpu().numpy(), weights
-
-    def rows(self, outputs: list[int], index: Tensor, device: torch.device, dtype: torch.dtype) -> Rows:
-        """Some rows of some outputs, ready to search on."""
-        X, Y = self.X[index].to(device, dtype), self.Y[index][:, outputs].to(device, dtype)
-        weights = torch.ones(len(X), dtype=dtype, device=device)
-        if self.weights is not None:
-            weights = self.weights[index].to(device, dtype)
-        return Rows.of(X, Y, weights[None, :] * self._emphasis(Y))
-
-    def _emphasis(self, Y: Tensor) -> Tensor:
-        """Row weights (k, n) under which least squares acts like the loss that was asked.
-
-        For mae and huber, rows count alike whatever the size of y, so that heavy tails do not drown the rest.
-        """
-        if self.search.loss == "mse":
-            return torch.ones_like(Y.T)
-        size = (Y - Y.median(0).values).abs()
-        return (1 / (size + size.median(0).values + torch.finfo(Y.dtype).tiny)).square().T
+Live = Callable[[int, Archive, int], None]
+"""Told of an output's best programs after a generation: (output, archive of that output alone, generation)."""
 
 
 @final
@@ -100,6 +49,8 @@ class Round:
         outputs: columns to search.
         generations: at most so many.
         seconds: at most so many; None for no limit.
+        rows: how many to look at.
+        start: programs to start from, besides random ones; None for none.
         seed: of the whole search.
         number: of this round; with ``seed`` it decides every random choice.
     """
@@ -107,6 +58,8 @@ class Round:
     outputs: tuple[int, ...]
     generations: int
     seconds: float | None
+    rows: int
+    start: Programs | None
     seed: int
     number: int
 
@@ -114,11 +67,21 @@ class Round:
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """What a round found: the archive of its outputs (in the round's order), the solved ones, its length."""
+    """What a round found.
+
+    Attributes:
+        archive: of its outputs, in the round's order, with losses on the judging rows.
+        solved: outputs with an equation that is exact there.
+        generations: how many it took.
+        overfitted: whether programs did clearly better on the rows looked at than on the judging rows.
+        interrupted: whether the user stopped it.
+    """
 
     archive: Archive
     solved: tuple[int, ...]
     generations: int
+    overfitted: bool
+    interrupted: bool
 
 
 @one_thread()
@@ -131,94 +94,127 @@ def evolve(data: Data, options: TorchGPRegressor, task: Round, live: Live | None
         task: which outputs, how long, which seed.
         live: told of the best programs after each generation; None for nobody.
     """
-    watch = Stopwatch()
-    device = torch.device(options.device) if options.device else data.X.device
-    chance = np.random.SeedSequence([task.seed, task.number])
-    first, second = chance.generate_state(2)
-    generator = torch.Generator(device).manual_seed(int(first))
-    n = len(data.X)
-    index = torch.arange(n)
-    if n > options.search_rows:
-        chosen = np.random.default_rng(second).choice(n, options.search_rows, replace=False)
-        index = torch.from_numpy(np.sort(chosen))
-    primitives = Primitives.of(data.search, data.names, device)
-    sampler = Sampler(primitives, data.length, generator, device)
-    active = list(task.outputs)
-    size = max(_FEWEST_PROGRAMS, round(options.population_size / len(active) ** 0.5))
-    population = Population(
-        data.rows(active, index, device, torch.float32),
-        primitives,
-        sampler,
-        size,
-        data.search.maxsize,
-        _admission(data.search, primitives),
-        _starting(options.start, data, primitives),
-    )
-    result = Archive.empty(len(active), data.search.maxsize, data.length, device)
-    best, since, generation = population.archive.losses.amin(1), 0, 0
-    exact: dict[int, int] = {}  # solved output -> generation in which it was
-    while generation < task.generations and since < _STAGNATION:
-        if task.seconds is not None and watch.seconds() > task.seconds:
-            break
-        population.step()
-        generation += 1
-        now = population.archive.losses.amin(1)
-        since = 0 if bool((now < _PROGRESS * best).any()) or exact else since + 1
-        best = torch.minimum(best, now)
-        if live is not None:
-            _show(live, active, population, generation)
-        for position in _solved(data, active, population, set(exact)):
-            exact[active[position]] = generation
-        done = [c for c in active if generation - exact.get(c, generation) >= _AFTER_SOLVING]
-        if done:
-            _store(result, task, active, population)
-            left = [position for position, column in enumerate(active) if column not in done]
-            active = [active[position] for position in left]
-            if not active:
-                break
-            population.keep(torch.tensor(left, device=device))
-            best = best[left]
-            exact = {column: when for column, when in exact.items() if column in active}
-    _store(result, task, active, population)
-    finished = [c for c in task.outputs if c not in active or c in exact]
-    return Outcome(result, tuple(finished), generation)
+    return _Evolution(data, options, task).run(live)
 
 
-def _store(result: Archive, task: Round, active: list[int], population: Population) -> None:
-    for position, column in enumerate(active):
-        result.take(task.outputs.index(column), population.archive, position)
+@final
+class _Evolution:
+    """A population and what is known of it."""
 
-
-def _show(live: Live, active: list[int], population: Population, generation: int) -> None:
-    archive = population.archive
-    for position, column in enumerate(active):
-        place = int(archive.losses[position].argmin())
-        codes, values = (
-            archive.codes[position, place].tolist(),
-            archive.values[position, place].double().tolist(),
+    def __init__(self, data: Data, options: TorchGPRegressor, task: Round) -> None:
+        self._data, self._task, self._exact_below = data, task, options.stop_below
+        self._device = torch.device(options.device) if options.device else data.X.device
+        first, second = np.random.SeedSequence([task.seed, task.number]).generate_state(2)
+        generator = torch.Generator(self._device).manual_seed(int(first))
+        self._primitives = Primitives.of(data.search, data.names, self._device)
+        self._active = list(task.outputs)
+        self._population = Population(
+            data.rows(self._active, data.sample(task.rows, int(second)), self._device, torch.float32),
+            self._primitives,
+            Sampler(self._primitives, data.length, generator, self._device),
+            max(_FEWEST_PROGRAMS, round(options.population_size / len(self._active) ** 0.5)),
+            data.search.maxsize,
+            _admission(data.search, self._primitives),
+            data.penalty(self._active).to(self._device),
+            task.start,
         )
-        program = population.primitives.decode(codes, values)
-        live(column, program, float(archive.losses[position, place]), generation)
+        self._result = Archive.empty(len(self._active), data.search.maxsize, data.length, self._device)
+        self._solved: dict[int, int] = {}  # output -> generation in which it was
+        self._polished: dict[int, float] = {}  # output -> best loss when it was last polished
 
+    def run(self, live: Live | None) -> Outcome:
+        """Evolve until everything is solved, nothing improves, or the limits of the task are reached."""
+        generations, interrupted = 0, False
+        try:
+            for generations in self._generations():
+                if live is not None:
+                    for position, output in enumerate(self._active):
+                        live(output, self._archive_of(position), generations)
+        except KeyboardInterrupt:
+            interrupted = True
+        overfitted = self._store(self._active)
+        return Outcome(self._result, tuple(self._solved), generations, overfitted, interrupted)
 
-def _solved(data: Data, active: list[int], population: Population, known: set[int]) -> list[int]:
-    """Positions of outputs with an equation that is exact on all rows in double precision."""
-    archive, primitives, done = population.archive, population.primitives, []
-    device = archive.losses.device
-    for position in (archive.losses.amin(1) < _SINGLE_RESOLUTION).nonzero()[:, 0].tolist():
-        if active[position] in known:
-            continue
-        near = (archive.losses[position] < _SINGLE_RESOLUTION).nonzero()[:, 0]
-        programs = Programs(archive.codes[position][near], archive.values[position][near].double())
-        rows = data.rows([active[position]], torch.arange(len(data.X)), device, torch.float64)
-        owner = torch.zeros(len(programs), dtype=torch.long, device=device)
-        programs = fit_constants(programs, owner, primitives, rows, _POLISH_STEPS)
-        plan = schedule(programs, primitives, share_constants=False)
-        numbers = programs.values[plan.constant_programs, plan.constant_places]
-        buffer = evaluate(plan, primitives, rows.columns, numbers)
-        if float(unexplained(buffer[plan.roots], rows).min()) < _SOLVED:
-            done.append(position)
-    return done
+    def _generations(self) -> Iterator[int]:
+        """Evolve, and yield the number of each generation when it is over."""
+        watch, task = Stopwatch(), self._task
+        best, since, generation = self._best(), 0, 0
+        while self._active and generation < task.generations and since < _STAGNATION:
+            if task.seconds is not None and watch.seconds() > task.seconds:
+                return
+            self._population.step()
+            generation += 1
+            now = self._best()
+            since = 0 if bool((now < _PROGRESS * best).any()) or self._solved else since + 1
+            best = torch.minimum(best, now)
+            for output in self._exact():
+                self._solved[output] = generation
+            yield generation
+            best = best[self._retire(generation)]
+
+    def _archive_of(self, position: int) -> Archive:
+        return self._population.archive.of_outputs(torch.tensor([position], device=self._device))
+
+    def _best(self) -> Tensor:
+        return self._population.archive.losses.amin(1)
+
+    def _retire(self, generation: int) -> Tensor:
+        """Store outputs that were solved a while ago; returns positions of those that go on."""
+        done = [c for c in self._active if generation - self._solved.get(c, generation) >= _AFTER_SOLVING]
+        left = [position for position, column in enumerate(self._active) if column not in done]
+        positions = torch.tensor(left, dtype=torch.long, device=self._device)
+        if done:
+            self._store(done)
+            self._active = [self._active[position] for position in left]
+            if left:
+                self._population.keep(positions)
+        return positions
+
+    def _exact(self) -> list[int]:
+        """Outputs that are found to be solved, their best programs polished in double precision."""
+        archive, found = self._population.archive, []
+        for position, loss in enumerate(self._best().tolist()):
+            output = self._active[position]
+            if output in self._solved or loss > min(
+                max(_NEARLY_EXACT, self._exact_below), 0.5 * self._polished.get(output, 1.0)
+            ):
+                continue
+            near = (archive.losses[position] < 1e3 * loss + self._exact_below).nonzero()[:, 0]
+            near = near[archive.losses[position, near].argsort()[:_POLISHED]]
+            rows = self._judging(output)
+            programs, owner = archive.programs(position, near), torch.zeros_like(near)
+            programs = fit_constants(programs, owner, self._primitives, rows, _POLISH_STEPS)
+            losses = self._losses(programs, rows)
+            better = losses < archive.losses[position, near]
+            archive.values[position, near[better]] = programs.values[better]
+            archive.losses[position, near[better]] = losses[better]
+            self._polished[output] = float(archive.losses[position].min())
+            if float(losses.min()) < self._exact_below:
+                found.append(output)
+        return found
+
+    def _judging(self, output: int) -> Rows:
+        return self._data.rows([output], self._data.judging_sample(), self._device, torch.float64)
+
+    def _losses(self, programs: Programs, rows: Rows) -> Tensor:
+        values = values_of(programs, self._primitives, rows.columns)
+        return scaled(values, rows.targets.expand_as(values), rows.weights.expand_as(values)).loss
+
+    def _store(self, outputs: list[int]) -> bool:
+        """Keep the archive of outputs, judged; returns whether they did better on the rows looked at."""
+        worse = []
+        for output in outputs:
+            position = self._active.index(output)
+            archive = self._archive_of(position)
+            known = torch.isfinite(archive.losses[0]).nonzero()[:, 0]
+            losses = self._losses(archive.programs(0, known), self._judging(output))
+            best = archive.losses[0, known].argmin()
+            worse.append(
+                float(losses[best]) > _OVERFITTED * float(archive.losses[0, known][best]) + self._exact_below
+            )
+            archive.losses[0, known] = losses
+            self._result.take(self._task.outputs.index(output), archive, 0)
+        return 2 * sum(worse) > len(worse)
 
 
 def _admission(search: SearchSpace, primitives: Primitives) -> Callable[[Programs], Tensor]:
@@ -231,15 +227,3 @@ def _admission(search: SearchSpace, primitives: Primitives) -> Callable[[Program
         if outer in code
     }
     return lambda programs: admissible(programs, primitives, search.maxsize, limits, nested)
-
-
-def _starting(texts: tuple[str, ...], data: Data, primitives: Primitives) -> Programs | None:
-    encoded = [primitives.encode(parse(text, data.names), data.length) for text in texts]
-    usable = [entry for entry in encoded if entry is not None]
-    if not usable:
-        return None
-    device = primitives.arity.device
-    return Programs(
-        torch.tensor([codes for codes, _ in usable], device=device),
-        torch.tensor([values for _, values in usable], device=device),
-    )

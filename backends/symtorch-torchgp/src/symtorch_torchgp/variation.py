@@ -42,12 +42,21 @@ class Sampler:
         """``count`` of the choices, with repetition."""
         return choices[torch.randint(len(choices), (count,), generator=self.generator, device=self.device)]
 
+    def variables(self) -> Programs:
+        """Every variable as a program."""
+        count = len(self.primitives.variables)
+        codes = torch.zeros(count, self.length, dtype=torch.long, device=self.device)
+        codes[:, 0] = torch.arange(2, 2 + count, device=self.device)
+        return Programs(codes, torch.zeros(count, self.length, device=self.device))
+
     def leaves(self, count: int) -> tuple[Tensor, Tensor]:
         """Codes and values of random leaves: a quarter constants, else variables."""
         variables = torch.arange(2, self.primitives.first_operator, device=self.device)
         codes = self.pick(variables, count)
         constant = self.uniform(count) < 0.25
-        values = torch.where(constant, 2.0 * self.normal(count), 0.0)
+        whole = self.pick(torch.tensor([1.0, 1.0, 1.0, 2.0, -1.0], device=self.device), count)
+        values = torch.where(self.uniform(count) < 0.5, whole, 2.0 * self.normal(count))
+        values = torch.where(constant, values, 0.0)
         return torch.where(constant, CONSTANT, codes), values
 
     def pieces(self, count: int) -> Programs:
@@ -58,7 +67,11 @@ class Sampler:
         leaf, value = self.leaves(count)
         # By the number of operators of each kind, so that every operator is about equally likely.
         share = len(unary) / max(1, len(unary) + 2 * len(binary))
-        is_unary = self.uniform(count) < share if len(binary) else torch.ones(count, dtype=torch.bool)
+        is_unary = (
+            self.uniform(count) < share
+            if len(binary)
+            else torch.ones(count, dtype=torch.bool, device=self.device)
+        )
         if len(binary):
             codes[:, 0], codes[:, 1], values[:, 0] = leaf, self.pick(binary, count), value
         if len(unary):
@@ -93,85 +106,73 @@ def vary(parents: Programs, donors: Programs, sampler: Sampler) -> Programs:
     count, device = len(parents), sampler.device
     odds = torch.tensor(_ODDS, device=device).cumsum(0)
     kind = torch.searchsorted(odds / odds[-1], sampler.uniform(count)).clamp_max(len(_ODDS) - 1)
-    place, donor_place = sampler.below(parents.size)[:, None], sampler.below(donors.size)[:, None]
-    starts, donor_starts = (
-        subtree_starts(parents.codes, sampler.primitives),
-        subtree_starts(donors.codes, sampler.primitives),
-    )
-    start, size = starts.gather(1, place)[:, 0], parents.size
-    end, donor_end = place[:, 0], donor_place[:, 0]
-    donor_start = donor_starts.gather(1, donor_place)[:, 0]
-    arity = sampler.primitives.arity[parents.codes.gather(1, place)[:, 0]]
+    end, size = sampler.below(parents.size), parents.size
+    starts = subtree_starts(parents.codes, sampler.primitives)
+    start = starts.gather(1, end[:, None])[:, 0]
+    # What is cut out, and what is put there instead: places of the donor, which is the parent itself by default.
+    cut, removed = start.clone(), end - start + 1
+    codes, values = parents.codes.clone(), parents.values.clone()
+    taken, inserted = start.clone(), removed.clone()
+
+    def of_kind(number: int) -> Tensor:
+        return (kind == number).nonzero()[:, 0]
+
+    rows = of_kind(_CROSSOVER)
+    donor = donors[rows]
+    last = sampler.below(donor.size)
+    taken[rows] = subtree_starts(donor.codes, sampler.primitives).gather(1, last[:, None])[:, 0]
+    inserted[rows] = last - taken[rows] + 1
+    codes[rows], values[rows] = donor.codes, donor.values
+    rows = of_kind(_SUBTREE)
+    fresh = sampler.trees(len(rows), 4)
+    codes[rows], values[rows], taken[rows], inserted[rows] = fresh.codes, fresh.values, 0, fresh.size
+    rows = of_kind(_INSERT)
+    piece = sampler.pieces(len(rows))
+    codes[rows], values[rows], taken[rows], inserted[rows] = piece.codes, piece.values, 0, piece.size
+    cut[rows], removed[rows] = end[rows] + 1, 0
+    rows = of_kind(_HOIST)
+    cut[rows], removed[rows] = 0, size[rows]
     # Deleting a node leaves one of its children.
-    last_child = (end - 1).clamp_min(0)
-    first_child = (starts.gather(1, last_child[:, None])[:, 0] - 1).clamp_min(0)
-    child = torch.where((sampler.uniform(count) < 0.5) & (arity == 2), first_child, last_child)
-    child = torch.where(arity == 0, end, child)
-    child_start = starts.gather(1, child[:, None])[:, 0]
-    trees, pieces = sampler.trees(count, 4), sampler.pieces(count)
-
-    def by_kind(default: Tensor, **choices: Tensor) -> Tensor:
-        names = {
-            "crossover": _CROSSOVER,
-            "subtree": _SUBTREE,
-            "insert": _INSERT,
-            "delete": _DELETE,
-            "hoist": _HOIST,
-        }
-        result = default
-        for name, choice in choices.items():
-            chosen = kind == names[name]
-            result = torch.where(chosen[:, None] if choice.ndim == 2 else chosen, choice, result)
-        return result
-
-    zero = torch.zeros_like(start)
-    donor = Programs(
-        by_kind(parents.codes, crossover=donors.codes, subtree=trees.codes, insert=pieces.codes),
-        by_kind(parents.values, crossover=donors.values, subtree=trees.values, insert=pieces.values),
-    )
-    children = splice(
-        parents,
-        by_kind(start, insert=end + 1, hoist=zero),
-        by_kind(end - start + 1, insert=zero, hoist=size),
-        donor,
-        by_kind(start, crossover=donor_start, subtree=zero, insert=zero, delete=child_start),
-        by_kind(
-            end - start + 1,
-            crossover=donor_end - donor_start + 1,
-            subtree=trees.size,
-            insert=pieces.size,
-            delete=child - child_start + 1,
-        ),
-    )
-    children = _point_mutated(children, kind == _POINT, place, sampler)
-    return _jittered(children, kind == _JITTER, sampler)
+    rows = of_kind(_DELETE)
+    arity = sampler.primitives.arity[parents.codes[rows, end[rows]]]
+    last_child = (end[rows] - 1).clamp_min(0)
+    first_child = (starts[rows, last_child] - 1).clamp_min(0)
+    child = torch.where((sampler.uniform(len(rows)) < 0.5) & (arity == 2), first_child, last_child)
+    child = torch.where(arity == 0, end[rows], child)
+    taken[rows] = starts[rows, child]
+    inserted[rows] = child - taken[rows] + 1
+    children = splice(parents, cut, removed, Programs(codes, values), taken, inserted)
+    rows = of_kind(_POINT)
+    _put(children, rows, _point_mutated(parents[rows], end[rows], sampler))
+    rows = of_kind(_JITTER)
+    _put(children, rows, _jittered(parents[rows], sampler))
+    return children
 
 
-def _point_mutated(programs: Programs, chosen: Tensor, place: Tensor, sampler: Sampler) -> Programs:
-    """One place of each chosen program with another leaf or operator of the same arity."""
-    count = len(programs)
-    old = programs.codes.gather(1, place)[:, 0]
-    arity = sampler.primitives.arity[old]
+def _put(programs: Programs, rows: Tensor, new: Programs) -> None:
+    programs.codes[rows], programs.values[rows] = new.codes, new.values
+
+
+def _point_mutated(programs: Programs, place: Tensor, sampler: Sampler) -> Programs:
+    """One place of each program with another leaf or operator of the same arity."""
+    count, at = len(programs), place[:, None]
+    arity = sampler.primitives.arity[programs.codes.gather(1, at)[:, 0]]
     new, value = sampler.leaves(count)
     for n in (1, 2):
-        codes = sampler.primitives.codes(n)
-        if len(codes):
-            new = torch.where(arity == n, sampler.pick(codes, count), new)
-    new = torch.where(chosen & (old != NOTHING), new, old)
-    value = torch.where(chosen & (new == CONSTANT), value, programs.values.gather(1, place)[:, 0])
+        choices = sampler.primitives.codes(n)
+        if len(choices):
+            new = torch.where(arity == n, sampler.pick(choices, count), new)
     return clean(
-        Programs(
-            programs.codes.scatter(1, place, new[:, None]), programs.values.scatter(1, place, value[:, None])
-        )
+        Programs(programs.codes.scatter(1, at, new[:, None]), programs.values.scatter(1, at, value[:, None]))
     )
 
 
-def _jittered(programs: Programs, chosen: Tensor, sampler: Sampler) -> Programs:
-    """Chosen programs with their constants moved, some by a little, some by a lot."""
+def _jittered(programs: Programs, sampler: Sampler) -> Programs:
+    """Programs with their constants moved, some by a little, some by a lot."""
     shape = programs.values.shape
     width = 10.0 ** (-2.0 * sampler.uniform(len(programs), 1))
     moved = programs.values * (1 + width * sampler.normal(*shape)) + 0.1 * width * sampler.normal(*shape)
-    return clean(Programs(programs.codes, torch.where(chosen[:, None], moved, programs.values)))
+    return clean(Programs(programs.codes, moved))
 
 
 def admissible(
