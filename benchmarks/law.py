@@ -1,6 +1,6 @@
 """Does the pipeline find a known law in a network trained on noisy data of it?
 
-    python benchmarks/law.py [--backends operon,gplearn] [--seeds 3]
+    python benchmarks/law.py [--backends torchgp,operon,gplearn] [--seeds 3]
 
 y = x0^2 + 3 sin(x4) - 4 on 10,000 x 5 inputs uniform on [-2, 2], 5 % noise; a 64-64-64 network trained for 20 epochs;
 the whole network is distilled with the default search. The seed decides data, training and search. "True structure"
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backends", default="operon,gplearn")
+    parser.add_argument("--backends", default="torchgp,operon,gplearn")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     console = Console(width=140)
