@@ -67,7 +67,7 @@ def doctor() -> None:
 def demo(
     regressor: Annotated[
         str, typer.Option(help="The search to use; `symtorch plugins` lists them.")
-    ] = "operon",
+    ] = "torchgp",
     seed: Annotated[int, typer.Option(help="Seed of the data, the training and the search.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller data and shorter searches.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the files that the demo saves.")] = None,

@@ -30,7 +30,7 @@ _NOISE = 0.05
 def run(
     console: Console,
     *,
-    regressor: str = "operon",
+    regressor: str = "torchgp",
     seed: int = 0,
     quick: bool = False,
     out: Path | None = None,

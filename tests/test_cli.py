@@ -156,7 +156,7 @@ def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert run("demo")[0] == 0
     assert run("demo", "--regressor", "gplearn", "--seed", "3", "--quick", "--out", str(tmp_path))[0] == 0
     assert calls == [
-        {"regressor": "operon", "seed": 0, "quick": False, "out": None},
+        {"regressor": "torchgp", "seed": 0, "quick": False, "out": None},
         {"regressor": "gplearn", "seed": 3, "quick": True, "out": tmp_path},
     ]
 
