@@ -91,7 +91,7 @@ class Distillation:
         seconds: wall-clock time of each stage.
         versions: of the software that took part.
         seed: of every random choice.
-        interrupted: whether the user stopped the search; what was finished by then is here.
+        interrupted: whether the user stopped the search; what was found by then is here, perhaps not finished.
         train, held_out: the activations, in memory only (not saved).
     """
 

@@ -90,8 +90,8 @@ def distill(
             or of the backend.
 
     Returns:
-        The distillation. Ctrl-C during the search ends it: outputs that are finished, or that the backend hands over, are kept and
-        returned.
+        The distillation. Ctrl-C during the search ends it: outputs that are finished, or that the backend hands
+        over, are kept and returned.
 
     >>> X = torch.rand(200, 2)
     >>> result = distill((X, 2 * X[:, :1] + 1), regressor="operon", niterations=5)  # doctest: +SKIP

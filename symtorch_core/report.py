@@ -96,7 +96,7 @@ def _footer(result: Distillation) -> str:
     if result.source.rows_dropped:
         lines.append(f"{result.source.rows_dropped} rows with non-finite values were left out")
     if result.interrupted:
-        lines.append("interrupted: only what was finished by then is here")
+        lines.append("interrupted: what was found by then is here, perhaps not finished")
     return "\n".join(line for line in lines if line)
 
 

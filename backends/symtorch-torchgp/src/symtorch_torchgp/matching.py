@@ -153,8 +153,8 @@ def matched(
     values = values_of(Programs.cat([inner, subtrees]), primitives, rows.columns)
     holes = _Holes.of(parents, start, inner, values[: len(inner)], primitives, rows.columns)
     library = _Library.of(subtrees, values[len(inner) :], primitives)
-    inside = _assigned(last == parents.size - 1, outputs, known, sampler)
     room = 3 + (sampler.uniform(len(parents)) * (maxsize - 2)).long()
+    inside = _assigned(last == parents.size - 1, outputs, known, sampler)
     forms, entry, factor, found = _best(holes, library, primitives, outputs, rows, known, inside, room, each)
     of_hole = torch.arange(len(parents), device=entry.device).repeat_interleave(each)
     form, subtree = entry // len(library.programs), library.programs[entry % len(library.programs)]
