@@ -25,6 +25,8 @@ from symtorch_core.timing import Stopwatch
 LAW = "y = x0^2 + 3 sin(x4) - 4"
 _LAW_ROWS = 10_000
 _NOISE = 0.05
+_PATIENCE = 50.0
+"""Seconds for a search: on a slow or busy machine a demonstration should end before it has seen everything."""
 
 
 def run(
@@ -76,6 +78,7 @@ def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quic
         max_rows=_LAW_ROWS,
         metric=lambda m: r2(m, X, y[:, None]),
         niterations=10 if quick else SearchSpace().niterations,
+        timeout_in_seconds=_PATIENCE,
     )
     console.print(render(result))
     model.switch_to_symbolic()
@@ -112,6 +115,7 @@ def real_data(console: Console, folder: Path, *, regressor: str, seed: int, quic
         select="best",
         metric=lambda m: accuracy(m, X_test, y_test),
         niterations=10 if quick else 100,
+        timeout_in_seconds=_PATIENCE / 2,
     )
     console.print(render(result))
     block.switch_to_symbolic()
