@@ -1,6 +1,6 @@
 """Does the pipeline find a known law in a network trained on noisy data of it?
 
-    python benchmarks/law.py [--backends torchgp,operon,gplearn] [--seeds 3]
+    python benchmarks/law.py [--backends torchgp,operon] [--seeds 3] [--limit 60]
 
 y = x0^2 + 3 sin(x4) - 4 on 10,000 x 5 inputs uniform on [-2, 2], 5 % noise; a 64-64-64 network trained for 20 epochs;
 the whole network is distilled with the default search. The seed decides data, training and search. "True structure"
@@ -35,8 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backends", default="torchgp,operon,gplearn")
+    parser.add_argument("--backends", default="torchgp,operon")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds for a search")
     arguments = parser.parse_args()
     console = Console(width=140)
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
@@ -50,7 +51,9 @@ def main() -> None:
         )
         for backend in arguments.backends.split(","):
             start = time.perf_counter()
-            result = distill(network, X, regressor=backend, seed=seed, select="score")
+            result = distill(
+                network, X, regressor=backend, seed=seed, select="score", timeout_in_seconds=arguments.limit
+            )
             seconds = time.perf_counter() - start
             chosen = result.chosen()[0]
             held_out = result.fidelity[0].held_out
