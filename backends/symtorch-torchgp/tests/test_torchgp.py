@@ -234,6 +234,23 @@ def test_forces_with_heavy_tails_are_found() -> None:
     assert front[-1].loss < 1e-5 * float(y.abs().mean())
 
 
+def test_inputs_that_tell_nothing_give_the_best_constant() -> None:
+    y = torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
+    engine = TorchGPRegressor(population_size=150)
+    (front,) = engine.fit(torch.ones(50, 3), y, search=replace(QUICK, niterations=2), variable_names=NAMES)
+    (candidate,) = front
+    assert float(str(candidate.expression)) == pytest.approx(float(y.double().mean()))
+
+
+def test_a_search_without_binary_operators_works() -> None:
+    X = torch.rand(100, 1, generator=torch.Generator().manual_seed(0)) + 0.5
+    search = SearchSpace(binary_operators=(), unary_operators=("sin", "exp"), niterations=3)
+    (front,) = TorchGPRegressor(population_size=150).fit(
+        X, torch.sin(torch.exp(X)), search=search, variable_names=["x"]
+    )
+    assert front[-1].loss < 1e-12
+
+
 @pytest.mark.parametrize("options", [{"population_size": 0}, {"patience": 0}, {"start": "x0"}])
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(SearchError):

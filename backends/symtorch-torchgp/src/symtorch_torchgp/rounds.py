@@ -207,6 +207,8 @@ class _Evolution:
             position = self._active.index(output)
             archive = self._archive_of(position)
             known = torch.isfinite(archive.losses[0]).nonzero()[:, 0]
+            if len(known) == 0:  # inputs that are all constant
+                continue
             losses = self._losses(archive.programs(0, known), self._judging(output))
             best = archive.losses[0, known].argmin()
             worse.append(
