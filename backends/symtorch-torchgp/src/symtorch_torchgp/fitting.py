@@ -135,12 +135,10 @@ def scaled(value: Tensor, target: Tensor, weight: Tensor) -> Scaled:
 
 def score(programs: Programs, primitives: Primitives, rows: Rows) -> Tensor:
     """1 - R2 of every program for every output, shape (p, k)."""
-    results = []
-    for part in chunks(len(programs), chunk_size(rows.count)):
-        plan = schedule(programs[part], primitives)
-        buffer = evaluate(plan, primitives, rows.columns)
-        results.append(unexplained(buffer.index_select(0, plan.roots), rows))
-    return torch.cat(results)
+    parts = chunks(len(programs), chunk_size(rows.count))
+    return torch.cat(
+        [unexplained(values_of(programs[part], primitives, rows.columns), rows) for part in parts]
+    )
 
 
 def materialised(programs: Programs, primitives: Primitives, rows: Rows) -> list[Expression]:

@@ -21,7 +21,7 @@ from symtorch_torchgp.evaluation import chunks, derivatives, evaluate, schedule,
 from symtorch_torchgp.fitting import Rows
 from symtorch_torchgp.inverses import Inside, wrapped
 from symtorch_torchgp.primitives import CONSTANT, Primitives
-from symtorch_torchgp.programs import Programs, append, cut, splice, subtree_starts
+from symtorch_torchgp.programs import Programs, append, cut, splice, subtree_start
 from symtorch_torchgp.variation import Sampler
 
 _INVERTED = 0.3
@@ -147,7 +147,7 @@ def matched(
     """
     primitives = sampler.primitives
     last = torch.where(sampler.uniform(len(parents)) < at_root, parents.size - 1, sampler.below(parents.size))
-    start = subtree_starts(parents.codes, primitives).gather(1, last[:, None])[:, 0]
+    start = subtree_start(parents, last, primitives)
     inner = cut(parents, start, last)
     subtrees = Programs.cat([sampler.variables(), subtrees])
     values = values_of(Programs.cat([inner, subtrees]), primitives, rows.columns)
@@ -222,8 +222,7 @@ def random_subtrees(programs: Programs, sampler: Sampler) -> Programs:
     """A random subtree of each program, some of them inverted where a search can only divide by ``inv``."""
     primitives = sampler.primitives
     last = sampler.below(programs.size)
-    first = subtree_starts(programs.codes, primitives).gather(1, last[:, None])[:, 0]
-    subtrees = cut(programs, first, last)
+    subtrees = cut(programs, subtree_start(programs, last, primitives), last)
     if "inv" in primitives.operators and "/" not in primitives.operators:
         inverted = sampler.uniform(len(subtrees)) < _INVERTED
         subtrees = append(subtrees, inverted, primitives.code_of("inv"))

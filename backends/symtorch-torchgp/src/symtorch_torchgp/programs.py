@@ -71,6 +71,11 @@ def subtree_starts(codes: Tensor, primitives: Primitives) -> Tensor:
     return starts.T.contiguous()
 
 
+def subtree_start(programs: Programs, end: Tensor, primitives: Primitives) -> Tensor:
+    """First place of the subtree that ends at one place of each program, shape (p,)."""
+    return subtree_starts(programs.codes, primitives).gather(1, end[:, None])[:, 0]
+
+
 def splice(
     target: Programs,
     start: Tensor,

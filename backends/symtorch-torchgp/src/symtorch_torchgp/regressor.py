@@ -109,6 +109,7 @@ class _Search:
         self._primitives = Primitives.of(data.search, data.names, device)
         self._columns = range(data.Y.shape[1])
         self._archive = Archive.empty(len(self._columns), data.search.maxsize, data.length, device)
+        self._penalty = data.penalty(list(self._columns)).to(device)
         self._given = _starting(options.start, data, self._primitives)
         self._fronts: dict[int, ParetoFront] = {}
         self._told = torch.full_like(self._archive.losses, torch.inf)
@@ -164,10 +165,7 @@ class _Search:
         """What a round starts from: long ones go on with the best of all rounds, short ones try their luck."""
         if turn == 0 or luby(turn) == 1:
             return self._given
-        return Programs.cat([self._given, self._archive.best(self._open(), self._penalty()).float()])
-
-    def _penalty(self) -> Tensor:
-        return self._data.penalty(list(self._columns)).to(self._archive.losses.device)
+        return Programs.cat([self._given, self._archive.best(self._open(), self._penalty).float()])
 
     def _batch(self, plan: Round, before: int) -> list[Outcome]:
         """Run one round on each island."""
@@ -205,7 +203,7 @@ class _Search:
 
     def _front(self, column: int, search: SearchSpace) -> ParetoFront:
         """The front of an output from what the archive holds."""
-        programs = self._archive.best([column], self._penalty())
+        programs = self._archive.best([column], self._penalty)
         rows = self._data.rows([column], self._data.judging_sample(), programs.codes.device, torch.float64)
         found = materialised(programs, self._primitives, rows)
         X, y, weights = self._data.arrays(column)

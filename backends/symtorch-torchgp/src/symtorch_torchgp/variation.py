@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symtorch_torchgp.primitives import CONSTANT, NOTHING, Primitives
-from symtorch_torchgp.programs import Programs, clean, splice, subtree_starts
+from symtorch_torchgp.programs import Programs, clean, splice, subtree_start, subtree_starts
 
 _POOL_GROWTH = 8
 _CROSSOVER, _SUBTREE, _INSERT, _DELETE, _HOIST, _POINT, _JITTER = range(7)
@@ -120,7 +120,7 @@ def vary(parents: Programs, donors: Programs, sampler: Sampler) -> Programs:
     rows = of_kind(_CROSSOVER)
     donor = donors[rows]
     last = sampler.below(donor.size)
-    taken[rows] = subtree_starts(donor.codes, sampler.primitives).gather(1, last[:, None])[:, 0]
+    taken[rows] = subtree_start(donor, last, sampler.primitives)
     inserted[rows] = last - taken[rows] + 1
     codes[rows], values[rows] = donor.codes, donor.values
     rows = of_kind(_SUBTREE)
