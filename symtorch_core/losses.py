@@ -59,16 +59,12 @@ def custom_loss(function: Callable[[Tensor], Tensor]) -> Loss:
     """A loss from an elementwise torch function of the residual (prediction - target).
 
     Args:
-        function: smooth almost everywhere, least at 0; its slope is taken by autograd.
-
-    Raises:
-        SearchError: what the function returns is not a finite loss for every residual.
+        function: smooth almost everywhere, least at 0; its slope is taken by autograd. See :func:`check_loss`.
 
     >>> log_cosh = custom_loss(lambda residual: residual.cosh().log())
     >>> round(log_cosh(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])), 4)
     0.2169
     """
-    name = getattr(function, "__name__", type(function).__name__)
 
     def influence(residual: Tensor) -> Tensor:
         away_from_zero = torch.where(residual.abs() < _SMALLEST_RESIDUAL, _SMALLEST_RESIDUAL, residual)
@@ -77,16 +73,24 @@ def custom_loss(function: Callable[[Tensor], Tensor]) -> Loss:
             (slope,) = torch.autograd.grad(function(leaf).sum(), leaf)
         return (0.5 * slope / leaf.detach()).clamp_min(0.0)
 
+    return Loss(f"custom {getattr(function, '__name__', type(function).__name__)}", function, influence)
+
+
+def check_loss(loss: Loss) -> None:
+    """Try a loss on a few residuals.
+
+    Raises:
+        SearchError: it does not give a finite number, with a finite slope, for each of them.
+    """
     trial = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0], dtype=torch.float64)
     try:
-        losses, weights = function(trial), influence(trial)
+        losses, weights = loss.of_residual(trial), loss.influence(trial)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise SearchError(
-            f"the loss {name!r} must be a torch function of a tensor of residuals: {error}"
+            f"the loss {loss.name!r} must be a torch function of a tensor of residuals: {error}"
         ) from None
     if losses.shape != trial.shape or not bool(torch.isfinite(losses).all() & torch.isfinite(weights).all()):
-        raise SearchError(f"the loss {name!r} must give one finite number for each residual")
-    return Loss(f"custom {name}", function, influence)
+        raise SearchError(f"the loss {loss.name!r} must give one finite number for each residual")
 
 
 LOSSES = MappingProxyType(

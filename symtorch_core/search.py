@@ -11,7 +11,7 @@ from torch import Tensor
 
 from symtorch_core.errors import ExpressionError, SearchError
 from symtorch_core.expression import ComplexityRules, Expression, lookup, within_constraints
-from symtorch_core.losses import Loss, custom_loss, loss_named
+from symtorch_core.losses import Loss, check_loss, custom_loss, loss_named
 
 
 @final
@@ -72,7 +72,7 @@ class SearchSpace:
             raise SearchError("parsimony must not be negative")
         if self.timeout_in_seconds is not None and self.timeout_in_seconds <= 0:
             raise SearchError("timeout_in_seconds must be positive, or None for no limit")
-        _ = self.loss_function
+        check_loss(self.loss_function)
 
     @property
     def operators(self) -> tuple[str, ...]:
