@@ -24,6 +24,13 @@ class Event(ABC):  # noqa: B024 - a family of records with nothing to implement
     """Something that happened during a run."""
 
 
+@dataclass(frozen=True)
+class OutputEvent(Event):
+    """Something that happened to one output, which a backend numbers among those it was given."""
+
+    output: int
+
+
 @final
 @dataclass(frozen=True)
 class StageStarted(Event):
@@ -53,23 +60,21 @@ class StageFinished(Event):
 
 @final
 @dataclass(frozen=True)
-class OutputProgressed(Event):
+class OutputProgressed(OutputEvent):
     """The search for one output has done ``fraction`` (0..1) of what it was asked to do at most."""
 
-    output: int
     fraction: float
 
 
 @final
 @dataclass(frozen=True)
-class OutputImproved(Event):
+class OutputImproved(OutputEvent):
     """The search for one output found a better equation (its own estimate, perhaps on some rows).
 
     Backends that tell ``complexity`` tell every equation that is the best of its complexity so far, so that a callback
     can keep the whole front; the others tell only equations of the lowest loss.
     """
 
-    output: int
     equation: str
     loss: float
     complexity: int | None = None
@@ -77,19 +82,17 @@ class OutputImproved(Event):
 
 @final
 @dataclass(frozen=True)
-class OutputFinished(Event):
+class OutputFinished(OutputEvent):
     """The search for one output is over, with this front."""
 
-    output: int
     front: ParetoFront
 
 
 @final
 @dataclass(frozen=True)
-class OutputInterrupted(Event):
+class OutputInterrupted(OutputEvent):
     """The search for one output was stopped by the user; this front is the best so far, kept but not finished."""
 
-    output: int
     front: ParetoFront
 
 

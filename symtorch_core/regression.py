@@ -14,10 +14,9 @@ from symtorch_core.events import (
     Callback,
     Event,
     Interrupted,
+    OutputEvent,
     OutputFinished,
-    OutputImproved,
     OutputInterrupted,
-    OutputProgressed,
     notify,
 )
 from symtorch_core.front import ParetoFront
@@ -68,7 +67,7 @@ def regress(
 
     def relay(event: Event) -> None:
         # Backends number the columns they were given; everybody else numbers all of them.
-        if not isinstance(event, (OutputFinished, OutputImproved, OutputInterrupted, OutputProgressed)):
+        if not isinstance(event, OutputEvent):
             notify(callbacks, event)
             return
         column = missing[event.output]
