@@ -9,6 +9,7 @@ from symtorch_core.activations import Activations
 from symtorch_core.capture import Capture, HookCapture, capture
 from symtorch_core.distillation import Distillation
 from symtorch_core.errors import (
+    BackendError,
     CaptureError,
     DuplicateComponentError,
     ExpressionError,
@@ -21,7 +22,7 @@ from symtorch_core.errors import (
     UnknownComponentError,
 )
 from symtorch_core.fidelity import Fidelity
-from symtorch_core.front import Candidate, ParetoFront
+from symtorch_core.front import Candidate, ParetoFront, Unrunnable
 from symtorch_core.hookspecs import Component, hookimpl
 from symtorch_core.model import SymbolicModel, wrap
 from symtorch_core.pipeline import distill
@@ -34,6 +35,7 @@ from symtorch_core.transforms import Transforms
 
 __all__ = [
     "Activations",
+    "BackendError",
     "Candidate",
     "Capture",
     "CaptureError",
@@ -61,6 +63,7 @@ __all__ = [
     "TorchSurrogate",
     "Transforms",
     "UnknownComponentError",
+    "Unrunnable",
     "available",
     "capture",
     "distill",

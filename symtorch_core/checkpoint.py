@@ -16,16 +16,14 @@ from symtorch_core.front import ParetoFront
 from symtorch_core.regressor import Regressor
 from symtorch_core.search import SearchSpace
 
-_ONLY_SPEED = ("n_jobs",)
-
 
 @final
 class Checkpoint:
     """A folder with a JSON file for each finished output.
 
     A file's name holds a digest of everything that decides the result (data, search, regressor, seed), so a
-    folder may serve many runs and a changed setting never picks up old fronts. The number of workers decides
-    nothing.
+    folder may serve many runs and a changed setting never picks up old fronts. Options that the regressor
+    calls immaterial decide nothing.
 
     Args:
         folder: made if missing.
@@ -50,7 +48,9 @@ class Checkpoint:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._variables = tuple(variable_names)
-        options = {n: getattr(regressor, n) for n in regressor.option_names() if n not in _ONLY_SPEED}
+        options = {
+            n: getattr(regressor, n) for n in regressor.option_names() if n not in regressor.immaterial
+        }
         settings = [asdict(search), regressor.name, options, self._variables, seed, list(X.shape)]
         self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode())
         self._digest.update(_bytes(X))
@@ -60,6 +60,12 @@ class Checkpoint:
         digest = self._digest.copy()
         digest.update(_bytes(y))
         return self._folder / f"front-{digest.hexdigest()[:24]}.json"
+
+    def folder(self, Y: Tensor) -> Path:
+        """Where a backend may keep files of its own for these targets, shape (n, k); it may not exist yet."""
+        digest = self._digest.copy()
+        digest.update(_bytes(Y))
+        return self._folder / f"search-{digest.hexdigest()[:24]}"
 
     def load(self, y: Tensor) -> ParetoFront | None:
         """The finished front for these targets, shape (n,), or None.

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from symtorch_core.errors import MissingDependencyError, SymTorchError
+from symtorch_core.configurable import Configurable, Finding
+from symtorch_core.errors import MissingDependencyError, SymTorchError, UnknownComponentError
 from symtorch_core.registry import CORE_DISTRIBUTION, KINDS, Available, Registry, registry
 
 app: Final = typer.Typer(
@@ -41,14 +42,19 @@ def plugins(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    name: Annotated[str | None, typer.Argument(help="One component: everything there is to know.")] = None,
+) -> None:
     """Import every component and tell what works, what lacks a dependency, and what is broken."""
     console = Console()
     everything = registry()
+    if name is not None:
+        _examine_closely(console, everything, name)
+        return
     for name in (CORE_DISTRIBUTION, "torch"):
         _print_line(console, f"{name} {_version(name)}")
     _print_line(console, f"python {platform.python_version()}")
-    states = [(record, *_examine(everything, record)) for record in _records(everything)]
+    states = [(record, *_state(everything, record)) for record in _records(everything)]
     table = Table("kind", "name", "distribution", "state")
     for record, state, _ in states:
         table.add_row(*map(Text, (record.kind, record.name, record.distribution, state)))
@@ -101,6 +107,40 @@ def _examine(everything: Registry, record: Available) -> tuple[str, str]:
     except SymTorchError as error:
         return "broken", str(error)
     return "ok", ""
+
+
+def _state(everything: Registry, record: Available) -> tuple[str, str]:
+    state, reason = _examine(everything, record)
+    wrong = (
+        [finding.text for finding in _checkup(everything, record) if not finding.ok] if state == "ok" else []
+    )
+    if wrong:
+        return "not ready", f"{record.name}: {wrong[0]} (more: symtorch doctor {record.name})"
+    return state, reason
+
+
+def _examine_closely(console: Console, everything: Registry, name: str) -> None:
+    records = [record for record in _records(everything) if record.name == name]
+    if not records:
+        known = sorted({record.name for record in _records(everything)})
+        raise UnknownComponentError(f"There is no component {name!r}; installed: {', '.join(known)}.")
+    healthy = True
+    for record in records:
+        state, reason = _examine(everything, record)
+        _print_line(console, f"{record.name} ({record.kind}, {record.origin}): {state}")
+        if reason:
+            _print_line(console, f"- {reason}")
+        findings = () if state != "ok" else _checkup(everything, record)
+        for finding in findings:
+            _print_line(console, f"{'ok' if finding.ok else 'NO'}  {finding.text}")
+        healthy &= state == "ok" and all(finding.ok for finding in findings)
+    if not healthy:
+        raise typer.Exit(code=1)
+
+
+def _checkup(everything: Registry, record: Available) -> tuple[Finding, ...]:
+    target = everything.load(record.kind, record.name)
+    return target.checkup() if isinstance(target, type) and issubclass(target, Configurable) else ()
 
 
 def _version(distribution: str) -> str:

@@ -6,9 +6,19 @@ import dataclasses
 import difflib
 from abc import ABC
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, final
 
 from symtorch_core.errors import SearchError
+
+
+@final
+@dataclass(frozen=True)
+class Finding:
+    """One line of a check-up: what was looked at, and whether it is as it should be."""
+
+    ok: bool
+    text: str
 
 
 class Configurable(ABC):
@@ -18,6 +28,14 @@ class Configurable(ABC):
     """
 
     name: ClassVar[str]
+
+    @classmethod
+    def checkup(cls) -> tuple[Finding, ...]:
+        """What ``symtorch doctor NAME`` tells of this component; quick, and installs nothing.
+
+        A component that needs more than Python packages says here whether it is there.
+        """
+        return ()
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:

@@ -91,7 +91,8 @@ class Distillation:
         seconds: wall-clock time of each stage.
         versions: of the software that took part.
         seed: of every random choice.
-        interrupted: whether the user stopped the search; what was found by then is here, perhaps not finished.
+        interrupted: whether the search was stopped, by the user or by a failure of its backend; what was found
+            by then is here, perhaps not finished.
         train, held_out: the activations, in memory only (not saved).
     """
 
@@ -207,7 +208,7 @@ class Distillation:
         """
         if callable(self.search.loss):
             raise FileFormatError(
-                "the loss is a Python function, which no file can hold; to save, search with a loss by name"
+                "the loss is a Python function, which no file can hold; to save, search with a loss by name or formula"
             )
         return {
             "schema": SCHEMA,

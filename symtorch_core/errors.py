@@ -35,6 +35,10 @@ class SearchError(SymTorchError, ValueError):
     """A search was asked for something that its settings, its data or its backend cannot honour."""
 
 
+class BackendError(SymTorchError, RuntimeError):
+    """A backend stopped before it was done: it crashed, was killed, or did not keep its time limit."""
+
+
 class SelectionError(SymTorchError, LookupError):
     """A selection rule or a complexity does not pick any equation of the front."""
 

@@ -51,6 +51,15 @@ class StageAdvanced(Event):
 
 @final
 @dataclass(frozen=True)
+class StageTold(Event):
+    """What a stage is busy with, in words, where it does not count steps (a backend that starts, say)."""
+
+    stage: str
+    text: str
+
+
+@final
+@dataclass(frozen=True)
 class StageFinished(Event):
     """A stage of the pipeline is over, after so many seconds."""
 
@@ -91,7 +100,7 @@ class OutputFinished(OutputEvent):
 @final
 @dataclass(frozen=True)
 class OutputInterrupted(OutputEvent):
-    """The search for one output was stopped by the user; this front is the best so far, kept but not finished."""
+    """The search for one output was stopped, by the user or by a failure; the front is the best so far, kept."""
 
     front: ParetoFront
 
@@ -99,7 +108,7 @@ class OutputInterrupted(OutputEvent):
 @final
 @dataclass(frozen=True)
 class Interrupted(Event):
-    """The run was stopped by the user; so many outputs are kept, some of them perhaps not finished."""
+    """The run was stopped, by the user or by a failure; so many outputs are kept, some perhaps not finished."""
 
     kept: int
 

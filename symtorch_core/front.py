@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, final, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal, final, get_args
 
 import sympy as sp
 
@@ -56,11 +56,28 @@ class Candidate:
 
 
 @final
+@dataclass(frozen=True)
+class Unrunnable:
+    """An equation that a backend found and the core cannot compute: shown, never chosen.
+
+    Attributes:
+        equation: as the backend writes it, in the names of the variables.
+        complexity, loss: as the backend counts them.
+        reason: what stands in the way.
+    """
+
+    equation: str
+    complexity: int
+    loss: float
+    reason: str
+
+
+@final
 class ParetoFront(Sequence[Candidate]):
     """Equations for one output, from simple to complex, each with a lower loss than all simpler ones.
 
     A sequence of :class:`Candidate`. Build it from any candidates: dominated and non-finite ones are left
-    out, and scores are computed here.
+    out, and scores are computed here. Equations that cannot run are kept beside it, in ``unrunnable``.
 
     >>> from symtorch_core.expression import parse
     >>> front = ParetoFront([Candidate(parse("x"), 1, 0.5), Candidate(parse("x + 1"), 3, 0.01)])
@@ -68,7 +85,8 @@ class ParetoFront(Sequence[Candidate]):
     x + 1
     """
 
-    def __init__(self, candidates: Iterable[Candidate]) -> None:
+    def __init__(self, candidates: Iterable[Candidate], unrunnable: Iterable[Unrunnable] = ()) -> None:
+        self.unrunnable: Final = tuple(sorted(unrunnable, key=lambda entry: entry.complexity))
         kept: list[Candidate] = []
         for candidate in sorted(candidates, key=lambda c: (c.complexity, c.loss)):
             if math.isfinite(candidate.loss) and (not kept or candidate.loss < kept[-1].loss):
@@ -88,7 +106,11 @@ class ParetoFront(Sequence[Candidate]):
         return iter(self._candidates)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ParetoFront) and self._candidates == other._candidates
+        return (
+            isinstance(other, ParetoFront)
+            and self._candidates == other._candidates
+            and self.unrunnable == other.unrunnable
+        )
 
     def __hash__(self) -> int:
         return hash(self._candidates)
@@ -139,8 +161,8 @@ class ParetoFront(Sequence[Candidate]):
         raise SelectionError(f"unknown rule {rule!r}; there are: {', '.join(get_args(SelectionRule))}")
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The front as JSON data: a list with an entry for each equation."""
-        return [
+        """The front as JSON data: a list with an entry for each equation; those that cannot run have a reason."""
+        runnable = [
             {
                 "equation": str(c.expression),
                 "complexity": c.complexity,
@@ -149,6 +171,7 @@ class ParetoFront(Sequence[Candidate]):
             }
             for c in self
         ]
+        return runnable + [asdict(entry) for entry in self.unrunnable]
 
     @classmethod
     def from_json(cls, entries: Iterable[Mapping[str, Any]], variables: Sequence[str]) -> ParetoFront:
@@ -158,14 +181,10 @@ class ParetoFront(Sequence[Candidate]):
             FileFormatError: an entry lacks a field or has one of another type.
         """
         try:
+            listed = list(entries)
             return cls(
-                Candidate(
-                    parse(str(entry["equation"]), variables),
-                    int(entry["complexity"]),
-                    float(entry["loss"]),
-                    None if entry["validation_loss"] is None else float(entry["validation_loss"]),
-                )
-                for entry in entries
+                (_candidate(entry, variables) for entry in listed if "reason" not in entry),
+                (_unrunnable(entry) for entry in listed if "reason" in entry),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"not a front: {error!r}") from error
@@ -188,3 +207,18 @@ class ParetoFront(Sequence[Candidate]):
 def _score(simpler: Candidate, candidate: Candidate) -> float:
     drop = math.log(max(simpler.loss, _SMALLEST_LOSS)) - math.log(max(candidate.loss, _SMALLEST_LOSS))
     return drop / (candidate.complexity - simpler.complexity)
+
+
+def _candidate(entry: Mapping[str, Any], variables: Sequence[str]) -> Candidate:
+    return Candidate(
+        parse(str(entry["equation"]), variables),
+        int(entry["complexity"]),
+        float(entry["loss"]),
+        None if entry["validation_loss"] is None else float(entry["validation_loss"]),
+    )
+
+
+def _unrunnable(entry: Mapping[str, Any]) -> Unrunnable:
+    return Unrunnable(
+        str(entry["equation"]), int(entry["complexity"]), float(entry["loss"]), str(entry["reason"])
+    )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import final
 
 import torch
 from torch import Tensor
 
-from symtorch_core.errors import SearchError
+from symtorch_core.errors import ExpressionError, SearchError
+from symtorch_core.expression import evaluate, parse, variables
 
 _SMALLEST_RESIDUAL = 1e-9
 
@@ -106,14 +108,32 @@ LOSSES = MappingProxyType(
 """Losses by name: mean squared error, mean absolute error, Huber (threshold 1, in units of the output)."""
 
 
+RESIDUAL = "r"
+"""What formulas of losses call the residual, prediction - target."""
+
+
+@functools.lru_cache(maxsize=64)
 def loss_named(name: str) -> Loss:
-    """The loss of that name.
+    """The loss of that name, or of that formula in the residual ``r``.
+
+    >>> pinball = loss_named("max(0.1*r, -0.9*r)")
+    >>> round(pinball(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0])), 4)
+    0.9
 
     Raises:
         SearchError: there is none; the message lists those there are.
     """
     if name in LOSSES:
         return LOSSES[name]
+    try:
+        formula = parse(name, [RESIDUAL])
+    except ExpressionError:
+        formula = None
+    if formula is not None and variables(formula):
+        return replace(custom_loss(lambda r: evaluate(formula, {RESIDUAL: r})), name=name)
     close = difflib.get_close_matches(name, LOSSES, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise SearchError(f"unknown loss {name!r}.{hint} Known losses: {', '.join(LOSSES)}")
+    raise SearchError(
+        f"unknown loss {name!r}.{hint} Known losses: {', '.join(LOSSES)}; or give a formula in the residual "
+        f"{RESIDUAL} = prediction - target, like 'abs(r)^1.5'"
+    )

@@ -90,8 +90,8 @@ def distill(
             or of the backend.
 
     Returns:
-        The distillation. Ctrl-C during the search ends it: outputs that are finished, or that the backend hands
-        over, are kept and returned.
+        The distillation. Ctrl-C during the search ends it, and so does a failure of the backend, with a warning:
+        outputs that are finished, or that the backend hands over, are kept and returned.
 
     >>> X = torch.rand(200, 2)
     >>> result = distill((X, 2 * X[:, :1] + 1), regressor="operon", niterations=5)  # doctest: +SKIP
@@ -101,7 +101,7 @@ def distill(
         SearchError: an option does not exist or cannot be honoured.
         UnknownComponentError, MissingDependencyError: a component is not there; the message says what is.
         SelectionError: the rule picks nothing.
-        KeyboardInterrupt: interrupted before there was anything to keep.
+        KeyboardInterrupt, BackendError: stopped before there was anything to keep.
     """
     _check_rule(select, test_fraction)
     parts = _Parts.sorted_from(capture, regressor, reducer, reducer_options or {}, search, options)
@@ -223,14 +223,13 @@ class _Parts:
         for_backend = {name: value for name, value in options.items() if name not in of_space | of_capture}
         if search is not None and for_space:
             raise SearchError(f"give search= or its fields, not both: {', '.join(for_space)}")
+        engine = _component("regressors", regressor, Regressor, for_backend, sorted(of_space | of_capture))
         return cls(
             capture=_component("captures", capture, Capture, for_capture),
             capture_options=for_capture,
-            regressor=_component(
-                "regressors", regressor, Regressor, for_backend, sorted(of_space | of_capture)
-            ),
+            regressor=engine,
             reducer=_component("reducers", reducer, Reducer, reducer_options),
-            search=search or SearchSpace(**for_space),
+            search=engine.resolved(search or SearchSpace(**for_space)),
         )
 
 

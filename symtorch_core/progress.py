@@ -17,9 +17,10 @@ from symtorch_core.events import (
     StageAdvanced,
     StageFinished,
     StageStarted,
+    StageTold,
 )
 
-_SHOWN = 60
+_SHOWN = 70
 
 
 @contextmanager
@@ -50,14 +51,15 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
                     stages[stage] = bars.add_task(stage, total=total, note="")
                 case StageAdvanced(stage, steps) if stage in stages:
                     bars.advance(stages[stage], steps)
+                case StageTold(stage, text) if stage in stages:
+                    bars.update(stages[stage], note=_note(text))
                 case StageFinished(stage, _) if stage in stages:
                     bars.remove_task(stages.pop(stage))
                 case OutputProgressed(output, fraction):
                     bars.update(_task(output), completed=round(100 * fraction))
                 case OutputImproved(output, equation, loss) if loss < lowest.get(output, float("inf")):
                     lowest[output] = loss
-                    short = equation if len(equation) <= _SHOWN else equation[: _SHOWN - 1] + "…"
-                    bars.update(_task(output), note=f"{loss:.3g}  {short}".replace("[", r"\["))
+                    bars.update(_task(output), note=_note(f"{loss:.3g}  {equation}"))
                 case OutputFinished(output, _):
                     if output in outputs:
                         bars.remove_task(outputs.pop(output))
@@ -70,3 +72,8 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
             return outputs[output]
 
         yield show
+
+
+def _note(text: str) -> str:
+    short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return short.replace("[", r"\[")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from symtorch_core.checkpoint import Checkpoint
+from symtorch_core.errors import BackendError
 from symtorch_core.events import (
     Callback,
     Event,
@@ -51,10 +53,11 @@ def regress(
         resume: folder of finished fronts; None for none.
 
     Returns:
-        The front of each column, and whether the user interrupted: some are then missing, or not finished.
+        The front of each column, and whether the search was stopped, by the user or by a failure of the
+        backend (which is then a warning): some are missing, or not finished.
 
     Raises:
-        KeyboardInterrupt: interrupted before there was any front.
+        KeyboardInterrupt, BackendError: stopped before there was any front.
     """
     names = tuple(variable_names)
     checkpoint = None if resume is None else Checkpoint(resume, Z, weights, search, engine, names, seed)
@@ -96,11 +99,14 @@ def regress(
                 weights=weights,
                 seed=seed,
                 callbacks=[relay],
+                folder=None if checkpoint is None else checkpoint.folder(T[:, missing]),
             )
             found.update(zip(missing, fronts, strict=True))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BackendError) as error:
         if not found:
             raise
+        if isinstance(error, BackendError):
+            warnings.warn(f"{error}\nWhat was found by then is kept.", RuntimeWarning, stacklevel=3)
         notify(callbacks, Interrupted(len(found)))
         return found, True
     return found, False

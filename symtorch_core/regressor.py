@@ -6,7 +6,8 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import final
+from pathlib import Path
+from typing import ClassVar, final
 
 import joblib
 import numpy as np
@@ -27,6 +28,19 @@ class Regressor(Configurable):
     drop.
     """
 
+    immaterial: ClassVar[tuple[str, ...]] = ("n_jobs",)
+    """Options that do not decide the result: a stopped search may go on with others."""
+
+    def resolved(self, search: SearchSpace) -> SearchSpace:
+        """The search as this backend runs it, where its own options change what is minimised.
+
+        Fronts are validated and saved with it, so that everything is judged by one loss.
+
+        Raises:
+            SearchError: options and search contradict each other.
+        """
+        return search
+
     @abstractmethod
     def fit(
         self,
@@ -38,6 +52,7 @@ class Regressor(Configurable):
         weights: Tensor | None = None,
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
+        folder: Path | None = None,
     ) -> list[ParetoFront]:
         """Search equations.
 
@@ -51,12 +66,15 @@ class Regressor(Configurable):
             callbacks: told of progress; must be told :class:`OutputFinished` for each column when it is done, so
                 that finished fronts survive an interruption of a later one. On Ctrl-C, a backend may tell
                 :class:`OutputInterrupted` with the best so far before it raises KeyboardInterrupt again.
+            folder: where to keep what a repetition of this very search may go on from, made by the backend if it
+                needs one; None where nothing is kept. Most backends ignore it.
 
         Returns:
             A front for each column of Y.
 
         Raises:
             SearchError: the search asks for something the backend cannot do.
+            BackendError: the search broke down; the best so far was told as :class:`OutputInterrupted`.
         """
 
 
@@ -147,6 +165,7 @@ class OutputwiseRegressor(Regressor):
         weights: Tensor | None = None,
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
+        folder: Path | None = None,
     ) -> list[ParetoFront]:
         self.check(search)
         inputs, targets = X.double().cpu().numpy(), Y.double().cpu().numpy()

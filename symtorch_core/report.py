@@ -74,6 +74,7 @@ def render(result: Distillation) -> RenderableType:
         :_MOST_FRONTS
     ]:
         parts.append(front_table(front, escape(name), candidate))
+        parts += [Text(f"  not runnable: {entry.equation} ({entry.reason})") for entry in front.unrunnable]
     if len(result.fronts) > _MOST_FRONTS:
         parts.append(Text(f"... and {len(result.fronts) - _MOST_FRONTS} more fronts: see front(number)"))
     parts.append(fidelity_table(result))

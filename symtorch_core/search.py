@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
 from torch import Tensor
 
 from symtorch_core.errors import ExpressionError, SearchError
-from symtorch_core.expression import ComplexityRules, Expression, lookup, within_constraints
+from symtorch_core.expression import (
+    ALIASES,
+    OPERATORS,
+    ComplexityRules,
+    Definition,
+    Expression,
+    is_definition,
+    lookup,
+    parse_definition,
+    within_constraints,
+)
 from symtorch_core.losses import Loss, check_loss, custom_loss, loss_named
 
 
@@ -20,8 +30,9 @@ class SearchSpace:
     """What a search may use and what it should minimise, in PySR's words. Defaults are the paper's (Table 3).
 
     Attributes:
-        binary_operators: operators of two arguments.
-        unary_operators: operators of one argument.
+        binary_operators: operators of two arguments, by name; or defined here, ``"mean(x, y) = (x + y)/2"``, for
+            backends that can. Equations come back with definitions written out, and are counted so.
+        unary_operators: operators of one argument, likewise.
         niterations: effort; each backend says what an iteration is.
         maxsize: largest complexity of an equation.
         parsimony: added to the loss for each unit of complexity while searching.
@@ -29,11 +40,11 @@ class SearchSpace:
         complexity_of_constants: complexity of a constant.
         complexity_of_variables: complexity of a variable, one number or by name.
         constraints: operator -> largest complexity of each argument (-1: any); one number may stand without a
-            tuple.
+            tuple. Of a sum or a product, the limits hold in either order.
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested in the
             outer.
-        loss: ``"mse"``, ``"mae"``, ``"huber"``, or an elementwise torch function of the residual (prediction -
-            target); with a function, results can be used but not saved.
+        loss: ``"mse"``, ``"mae"``, ``"huber"``, a formula in the residual ``r`` = prediction - target
+            (``"abs(r)^1.5"``), or a torch function of it; with a function, results can be used but not saved.
         timeout_in_seconds: wall-clock limit for the search of one output; None for no limit.
         refine: refit the constants of every kept equation by least squares (or its like for other losses).
 
@@ -58,11 +69,12 @@ class SearchSpace:
     def __post_init__(self) -> None:
         for name, arity in (("binary_operators", 2), ("unary_operators", 1)):
             object.__setattr__(self, name, tuple(dict.fromkeys(_operators(name, getattr(self, name), arity))))
-        canonical = {_operator(name): value for name, value in self.complexity_of_operators.items()}
+        own = {entry.name: len(entry.parameters) for entry in self.definitions}
+        canonical = {_operator(name, own): value for name, value in self.complexity_of_operators.items()}
         object.__setattr__(self, "complexity_of_operators", canonical)
-        object.__setattr__(self, "constraints", _constraints(self.constraints))
+        object.__setattr__(self, "constraints", _constraints(self.constraints, own))
         nested = {
-            _operator(outer): {_operator(name): most for name, most in inner.items()}
+            _operator(outer, own): {_operator(name, own): most for name, most in inner.items()}
             for outer, inner in self.nested_constraints.items()
         }
         object.__setattr__(self, "nested_constraints", nested)
@@ -78,6 +90,22 @@ class SearchSpace:
     def operators(self) -> tuple[str, ...]:
         """All operators, binary first."""
         return self.binary_operators + self.unary_operators
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        """The operators that are defined here."""
+        return tuple(parse_definition(operator) for operator in self.operators if is_definition(operator))
+
+    def refuse_definitions(self, backend: str) -> None:
+        """For backends that know operators by name only.
+
+        Raises:
+            SearchError: an operator is defined here.
+        """
+        for definition in self.definitions:
+            raise SearchError(
+                f"{backend} has no operator {definition.source!r}: it takes operators by name only"
+            )
 
     @property
     def rules(self) -> ComplexityRules:
@@ -104,9 +132,9 @@ class SearchSpace:
         return frozenset(entry.name for entry in dataclasses.fields(cls))
 
 
-def _operator(name: str) -> str:
+def _operator(name: str, defined: Collection[str] = ()) -> str:
     try:
-        return lookup(name).name
+        return name if name in defined else lookup(name).name
     except ExpressionError as error:
         raise SearchError(str(error)) from None
 
@@ -115,19 +143,35 @@ def _operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[st
     if isinstance(names, str):
         raise SearchError(f"{field_name} takes a list of names, like ({names!r},)")
     for name in names:
-        if lookup(_operator(name)).arity != arity:
+        operator, takes = _named_or_defined(name)
+        if takes != arity:
             raise SearchError(
                 f"{name!r} does not take {arity} argument(s): it does not belong in {field_name}"
             )
-        yield _operator(name)
+        yield operator
 
 
-def _constraints(constraints: Mapping[str, int | tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _named_or_defined(text: str) -> tuple[str, int]:
+    """An operator as the search keeps it, and its arity; a definition of one of the table is its name."""
+    if not is_definition(text):
+        return _operator(text), lookup(_operator(text)).arity
+    try:
+        definition = parse_definition(text)
+    except ExpressionError as error:
+        raise SearchError(str(error)) from None
+    known = definition.name in OPERATORS or definition.name in ALIASES
+    return lookup(definition.name).name if known else text.strip(), len(definition.parameters)
+
+
+def _constraints(
+    constraints: Mapping[str, int | tuple[int, ...]], defined: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
     result = {}
-    for name, limits in constraints.items():
-        operator = lookup(_operator(name))
+    for given, limits in constraints.items():
+        name = _operator(given, defined)
+        arity = defined[name] if name in defined else lookup(name).arity
         as_tuple = (limits,) if isinstance(limits, int) else tuple(limits)
-        if len(as_tuple) != operator.arity:
-            raise SearchError(f"the constraint of {name!r} needs {operator.arity} number(s), got {limits!r}")
-        result[operator.name] = as_tuple
+        if len(as_tuple) != arity:
+            raise SearchError(f"the constraint of {given!r} needs {arity} number(s), got {limits!r}")
+        result[name] = as_tuple
     return result

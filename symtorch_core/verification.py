@@ -55,8 +55,11 @@ def validated(result: Distillation, held_out: Activations) -> tuple[ParetoFront,
         ]
         judged.append(
             ParetoFront(
-                replace(candidate, validation_loss=loss if math.isfinite(loss) else None)
-                for candidate, loss in zip(front, losses, strict=True)
+                [
+                    replace(candidate, validation_loss=loss if math.isfinite(loss) else None)
+                    for candidate, loss in zip(front, losses, strict=True)
+                ],
+                front.unrunnable,
             )
         )
     return tuple(judged)

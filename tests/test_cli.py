@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from symtorch_core import cli
-from symtorch_core.errors import SearchError
+from symtorch_core.errors import SearchError, UnknownComponentError
 from symtorch_core.registry import registry
 
 SITE = {
@@ -100,6 +100,42 @@ def test_doctor_is_content_when_all_can_be_imported(install) -> None:
     assert row(output, "ok")[3] == "ok"
     for name in ("symtorch-core", "torch", "python"):
         assert any(line.startswith(f"{name} ") for line in output.splitlines())
+
+
+CHECKED = """
+from symtorch_core.configurable import Configurable, Finding
+
+class Thing(Configurable):
+    name = "checked"
+
+    @classmethod
+    def checkup(cls):
+        return Finding(True, "the tank [1]"), Finding(False, "no water: fill it")
+"""
+
+
+def test_doctor_knows_a_component_that_is_not_ready(install, tmp_path: Path) -> None:
+    tmp_path.joinpath("acme_checked.py").write_text(CHECKED)
+    install("checked")
+    code, output = run("doctor")
+    assert code == 0  # nothing is broken
+    assert row(output, "checked")[3] == "not ready"
+    assert "- checked: no water: fill it (more: symtorch doctor checked)" in output
+
+
+def test_doctor_of_one_component_tells_everything(install, tmp_path: Path) -> None:
+    tmp_path.joinpath("acme_checked.py").write_text(CHECKED)
+    install("checked", "ok")
+    code, output = run("doctor", "checked")
+    assert code == 1
+    assert output.splitlines() == [
+        "checked (studies, acme 1.5): ok",
+        "ok  the tank [1]",
+        "NO  no water: fill it",
+    ]
+    assert run("doctor", "ok") == (0, "ok (studies, acme 1.5): ok\n")
+    with pytest.raises(UnknownComponentError, match=r"no component 'absent'; installed: .*checked"):
+        run("doctor", "absent")
 
 
 def test_doctor_tolerates_a_missing_dependency_and_gives_the_hint(install) -> None:

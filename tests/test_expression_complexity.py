@@ -67,3 +67,11 @@ def test_constraints_count_by_the_rules() -> None:
 def test_nested_constraints(text: str, allowed: bool) -> None:
     nested = {"sin": {"sin": 0, "cos": 1}}
     assert within_constraints(parse(text), RULES, {}, nested) is allowed
+
+
+def test_constraints_of_a_product_or_a_sum_hold_in_either_order() -> None:
+    for sign in "*+":
+        assert within_constraints(parse(f"x {sign} sin(y + 1)"), RULES, {sign: (-1, 1)}, {})
+        assert within_constraints(parse(f"sin(y + 1) {sign} x"), RULES, {sign: (-1, 1)}, {})
+        assert not within_constraints(parse(f"sin(y) {sign} sin(x)"), RULES, {sign: (-1, 1)}, {})
+    assert not within_constraints(parse("x - sin(y + 1)"), RULES, {"-": (-1, 1)}, {})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from symtorch_core.errors import FileFormatError, SelectionError
 from symtorch_core.expression import parse
-from symtorch_core.front import Candidate, ParetoFront
+from symtorch_core.front import Candidate, ParetoFront, Unrunnable
 from symtorch_core.testing.strategies import expressions
 
 
@@ -166,3 +166,15 @@ def test_as_a_data_frame() -> None:
     assert list(frame.columns) == ["complexity", "loss", "score", "validation_loss", "equation"]
     assert frame["complexity"].tolist() == [1, 3, 5, 7, 11]
     assert frame["equation"][2] == "x + y"
+
+
+def test_equations_that_cannot_run_stay_beside_the_front_and_survive_json() -> None:
+    strange = [Unrunnable("besselj(x)", 2, 1e-9, "no row"), Unrunnable("y", 1, 0.5, "odd")]
+    front = ParetoFront([candidate("x", 1, 2.0)], strange)
+    assert len(front) == 1
+    assert str(front.select("accuracy")) == "x"
+    assert [entry.equation for entry in front.unrunnable] == ["y", "besselj(x)"]
+    assert front != ParetoFront([candidate("x", 1, 2.0)])
+    assert ParetoFront.from_json(json.loads(json.dumps(front.to_json())), ["x"]) == front
+    with pytest.raises(FileFormatError):
+        ParetoFront.from_json([{"equation": "x", "reason": "lacks the rest"}], ["x"])

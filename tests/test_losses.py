@@ -60,7 +60,8 @@ def test_the_influence_is_the_slope_over_twice_the_residual(name: str) -> None:
 
 def test_an_unknown_loss_lists_those_there_are() -> None:
     with pytest.raises(
-        SearchError, match="unknown loss 'hubert'. Did you mean 'huber'. Known losses: mse, mae, huber"
+        SearchError,
+        match="unknown loss 'hubert'. Did you mean 'huber'. Known losses: mse, mae, huber; or give a formula",
     ):
         loss_named("hubert")
 
@@ -105,3 +106,34 @@ def test_results_under_a_function_work_but_refuse_to_be_saved(tmp_path: Path) ->
     assert "custom" in str(result)
     with pytest.raises(FileFormatError, match="loss is a Python function"):
         result.save(tmp_path / "result.json")
+
+
+@pytest.mark.parametrize(
+    ("formula", "function"),
+    [
+        ("abs(r)^1.5", lambda r: r.abs() ** 1.5),
+        ("max(0.1*r, -0.9*r)", lambda r: torch.where(r > 0, 0.1 * r, -0.9 * r)),
+        ("log(cosh(r))", lambda r: r.cosh().log()),
+    ],
+)
+def test_a_formula_in_the_residual_is_a_loss(formula: str, function: Any) -> None:
+    residual = torch.tensor([-3.0, -0.4, 0.7, 5.0], dtype=torch.float64)
+    loss = SearchSpace(loss=formula).loss_function
+    assert loss.name == formula
+    torch.testing.assert_close(loss.of_residual(residual), function(residual))
+    torch.testing.assert_close(loss.influence(residual), custom_loss(function).influence(residual))
+
+
+@pytest.mark.parametrize("text", ["abs(x)", "1 + 1", "abs(r", "__import__('os')", "log(r)"])
+def test_a_text_that_is_no_formula_of_the_residual_is_refused(text: str) -> None:
+    with pytest.raises(SearchError, match="loss"):
+        SearchSpace(loss=text)
+
+
+def test_results_under_a_formula_are_saved(tmp_path: Path) -> None:
+    X = torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
+    engine = ScriptedRegressor(equations=("2.0*x0 + 3.0*x1 + 0.3",))
+    result = st.distill((X, 3 * X[:, :1]), regressor=engine, loss="abs(r)^1.5", progress=False)
+    assert result.front()[-1].loss < 1e-9
+    result.save(tmp_path / "result.json")
+    assert st.Distillation.load(tmp_path / "result.json").search.loss == "abs(r)^1.5"

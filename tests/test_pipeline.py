@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -268,10 +271,11 @@ class TestBadInput:
         assert not any(isinstance(event, OutputProgressed) for event in events)
 
     def test_the_default_backend_names_what_is_installed_and_how_to_get_it(self) -> None:
-        if any(record.name == "pysr" for record in st.available("regressors")):
-            pytest.skip("pysr is installed")
-        with pytest.raises(st.UnknownComponentError, match="pip install symtorch-pysr"):
-            st.distill((self.X, self.Y))
+        code = "import symtorch_core as st, torch; st.distill((torch.rand(20, 2), torch.rand(20, 1)))"
+        without = {**os.environ, "SYMTORCH_DISABLE_PLUGINS": "symtorch-pysr"}
+        done = subprocess.run([sys.executable, "-c", code], env=without, capture_output=True, text=True)
+        assert "UnknownComponentError" in done.stderr
+        assert "pip install symtorch-pysr" in done.stderr
 
     @pytest.mark.parametrize(("backend", "module"), [("gplearn", "gplearn"), ("operon", "pyoperon")])
     def test_a_misspelt_option_is_suggested(self, backend: str, module: str) -> None:
@@ -316,6 +320,58 @@ class Stopped(st.Regressor):
         notify(callbacks, OutputFinished(0, front))
         notify(callbacks, OutputInterrupted(1, front))
         raise KeyboardInterrupt
+
+
+@final
+@dataclass(frozen=True)
+class Broken(st.Regressor):
+    """Breaks down, with or without something to show."""
+
+    name: ClassVar[str] = "broken"
+    immaterial: ClassVar[tuple[str, ...]] = ("shows",)
+    shows: bool = True
+
+    def resolved(self, search: st.SearchSpace) -> st.SearchSpace:
+        return replace(search, loss="mae")
+
+    def fit(
+        self,
+        X: Tensor,
+        Y: Tensor,
+        *,
+        search: st.SearchSpace,
+        callbacks: Sequence[Callback] = (),
+        folder: Path | None = None,
+        **_: Any,
+    ) -> list[st.ParetoFront]:
+        assert search.loss == "mae"
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+        if self.shows:
+            notify(callbacks, OutputInterrupted(0, st.ParetoFront([st.Candidate(parse("2.0*x0"), 3, 0.5)])))
+        raise st.BackendError("it ran out of memory")
+
+
+class TestBreakdown:
+    def test_what_was_found_is_kept_with_a_warning(self) -> None:
+        with pytest.warns(RuntimeWarning, match="out of memory.*\\n.*is kept"):
+            result = distill((rows(), targets(rows())), regressor=Broken(), select="accuracy")
+        assert result.interrupted
+        assert str(result.chosen()[0]) == "2*x0"
+        assert result.search.loss == "mae"  # as the backend ran it
+
+    def test_with_nothing_to_keep_it_is_an_error(self) -> None:
+        with pytest.raises(st.BackendError, match="out of memory"):
+            distill((rows(), targets(rows())), regressor=Broken(shows=False))
+
+    def test_a_repetition_gets_the_same_folder_and_other_data_another(self, tmp_path: Path) -> None:
+        for pair, shows in (((rows(), targets(rows())), True), ((rows(), targets(rows())), False)):
+            with pytest.raises(st.BackendError) if not shows else pytest.warns(RuntimeWarning):
+                distill(pair, regressor=Broken(shows=shows), resume=tmp_path)
+        assert len(list(tmp_path.iterdir())) == 1
+        with pytest.raises(st.BackendError):
+            distill((rows(), 2 * targets(rows())), regressor=Broken(shows=False), resume=tmp_path)
+        assert len(list(tmp_path.iterdir())) == 2
 
 
 class TestInterrupted:

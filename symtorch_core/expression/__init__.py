@@ -1,8 +1,10 @@
 """The core's own expression tree: parse, print, simplify, count, and convert to sympy and to torch."""
 
 from symtorch_core.expression.complexity import ComplexityRules, within_constraints
+from symtorch_core.expression.definitions import Definition, as_double, is_definition, parse_definition
 from symtorch_core.expression.operators import ALIASES, OPERATORS, Operator, lookup
 from symtorch_core.expression.simplify import simplify
+from symtorch_core.expression.spelling import spelled
 from symtorch_core.expression.sympy_bridge import from_sympy, to_sympy
 from symtorch_core.expression.text import parse, to_text
 from symtorch_core.expression.torch_code import Program, evaluate
@@ -25,17 +27,22 @@ __all__ = [
     "Call",
     "ComplexityRules",
     "Constant",
+    "Definition",
     "Expression",
     "Operator",
     "Program",
     "Variable",
+    "as_double",
     "constants",
     "depth",
     "evaluate",
     "from_sympy",
+    "is_definition",
     "lookup",
     "parse",
+    "parse_definition",
     "simplify",
+    "spelled",
     "substitute",
     "to_sympy",
     "to_text",

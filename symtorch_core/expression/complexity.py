@@ -11,6 +11,9 @@ from typing import final
 
 from symtorch_core.expression.tree import Call, Constant, Expression, walk
 
+COMMUTATIVE = frozenset({"+", "*"})
+"""Operators whose arguments any step of simplification may swap."""
+
 
 @final
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def within_constraints(
     Args:
         expression: what to check.
         rules: how complexity is counted.
-        constraints: operator -> largest complexity of each argument (-1: any).
+        constraints: operator -> largest complexity of each argument (-1: any); of a sum or a product, in either
+            order.
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested inside the
             outer.
 
@@ -71,13 +75,20 @@ def within_constraints(
     for node in walk(expression):
         if not isinstance(node, Call):
             continue
-        for limit, child in zip(constraints.get(node.operator, ()), node.args, strict=False):
-            if limit >= 0 and rules.count(child) > limit:
-                return False
+        limits = constraints.get(node.operator, ())
+        orders = [limits, limits[::-1]] if node.operator in COMMUTATIVE else [limits]
+        if not any(_within(order, node, rules) for order in orders):
+            return False
         for inner, most in nested_constraints.get(node.operator, {}).items():
             if max(_nesting(child, inner) for child in node.args) > most:
                 return False
     return True
+
+
+def _within(limits: tuple[int, ...], node: Call, rules: ComplexityRules) -> bool:
+    return all(
+        limit < 0 or rules.count(child) <= limit for limit, child in zip(limits, node.args, strict=False)
+    )
 
 
 def _nesting(expression: Expression, operator: str) -> int:

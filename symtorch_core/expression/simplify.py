@@ -16,9 +16,16 @@ from typing import final
 import torch
 
 from symtorch_core.expression.operators import OPERATORS
-from symtorch_core.expression.tree import Call, Constant, Expression, Variable, constants, walk
+from symtorch_core.expression.tree import (
+    Call,
+    Constant,
+    Expression,
+    Variable,
+    constants,
+    walk,
+    whole_power,
+)
 
-_LARGEST_POWER = 8
 _MOST_FACTORS = 64
 """Powers of powers are multiplied out up to so many factors."""
 _ROUNDS = 4
@@ -172,7 +179,7 @@ class _Pass:
         if node.operator in {"*", "/"}:
             left, right = map(self.product_of, node.args)
             return self._unit_sums(left.times(right if node.operator == "*" else right.to_the(-1)))
-        power = _whole_power(node)
+        power = -1 if node.operator == "inv" else whole_power(node)
         if power is not None:
             factor = self._unit_sums(self.product_of(node.args[0]))
             if power == -1 or abs(power) * len(factor.above + factor.below) <= _MOST_FACTORS:
@@ -250,17 +257,6 @@ class _Pass:
 
 def _is_sum(node: Expression) -> bool:
     return isinstance(node, Call) and node.operator in {"+", "-"}
-
-
-def _whole_power(node: Call) -> int | None:
-    named = {"square": 2, "cube": 3, "inv": -1}.get(node.operator)
-    if named is not None:
-        return named
-    if node.operator == "^" and isinstance(node.args[1], Constant):
-        exponent = node.args[1].value
-        if exponent.is_integer() and 0 < abs(exponent) <= _LARGEST_POWER:
-            return int(exponent)
-    return None
 
 
 def _fold(call: Call) -> float:

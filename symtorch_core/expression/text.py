@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import math
-from collections.abc import Callable, Collection
-from typing import Any, final
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, final
 
 from lark import Lark, Transformer, v_args
 from lark.exceptions import LarkError, VisitError
@@ -23,6 +23,9 @@ from symtorch_core.expression.tree import (
     is_exponent,
     whole_exponent,
 )
+
+if TYPE_CHECKING:
+    from symtorch_core.expression.definitions import Definition
 
 _GRAMMAR = r"""
     ?start: comparison
@@ -58,6 +61,10 @@ _COMPARISONS = {">": "greater", "<": "less", ">=": "greater_equal", "<=": "less_
 class _Builder(Transformer[Any, Expression]):
     """Builds the tree bottom-up while the parser runs."""
 
+    def __init__(self, definitions: Collection[Definition]) -> None:
+        super().__init__()
+        self._definitions: Mapping[str, Definition] = {entry.name: entry for entry in definitions}
+
     def add(self, left: Expression, right: Expression) -> Expression:
         return Call("+", left, right)
 
@@ -87,6 +94,8 @@ class _Builder(Transformer[Any, Expression]):
 
     def call(self, name: str, *args: Expression) -> Expression:
         name = str(name)
+        if name in self._definitions:
+            return self._definitions[name].written_out(*args)
         if name in {"fma", "muladd"} and len(args) == 3:
             return Call("+", Call("*", args[0], args[1]), args[2])
         if name in {"max", "min", "Max", "Min"} and len(args) > 2:
@@ -94,18 +103,21 @@ class _Builder(Transformer[Any, Expression]):
         return Call(lookup(name).name, *args)
 
 
-@functools.cache
-def _parser() -> Lark:
-    return Lark(_GRAMMAR, parser="lalr", transformer=_Builder())
+@functools.lru_cache(maxsize=32)
+def _parser(definitions: tuple[Definition, ...]) -> Lark:
+    return Lark(_GRAMMAR, parser="lalr", transformer=_Builder(definitions))
 
 
-def parse(text: str, variables: Collection[str] | None = None) -> Expression:
+def parse(
+    text: str, variables: Collection[str] | None = None, definitions: Collection[Definition] = ()
+) -> Expression:
     """Read an infix expression.
 
     Args:
         text: infix text with ``+ - * / ^`` (or ``**``), comparisons, and the operators of the table as
             functions; ``pi`` is the number unless it is among the variables.
         variables: the names that may appear; None accepts any.
+        definitions: operators beside those of the table; the tree has them written out.
 
     >>> parse("2*sin(x0) + x1^2", variables=["x0", "x1"]).operator
     '+'
@@ -117,7 +129,7 @@ def parse(text: str, variables: Collection[str] | None = None) -> Expression:
     if len(text) > _MAX_LENGTH:
         raise ExpressionError(f"an expression of {len(text)} characters is too long (at most {_MAX_LENGTH})")
     try:
-        tree: Any = _parser().parse(text)
+        tree: Any = _parser(tuple(definitions)).parse(text)
         expression: Expression = tree
     except VisitError as error:
         if isinstance(error.orig_exc, ExpressionError):

@@ -150,6 +150,21 @@ def whole_exponent(power: Call) -> int:
     return int(exponent.value)
 
 
+_NAMED_POWERS = {"square": 2, "cube": 3}
+_LARGEST_POWER = 8
+"""Powers up to here may be written as products."""
+
+
+def whole_power(call: Call) -> int | None:
+    """The exponent of a square, a cube or a small whole power; None for anything else."""
+    if call.operator in _NAMED_POWERS:
+        return _NAMED_POWERS[call.operator]
+    if is_exponent(call, 1):
+        exponent = whole_exponent(call)
+        return exponent if 0 < abs(exponent) <= _LARGEST_POWER else None
+    return None
+
+
 def constants(expression: Expression) -> tuple[float, ...]:
     """The numbers a fit may change, left to right (whole exponents are structure and stay out).
 

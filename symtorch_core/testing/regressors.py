@@ -15,7 +15,7 @@ from torch import Tensor
 
 from symtorch_core.errors import SearchError
 from symtorch_core.events import Callback, Event, OutputFinished, OutputImproved, OutputProgressed
-from symtorch_core.expression import OPERATORS, Expression, evaluate, variables
+from symtorch_core.expression import OPERATORS, Expression, evaluate, parse, variables
 from symtorch_core.front import ParetoFront
 from symtorch_core.regressor import OutputwiseRegressor, Regressor
 from symtorch_core.search import SearchSpace
@@ -151,6 +151,12 @@ class RegressorContract:
             if error is not None:
                 assert repr(name) in str(error)
                 assert told == []
+
+    def test_a_definition_is_honoured_or_refused(self, regressor: Regressor) -> None:
+        operators = ("half(x) = x/2",)
+        (front,) = self.fit_or_skip(regressor, law(inputs()), unary_operators=operators, niterations=2)
+        for candidate in front:
+            assert str(candidate.expression) == str(parse(str(candidate.expression), NAMES))
 
     def test_an_unknown_option_is_refused(self, regressor: Regressor) -> None:
         with pytest.raises(SearchError, match="no_such_option"):

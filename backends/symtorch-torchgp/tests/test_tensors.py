@@ -18,7 +18,6 @@ from symtorch_torchgp.fitting import Rows, materialised, score
 from symtorch_torchgp.primitives import CONSTANT, Primitives
 from symtorch_torchgp.programs import Programs, append, cut, subtree_starts
 from symtorch_torchgp.slopes import slopes
-from symtorch_torchgp.spelling import spelled
 from symtorch_torchgp.variation import Sampler
 
 NAMES = ("x0", "x1", "x2")
@@ -188,25 +187,3 @@ def test_ranks_are_fronts_and_repetitions_come_last() -> None:
     assert 1 <= float(rank[3]) < 2
     assert float(rank[2]) > float(rank[3])
     assert float(rank[5]) > float(rank[3])
-
-
-@pytest.mark.parametrize(
-    ("text", "operators"),
-    [
-        ("x0 - 2/x1^2", {"+", "*", "inv"}),
-        ("-x0 + inv(x1)", {"+", "*", "/"}),
-        ("cube(x0) - square(x1 - x2)", {"+", "*"}),
-        ("x0^-4 + sin(x1/x2)", {"+", "*", "/", "sin"}),
-    ],
-)
-def test_equations_are_said_in_the_operators_of_the_search(text: str, operators: set[str]) -> None:
-    columns = {
-        name: torch.linspace(0.5, 1.5, 20, dtype=torch.float64) ** (1 + i) for i, name in enumerate(NAMES)
-    }
-    said = spelled(parse(text), operators)
-    assert {part.operator for part in subexpressions(said) if isinstance(part, Call)} <= operators
-    torch.testing.assert_close(evaluate_expression(said, columns), evaluate_expression(parse(text), columns))
-
-
-def test_what_cannot_be_said_stays() -> None:
-    assert spelled(parse("tanh(x0) - x1"), {"+"}) == parse("tanh(x0) - x1")

@@ -85,6 +85,7 @@ class GplearnRegressor(OutputwiseRegressor):
             )
 
     def check(self, search: SearchSpace) -> None:
+        search.refuse_definitions("gplearn")
         if not search.operators:
             raise SearchError("gplearn needs at least one operator")
 

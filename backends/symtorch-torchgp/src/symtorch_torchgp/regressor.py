@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, final
 
 import joblib
@@ -19,7 +20,7 @@ from symtorch_core.events import (
     OutputProgressed,
     notify,
 )
-from symtorch_core.expression import parse, simplify
+from symtorch_core.expression import parse, simplify, spelled
 from symtorch_core.refine import build_front
 from symtorch_core.threads import one_thread
 from symtorch_core.timing import Stopwatch
@@ -29,7 +30,6 @@ from symtorch_torchgp.fitting import materialised
 from symtorch_torchgp.primitives import Primitives
 from symtorch_torchgp.programs import Programs
 from symtorch_torchgp.rounds import Outcome, Round, evolve
-from symtorch_torchgp.spelling import spelled
 
 _PROGRESS = 0.95
 """A loss that is not lower by this factor is no progress."""
@@ -90,7 +90,9 @@ class TorchGPRegressor(Regressor):
         weights: Tensor | None = None,
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
+        folder: Path | None = None,
     ) -> list[ParetoFront]:
+        search.refuse_definitions("torchgp")
         if not search.operators:
             raise SearchError("torchgp needs at least one operator")
         data = Data(X, Y, weights, search, tuple(variable_names))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from symtorch_core.expression import Call, Constant, Expression
-
-_POWERS = {"square": 2, "cube": 3}
-_LARGEST_POWER = 8
+from symtorch_core.expression.tree import Call, Constant, Expression, whole_power
 
 
 def spelled(expression: Expression, operators: Collection[str]) -> Expression:
@@ -24,7 +21,7 @@ def spelled(expression: Expression, operators: Collection[str]) -> Expression:
     call = Call(expression.operator, *(spelled(arg, operators) for arg in expression.args))
     if call.operator in operators:
         return call
-    power = _whole_power(call)
+    power = whole_power(call)
     if power is not None and "*" in operators:
         product = call.args[0]
         for _ in range(abs(power) - 1):
@@ -40,13 +37,3 @@ def spelled(expression: Expression, operators: Collection[str]) -> Expression:
         case "inv" if "/" in operators:
             return Call("/", Constant(1.0), call.args[0])
     return call
-
-
-def _whole_power(call: Call) -> int | None:
-    if call.operator in _POWERS:
-        return _POWERS[call.operator]
-    if call.operator == "^" and isinstance(call.args[1], Constant):
-        exponent = call.args[1].value
-        if exponent.is_integer() and 0 < abs(exponent) <= _LARGEST_POWER:
-            return int(exponent)
-    return None

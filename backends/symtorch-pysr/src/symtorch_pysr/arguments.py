@@ -1,0 +1,213 @@
+"""What PySR is told: a search space and the user's options as arguments of PySRRegressor and of its fit."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, final
+
+from symtorch_core import SearchError, SearchSpace
+from symtorch_core.expression import Variable
+from symtorch_pysr.losses import julia_loss
+from symtorch_pysr.operators import JuliaOperators, julia_operators
+from symtorch_pysr.parameters import Installed
+from symtorch_pysr.tables import variable
+
+_SMALLEST_MAXSIZE = 7
+_MANY_ROWS = 10_000
+"""Rows from which on PySR 1 looks at batches; PySR 2 decides for itself."""
+_OF_FIT = frozenset({"X_units", "y_units"})
+# Parameters of PySR that cannot be passed through, and what to do instead.
+_INSTEAD: Mapping[str, str] = (
+    MappingProxyType(
+        {
+            "operators": "name operators in binary_operators and unary_operators",
+            "random_state": "give seed=, and deterministic=True for the same result every time",
+            "warm_start": "each search runs in a process of its own; give start=front to go on from equations, or "
+            "resume=folder to go on after a crash",
+            "guesses": "give start=, a front or a list of equations",
+            "model_selection": "give select=",
+            "weights": "give weights= to distill",
+            "variable_names": "give variable_names= to distill",
+            "Xresampled": "it is not supported",
+            "progress": "progress is told through callbacks",
+            "verbosity": "progress is told through callbacks",
+            "input_stream": "press Ctrl-C to stop a search; what was found is kept",
+            "temp_equation_file": "files are temporary unless output_directory= or resume= is given",
+            "tempdir": "files are temporary unless output_directory= or resume= is given",
+            "delete_tempfiles": "files are temporary unless output_directory= or resume= is given",
+        }
+    )
+    | dict.fromkeys(
+        (
+            "extra_sympy_mappings",
+            "extra_torch_mappings",
+            "extra_jax_mappings",
+            "output_jax_format",
+            "output_torch_format",
+        ),
+        "the core translates equations itself; custom operators need no mapping",
+    )
+    | dict.fromkeys(
+        (
+            "expression_spec",
+            "type_spec",
+            "logger_spec",
+            "mutations",
+            "default_mutations",
+            "plugins",
+            "default_plugins",
+        ),
+        "it is an object of PySR's, and making one here would start Julia in this process",
+    )
+)
+
+
+@final
+@dataclass(frozen=True)
+class Arguments:
+    """One job for the worker.
+
+    Attributes:
+        init: arguments of PySRRegressor, plain data.
+        fit: arguments of its fit beside the arrays, plain data.
+        operators: what the operators are called in Julia.
+    """
+
+    init: Mapping[str, Any]
+    fit: Mapping[str, Any]
+    operators: JuliaOperators
+
+    def to_json(self) -> str:
+        """What the worker reads."""
+        return json.dumps({"init": self.init, "fit": self.fit, "defined": self.operators.defined})
+
+
+def check_options(options: Mapping[str, Any], pysr: Installed, *, also: Sequence[str] = ()) -> None:
+    """Refuse what the installed PySR does not take, or what has another way here.
+
+    Args:
+        options: to be passed through to PySR.
+        pysr: what is installed.
+        also: other names the caller takes, for the closest match.
+
+    Raises:
+        SearchError: an option cannot be passed through; the message says what to do.
+    """
+    space = SearchSpace.field_names()
+    known = (set(pysr.init) | _OF_FIT) - set(_INSTEAD) - space
+    for option, value in options.items():
+        if option in _INSTEAD:
+            raise SearchError(f"{option!r} cannot be passed to PySR here: {_INSTEAD[option]}")
+        if option not in known:
+            close = difflib.get_close_matches(option, [*sorted(known), *also, *sorted(space)], n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise SearchError(f"PySR {pysr.version} has no option {option!r}.{hint}")
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise SearchError(
+                f"{option}={value!r} cannot be passed to PySR, which runs in a process of its own: give plain numbers, "
+                "texts, lists or dictionaries"
+            ) from None
+
+
+def arguments_for(
+    search: SearchSpace,
+    pysr: Installed,
+    *,
+    variable_names: Sequence[str],
+    rows: int,
+    weighted: bool,
+    outputs: int,
+    elementwise_loss: str | None = None,
+    seed: int | None = None,
+    guesses: Sequence[Sequence[str]] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Arguments:
+    """Everything PySR is told, but the arrays and where to write.
+
+    Args:
+        search: the search space.
+        pysr: the version to talk to.
+        variable_names: names of the inputs, for complexities by name.
+        rows, weighted, outputs: of the data.
+        elementwise_loss: Julia code that takes the place of the search's loss.
+        seed: for a deterministic, serial search; None for PySR's default.
+        guesses: for each output, equations to start from, in Julia.
+        options: checked ones, passed through.
+
+    Raises:
+        SearchError: PySR cannot do what the search asks for.
+    """
+    _check(search)
+    options = dict(options or {})
+    operators = julia_operators(search, pysr.major)
+    fit = {name: options.pop(name) for name in sorted(_OF_FIT & options.keys())}
+    fit["variable_names"] = [variable(column) for column in range(len(variable_names))]
+    init: dict[str, Any] = {
+        "binary_operators": list(operators.binary),
+        "unary_operators": list(operators.unary),
+        "niterations": search.niterations,
+        "maxsize": search.maxsize,
+        "parsimony": search.parsimony,
+        "complexity_of_operators": {
+            operators.names[name]: value
+            for name, value in search.complexity_of_operators.items()
+            if name in operators.names
+        },
+        "complexity_of_constants": search.complexity_of_constants,
+        "constraints": {
+            operators.names[name]: limits[0] if len(limits) == 1 else limits
+            for name, limits in search.constraints.items()
+            if name in operators.names
+        },
+        "nested_constraints": _nested(search, operators.names),
+        "elementwise_loss": julia_loss(search.loss, elementwise_loss, weighted),
+        # Of the whole search; ours is a limit for each output.
+        "timeout_in_seconds": None
+        if search.timeout_in_seconds is None
+        else search.timeout_in_seconds * outputs,
+        # The worker's output is read for progress, and nobody types into it.
+        "progress": False,
+        "verbosity": 1,
+        "input_stream": "devnull",
+    }
+    if isinstance(search.complexity_of_variables, int):
+        init["complexity_of_variables"] = search.complexity_of_variables
+    else:
+        rules = search.rules
+        fit["complexity_of_variables"] = [rules.count(Variable(name)) for name in variable_names]
+    if seed is not None:
+        init |= {"random_state": seed % 2**31, "deterministic": True, "parallelism": "serial"}
+    if pysr.major < 2 and rows > _MANY_ROWS:
+        init["batching"] = True
+    if guesses is not None:
+        init["guesses"] = [list(some) for some in guesses]
+    # An empty table of constraints or complexities is one that PySR need not see.
+    init = {name: value for name, value in init.items() if value not in (None, {}, ())}
+    return Arguments(init | options, fit, operators)
+
+
+def _check(search: SearchSpace) -> None:
+    if not search.operators:
+        raise SearchError("pysr needs at least one operator")
+    if search.maxsize < _SMALLEST_MAXSIZE:
+        raise SearchError(f"PySR needs a maxsize of at least {_SMALLEST_MAXSIZE}, got {search.maxsize}")
+    for sign in ("+", "-"):
+        limits = search.constraints.get(sign, ())
+        if len(set(limits)) > 1:
+            raise SearchError(f"PySR needs equal constraints for both sides of {sign!r}, got {limits}")
+
+
+def _nested(search: SearchSpace, names: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Nested constraints in Julia's names, between operators that the search has."""
+    inner = {
+        outer: {names[name]: most for name, most in limits.items() if name in names}
+        for outer, limits in search.nested_constraints.items()
+        if outer in names
+    }
+    return {names[outer]: limits for outer, limits in inner.items() if limits}
