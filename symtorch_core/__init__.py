@@ -24,14 +24,18 @@ from symtorch_core.errors import (
 from symtorch_core.fidelity import Fidelity
 from symtorch_core.front import Candidate, ParetoFront, Unrunnable
 from symtorch_core.hookspecs import Component, hookimpl
+from symtorch_core.identity import IdentityReducer
 from symtorch_core.model import SymbolicModel, wrap
+from symtorch_core.moments import Moments
 from symtorch_core.pipeline import distill
-from symtorch_core.reducer import Reducer, Reduction
+from symtorch_core.reducer import MomentReducer, Reducer, Reduction
 from symtorch_core.registry import available, load
 from symtorch_core.regressor import OutputwiseRegressor, Problem, Regressor
 from symtorch_core.search import SearchSpace
 from symtorch_core.surrogate import Surrogate, TorchSurrogate
+from symtorch_core.sweep import Sweep, reduction_sweep
 from symtorch_core.transforms import Transforms
+from symtorch_core.tuning import Refinement, refine
 
 __all__ = [
     "Activations",
@@ -46,17 +50,22 @@ __all__ = [
     "Fidelity",
     "FileFormatError",
     "HookCapture",
+    "IdentityReducer",
     "MissingDependencyError",
+    "MomentReducer",
+    "Moments",
     "OutputwiseRegressor",
     "ParetoFront",
     "Problem",
     "Reducer",
     "Reduction",
+    "Refinement",
     "Regressor",
     "SearchError",
     "SearchSpace",
     "SelectionError",
     "Surrogate",
+    "Sweep",
     "SwitchError",
     "SymTorchError",
     "SymbolicModel",
@@ -69,5 +78,7 @@ __all__ = [
     "distill",
     "hookimpl",
     "load",
+    "reduction_sweep",
+    "refine",
     "wrap",
 ]

@@ -22,7 +22,7 @@ def symtorch_reducers() -> Iterator[Component]:
     """Offer the reducer that changes nothing."""
     yield Component(
         name="identity",
-        target="symtorch_core.reducer:IdentityReducer",
+        target="symtorch_core.identity:IdentityReducer",
         summary="Keeps every input and output as it is",
     )
 

@@ -49,11 +49,14 @@ class OutputFidelity:
         train: on the rows of the fit.
         held_out: on rows the search never saw; None where none were held out.
         out_of_range: on inputs beyond the range of the fit; None where the block cannot be asked there.
+        linear: of the best linear map of the equations' variables, on held-out rows (on the rows of the fit where none
+            were held out): the baseline that equations have to beat.
     """
 
     train: Fidelity
     held_out: Fidelity | None = None
     out_of_range: Fidelity | None = None
+    linear: Fidelity | None = None
 
 
 @final

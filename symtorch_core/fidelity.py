@@ -83,6 +83,24 @@ def fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None = None) 
     return result
 
 
+def overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
+    """Share of the variance of all outputs together that is explained.
+
+    Args:
+        prediction: shape (n, k).
+        target: shape (n, k).
+        weights: shape (n,), non-negative, or None.
+
+    >>> overall_r2(torch.tensor([[0.0, 0.0], [0.0, 2.0]]), torch.tensor([[-1.0, 0.0], [1.0, 2.0]]))
+    0.5
+    """
+    prediction, target = prediction.double(), target.double()
+    share = torch.ones(len(target), dtype=torch.float64) if weights is None else weights.double()
+    share = (share / share.sum())[:, None]
+    spread = (share * (target - (share * target).sum(0)).square()).sum()
+    return 1.0 - float((share * (prediction - target).square()).sum() / spread)
+
+
 def beyond(inputs: Tensor, stretch: float = 1.5) -> Tensor:
     """Inputs outside the range of the given ones: each row moved away from the centre of the range.
 

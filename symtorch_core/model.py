@@ -24,6 +24,7 @@ from symtorch_core.registry import load
 from symtorch_core.stand_ins import FunctionBlock, ReleasedBlock, Withheld
 from symtorch_core.state import Mode, WrapperState
 from symtorch_core.surrogate import Surrogate
+from symtorch_core.tuning import Refinement, refine
 
 _STATE = "_extra_state"
 
@@ -172,6 +173,28 @@ class SymbolicModel(nn.Module):
         self._mode, self._symbolic_outputs = "block", ()
         self.surrogate, self._distillation = surrogate, result
         return result
+
+    def refine(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Refinement:
+        """Fine-tune the constants of the equations in use by gradients; see :func:`symtorch_core.refine`.
+
+        :meth:`equations` then has the new constants; fronts and fidelity of the distillation are those of the search.
+        """
+        return refine(self, data, parent=parent, **options)
+
+    @contextmanager
+    def running(self, mode: Mode) -> Iterator[None]:
+        """Run on the block, or on the equations, inside; as before afterwards.
+
+        Raises:
+            SwitchError: there is no block left, or there are no equations.
+        """
+        if mode == "block" and self.released:
+            raise SwitchError(f"{self.name} was released: there is no block to run")
+        if mode == "symbolic":
+            self._ready()
+        with self._afterwards_as_before():
+            self._mode = mode
+            yield
 
     @contextmanager
     def _afterwards_as_before(self) -> Iterator[None]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from symtorch_core.configurable import Configurable
 from symtorch_core.errors import FileFormatError
+from symtorch_core.moments import Moments
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -60,6 +60,26 @@ class Reduction(nn.Module):
 
         super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    def summary(self) -> str:
+        """What is kept, in words; empty where everything is."""
+        kept = self.shape.get("kept", {})
+        parts = []
+        for side in ("in", "out"):
+            k = self.shape.get(f"k_{side}")
+            if k is not None:
+                share = kept.get(side)
+                of = "" if share is None else f" ({share:.1%} of {self._kept_of(side)})"
+                parts.append(f"{k} of {self.shape.get(f'd_{side}')} {side}puts{of}")
+        if self.linear is not None:
+            share = kept.get("linear")
+            parts.append(
+                "a linear part" + ("" if share is None else f" ({share:.1%} of the outputs' variance)")
+            )
+        return ", ".join(parts)
+
+    def _kept_of(self, side: str) -> str:
+        return str(self.shape.get("kept_of", "the variance")) if side == "in" else "the variance"
 
     @property
     def keeps_outputs(self) -> bool:
@@ -137,13 +157,23 @@ def names_from(shape: Mapping[str, Any]) -> list[str]:
     return names
 
 
-@final
-@dataclass(frozen=True)
-class IdentityReducer(Reducer):
-    """Keeps every input and every output as it is."""
+class MomentReducer(Reducer):
+    """A reducer that needs no more than means and covariances, so that rows can be fed to it batch by batch."""
 
-    name: ClassVar[str] = "identity"
+    @abstractmethod
+    def from_moments(self, moments: Moments, variable_names: Sequence[str], dtype: torch.dtype) -> Reduction:
+        """Learn the maps.
 
+        Args:
+            moments: of inputs and outputs.
+            variable_names: d_in names of the inputs.
+            dtype: of the maps.
+
+        Raises:
+            SearchError: the options do not fit the data.
+        """
+
+    @final
     def fit(
         self,
         X: Tensor,
@@ -154,14 +184,18 @@ class IdentityReducer(Reducer):
         block: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
     ) -> Reduction:
-        return self.restore({"variable_names": list(variable_names)})
+        return self.from_moments(Moments.of(X, Y, weights), variable_names, X.dtype)
 
-    @classmethod
-    def restore(cls, shape: Mapping[str, Any]) -> Reduction:
-        return Reduction(
-            down=nn.Identity(),
-            up=nn.Identity(),
-            project=nn.Identity(),
-            variable_names=names_from(shape),
-            shape=shape,
-        )
+    @final
+    def fit_batches(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        variable_names: Sequence[str],
+        dtype: torch.dtype = torch.float32,
+    ) -> Reduction:
+        """Learn the maps from batches (X, Y) that come one after the other and are forgotten.
+
+        Raises:
+            SearchError: there are no rows, or the options do not fit the data.
+        """
+        return self.from_moments(Moments.gathered((X, Y, None) for X, Y in batches), variable_names, dtype)

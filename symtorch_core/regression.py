@@ -21,8 +21,8 @@ from symtorch_core.events import (
     OutputInterrupted,
     notify,
 )
+from symtorch_core.fitting import build_front
 from symtorch_core.front import ParetoFront
-from symtorch_core.refine import build_front
 from symtorch_core.regressor import Regressor
 from symtorch_core.search import SearchSpace
 

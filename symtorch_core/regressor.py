@@ -16,8 +16,8 @@ from torch import Tensor
 from symtorch_core.configurable import Configurable
 from symtorch_core.events import Callback, Event, OutputFinished, OutputImproved, OutputProgressed, notify
 from symtorch_core.expression import Expression
+from symtorch_core.fitting import build_front
 from symtorch_core.front import ParetoFront
-from symtorch_core.refine import build_front
 from symtorch_core.search import SearchSpace
 
 

@@ -42,16 +42,24 @@ def front_table(front: ParetoFront, title: str = "", chosen: Candidate | None = 
 
 
 def fidelity_table(result: Distillation) -> Table:
-    """Fidelity of the chosen equations: one row for each output of the block."""
+    """Fidelity of the chosen equations, and of the linear map they have to beat: a row for each output."""
     table = Table(title="Fidelity of the chosen equations", title_justify="left", title_style="bold")
     table.add_column("output")
-    for heading in ("R2 train", "R2 held-out", "NMSE held-out", "max error held-out", "R2 out of range"):
+    for heading in (
+        "R2 train",
+        "R2 held-out",
+        "R2 linear",
+        "NMSE held-out",
+        "max error held-out",
+        "R2 out of range",
+    ):
         table.add_column(heading, justify="right")
     for name, entry in zip(result.output_names, result.fidelity, strict=True):
         table.add_row(
             escape(name),
             _number(entry.train, "r2"),
             _number(entry.held_out, "r2"),
+            _number(entry.linear, "r2"),
             _number(entry.held_out, "nmse"),
             _number(entry.held_out, "max_error"),
             _number(entry.out_of_range, "r2"),
@@ -92,6 +100,7 @@ def _footer(result: Distillation) -> str:
     lines = [
         f"{result.regressor} with reducer {result.reducer}; loss {result.search.loss_function.name}; chosen by "
         f"{result.select!r}; {result.rows[0]} rows fitted, {result.rows[1]} held out; seed {result.seed}",
+        f"{result.reducer} keeps {result.reduction.summary()}" if result.reduction.summary() else "",
         seconds,
     ]
     if result.source.rows_dropped:

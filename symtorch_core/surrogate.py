@@ -40,8 +40,8 @@ class Surrogate(nn.Module, ABC):
         """The equations as they were built; :meth:`expressions` has the current constants."""
 
     @abstractmethod
-    def trainable(self, on: bool = True) -> Surrogate:
-        """Let the constants (not the reducer's maps) receive gradients, or not; returns itself."""
+    def trainable(self, on: bool = True, *, maps: bool = False) -> Surrogate:
+        """Let the constants receive gradients, or not, and the reducer's maps too if asked; returns itself."""
 
     @abstractmethod
     def expressions(self) -> tuple[Expression, ...]:
@@ -62,7 +62,7 @@ class TorchSurrogate(Surrogate):
     computed, and given back, in float32.
 
     >>> from symtorch_core.expression import parse
-    >>> from symtorch_core.reducer import IdentityReducer
+    >>> from symtorch_core.identity import IdentityReducer
     >>> reduction = IdentityReducer.restore({"variable_names": ["a", "b"]})
     >>> equations = [parse("2*a + b"), parse("a*b")]
     >>> surrogate = TorchSurrogate.build(equations, Transforms.none(["a", "b"]), reduction)
@@ -101,8 +101,11 @@ class TorchSurrogate(Surrogate):
     def structure(self) -> tuple[Expression, ...]:
         return self._structure
 
-    def trainable(self, on: bool = True) -> TorchSurrogate:
+    def trainable(self, on: bool = True, *, maps: bool = False) -> TorchSurrogate:
         self.constants.requires_grad_(on)
+        for part in (self.reduction.down, self.reduction.up, self.reduction.linear):  # project is not run
+            if part is not None:
+                part.requires_grad_(on and maps)
         return self
 
     def forward(self, x: Tensor) -> Tensor:

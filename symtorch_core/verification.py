@@ -6,11 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from symtorch_core.activations import Activations, BlockFunction
 from symtorch_core.distillation import Distillation, OutputFidelity, predict
 from symtorch_core.expression import evaluate
 from symtorch_core.fidelity import Fidelity, fidelity, out_of_range
 from symtorch_core.front import ParetoFront
+from symtorch_core.moments import Moments
+
+_RIDGE = 1e-9
 
 
 def verified(
@@ -38,8 +43,28 @@ def verified(
     far = nothing
     if function is not None:
         far = out_of_range(lambda rows: predict(surrogate, rows), function, train.inputs, columns)
-    judged = zip(of(train), unseen, far, strict=True)
+    baseline = linear_baseline(result, train, held_out or train)
+    judged = zip(of(train), unseen, far, baseline, strict=True)
     return replace(result, fidelity=tuple(OutputFidelity(*entry) for entry in judged))
+
+
+def linear_baseline(result: Distillation, train: Activations, judged: Activations) -> list[Fidelity]:
+    """Fidelity of y = b + W z, for the variables z of the equations, fitted by least squares.
+
+    Args:
+        result: gives the variables and the output columns.
+        train: rows of the fit.
+        judged: rows to judge on.
+    """
+    columns = list(result.outputs)
+
+    def variables(activations: Activations) -> Tensor:
+        return result.reduction.reduce_inputs(result.transforms(activations.inputs)).double()
+
+    moments = Moments.of(variables(train), train.outputs[:, columns], train.weights)
+    W = moments.linear_map(_RIDGE)
+    prediction = moments.y + (variables(judged) - moments.x) @ W.T
+    return fidelity(prediction, judged.outputs[:, columns], judged.weights)
 
 
 def validated(result: Distillation, held_out: Activations) -> tuple[ParetoFront, ...]:

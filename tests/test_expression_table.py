@@ -29,7 +29,7 @@ from symtorch_core.expression import (
     to_sympy,
     variables,
 )
-from symtorch_core.reducer import IdentityReducer
+from symtorch_core.identity import IdentityReducer
 from symtorch_core.surrogate import TorchSurrogate
 from symtorch_core.testing.strategies import expressions
 from symtorch_core.transforms import Transforms

@@ -5,15 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
+import symtorch_core as st
 from symtorch_core.capture import HookCapture
-from symtorch_core.reducer import IdentityReducer
+from symtorch_core.identity import IdentityReducer
 from symtorch_core.testing import CaptureContract, ReducerContract
+from symtorch_core.testing.scripted import ScriptedRegressor
 
 
 class TestIdentity(ReducerContract):
     @pytest.fixture
     def reducer(self) -> IdentityReducer:
         return IdentityReducer()
+
+
+class TestIdentityWithLinearPart(ReducerContract):
+    @pytest.fixture
+    def reducer(self) -> IdentityReducer:
+        return IdentityReducer(linear=True)
 
 
 class TestHooks(CaptureContract):
@@ -30,3 +38,19 @@ def test_identity_changes_nothing() -> None:
     assert torch.equal(reduction.reduce_inputs(X), X)
     assert torch.equal(reduction.reduce_targets(Y, X), Y)
     assert torch.equal(reduction.restore_outputs(Y, X), Y)
+
+
+def test_equations_explain_what_a_linear_part_leaves() -> None:
+    X = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    result = st.distill(
+        (X, torch.sin(2 * X[:, :1]) + 3 * X[:, :1] - X[:, 1:]),
+        regressor=ScriptedRegressor(equations=("sin(2.0*x0) - 0.1*x0 + 0.1*x1 + 0.1",)),
+        reducer="identity",
+        reducer_options={"linear": True},
+        select="accuracy",
+        progress=False,
+    )
+    assert result.fidelity[0].held_out.r2 > 1 - 1e-9
+    assert result.fidelity[0].linear.r2 < 0.99
+    again = st.Distillation.from_json(result.to_json())
+    assert again.fidelity[0].linear == result.fidelity[0].linear

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expression import Expression, Program, constants, evaluate, parse
-from symtorch_core.reducer import IdentityReducer, Reduction
+from symtorch_core.identity import IdentityReducer, Reduction
 from symtorch_core.surrogate import TorchSurrogate
 from symtorch_core.testing.strategies import expressions
 from symtorch_core.transforms import Transforms

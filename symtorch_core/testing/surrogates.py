@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.expression import constants, evaluate, parse, with_constants
-from symtorch_core.reducer import IdentityReducer
+from symtorch_core.identity import IdentityReducer
 from symtorch_core.surrogate import Surrogate
 from symtorch_core.transforms import Transforms
 
@@ -74,6 +74,23 @@ class SurrogateContract:
         assert any(parameter.grad is not None for parameter in surrogate.parameters())
         surrogate.trainable(False)
         assert not any(parameter.requires_grad for parameter in surrogate.parameters())
+
+    def test_maps_are_frozen_until_asked(self, surrogate_type: type[Surrogate]) -> None:
+        X = rows(50)
+        reduction = IdentityReducer(linear=True).fit(X, X[:, :1], variable_names=NAMES)
+        surrogate = surrogate_type.build([parse("2.5*x + sin(y)")], Transforms.none(NAMES), reduction)
+
+        def moving() -> int:
+            return sum(parameter.numel() for parameter in surrogate.parameters() if parameter.requires_grad)
+
+        surrogate.trainable()
+        constants_only = moving()
+        surrogate.trainable(maps=True)
+        assert moving() > constants_only
+        surrogate(rows(5)).square().sum().backward()
+        assert all(p.grad is not None for p in surrogate.parameters() if p.requires_grad)
+        surrogate.trainable(False)
+        assert moving() == 0
 
     def test_training_changes_the_equations(self, surrogate_type: type[Surrogate]) -> None:
         surrogate = built(surrogate_type, ("0.5*x + 0.5*y",)).trainable()

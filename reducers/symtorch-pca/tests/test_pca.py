@@ -39,6 +39,18 @@ class TestNeither(ReducerContract):
         return PCAReducer()
 
 
+class TestLinearPart(ReducerContract):
+    @pytest.fixture(params=[{"k_in": 2}, {"k_in": 2, "k_out": 2}, {"k_out": 1}, {}], ids=str)
+    def reducer(self, request: pytest.FixtureRequest) -> PCAReducer:
+        return PCAReducer(linear=True, **request.param)
+
+
+class TestShares(ReducerContract):
+    @pytest.fixture
+    def reducer(self) -> PCAReducer:
+        return PCAReducer(k_in="80%", k_out="80%")
+
+
 def correlated(n: int = 300, d: int = 8, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (
@@ -131,3 +143,56 @@ def test_chosen_by_name_it_narrows_a_wide_block() -> None:
     assert len(result.fronts) == 1
     assert len(result.fidelity) == 12
     assert all(entry.held_out is not None and entry.held_out.r2 > 1 - 1e-6 for entry in result.fidelity)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 1.0])
+def test_a_share_of_the_variance_keeps_as_many_as_scikit_learn(share: float) -> None:
+    X = correlated()
+    reduction = fit(X, X, k_in=f"{share:.0%}", k_out=f"{100 * share}%")
+    theirs = PCA(n_components=None if share == 1.0 else share, svd_solver="full").fit(X.numpy())
+    assert len(reduction.variable_names) == theirs.n_components_ == reduction.shape["k_out"]
+    kept = theirs.explained_variance_ratio_.sum()
+    assert f"{kept:.1%} of the variance" in reduction.summary()
+
+
+@pytest.mark.parametrize("size", ["95", "0%", "101%", "half", "-5%", True, 2.5])
+def test_a_size_that_is_none(size: Any) -> None:
+    with pytest.raises(st.SearchError, match="k_in="):
+        fit(correlated(), correlated(), k_in=size)
+
+
+def test_batches_give_the_maps_of_the_whole() -> None:
+    X, Y = correlated(1000), correlated(1000, seed=1)[:, :3]
+    reducer = PCAReducer(k_in=3, k_out=2, linear=True)
+    names = [f"x{i}" for i in range(8)]
+    whole = reducer.fit(X, Y, variable_names=names)
+    parts = reducer.fit_batches(((X[i : i + 77], Y[i : i + 77]) for i in range(0, 1000, 77)), names, X.dtype)
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[key], value, rtol=1e-7, atol=1e-9)
+
+
+def test_the_linear_part_is_fitted_first_and_outputs_are_components_of_the_rest() -> None:
+    X = correlated(500)
+    Y = torch.stack([X[:, 0] + torch.sin(X[:, 1]), 50 * X[:, 2], X[:, 3]], dim=1)
+    reduction = fit(X, Y, k_in=8, k_out=1, linear=True)
+    Z = reduction.reduce_inputs(X)
+    rest = (Y - reduction.linear(Z)).numpy()
+    wanted = np.linalg.lstsq(np.c_[X.numpy(), np.ones(500)], Y.numpy(), rcond=None)[0]
+    assert np.allclose(rest, Y.numpy() - np.c_[X.numpy(), np.ones(500)] @ wanted, atol=1e-5)
+    # All that is left is the sine, so one component holds it, though another output is far larger.
+    assert torch.allclose(reduction.restore_outputs(reduction.reduce_targets(Y, Z), Z), Y, atol=1e-4)
+    assert "a linear part (" in reduction.summary()
+
+
+def test_a_linear_block_is_solved_before_any_search() -> None:
+    X = correlated(300).float()
+    result = st.distill(
+        (X, X @ torch.randn(8, 3, generator=torch.Generator().manual_seed(0))),
+        regressor=ScriptedRegressor(equations=()),
+        reducer="pca",
+        reducer_options={"linear": True},
+        progress=False,
+    )
+    assert all(entry.held_out.r2 > 1 - 1e-6 for entry in result.fidelity)
+    assert all(entry.linear.r2 > 1 - 1e-6 for entry in result.fidelity)
+    assert "R2 linear" in str(result)

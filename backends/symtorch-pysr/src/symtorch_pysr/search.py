@@ -24,7 +24,7 @@ from symtorch_core.events import (
     notify,
 )
 from symtorch_core.expression import Expression
-from symtorch_core.refine import build_front
+from symtorch_core.fitting import build_front
 from symtorch_core.timing import Stopwatch
 from symtorch_pysr.arguments import Arguments, arguments_for
 from symtorch_pysr.guesses import in_julia

@@ -21,7 +21,7 @@ from symtorch_core.events import (
     notify,
 )
 from symtorch_core.expression import parse, simplify, spelled
-from symtorch_core.refine import build_front
+from symtorch_core.fitting import build_front
 from symtorch_core.threads import one_thread
 from symtorch_core.timing import Stopwatch
 from symtorch_torchgp.data import Data

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from symtorch_core.expression import constants, evaluate, parse, to_text
+from symtorch_core.fitting import build_front, refit_constants
 from symtorch_core.front import ParetoFront
 from symtorch_core.losses import loss_named
-from symtorch_core.refine import build_front, refit_constants
 from symtorch_core.search import SearchSpace
 
 NAMES = ["x", "y"]

@@ -1,0 +1,1 @@
+"""Projections chosen for what a block does with its inputs, for symtorch-core."""

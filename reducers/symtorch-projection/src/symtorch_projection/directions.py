@@ -1,0 +1,139 @@
+"""Input directions in closed form: reduced-rank regression, and the active subspace of a differentiable block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from symtorch_core import Moments, SearchError
+from symtorch_core.activations import BlockFunction
+from symtorch_core.maps import Size, resolved_size
+from symtorch_core.moments import principal_axes, pseudo_inverse, spectrum, square_roots
+
+_ROWS_AT_ONCE = 512
+
+
+def predictive_directions(moments: Moments, ridge: float, metric: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Directions of the inputs that predict the outputs linearly, best first (reduced-rank regression).
+
+    Args:
+        moments: of inputs and outputs.
+        ridge: added to the inputs' variances, as a share of their mean.
+        metric: what errors of the outputs cost, shape (d_out, d_out), or None.
+
+    Returns:
+        Directions, shape (min(d_in, d_out), d_in), each of unit variance over the data, and the cost that each one
+        saves, largest first. The first k span the best rank-k linear map (Izenman 1975).
+    """
+    predictable, root = _predictable(moments, ridge, metric)
+    most = min(len(moments.x), len(moments.y))
+    inverse = pseudo_inverse(moments.xx, ridge)
+    directions = (inverse @ moments.xy @ root @ principal_axes(predictable, most)).T
+    return scaled(directions, moments.xx), spectrum(predictable)[:most]
+
+
+def predictable_directions(moments: Moments, size: Size, ridge: float, metric: Tensor | None) -> Tensor:
+    """Directions of the outputs that the inputs predict linearly, shape (d_out, k), orthonormal in the metric.
+
+    Args:
+        moments: of inputs and outputs.
+        size: how many, or what share of all that is predictable.
+        ridge, metric: as for :func:`predictive_directions`.
+    """
+    predictable, _ = _predictable(moments, ridge, metric)
+    k = resolved_size("k_out", size, spectrum(predictable))
+    axes = principal_axes(predictable, k or len(moments.y))
+    return axes if metric is None else square_roots(metric)[1] @ axes
+
+
+def _predictable(moments: Moments, ridge: float, metric: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Covariance of the best linear prediction, in units of what errors cost, and the root of the metric."""
+    d_out = len(moments.y)
+    root = torch.eye(d_out, dtype=torch.float64, device=moments.y.device)
+    if metric is not None:
+        root, _ = square_roots(metric)
+    predicted = moments.xy.T @ pseudo_inverse(moments.xx, ridge) @ moments.xy
+    return root @ predicted @ root, root
+
+
+def active_directions(
+    block: BlockFunction, X: Tensor, moments: Moments, metric: Tensor | None, probes: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Directions of the inputs along which a block changes most (Constantine 2015), measured by how the data vary.
+
+    They are the leading eigenvectors of E[J^T M J], J the block's Jacobian, in coordinates in which the inputs are
+    uncorrelated and of unit variance: a direction counts only as far as the data move along it.
+
+    Args:
+        block: rows to rows, differentiable.
+        X: rows to average over, shape (n, d_in).
+        moments: of the data.
+        metric: M, shape (d_out, d_out), or None for the identity.
+        probes: with more outputs than this, so many random combinations of them are differentiated for each row
+            instead of each output.
+        seed: of those combinations.
+
+    Returns:
+        Directions, shape (d_in, d_in), each of unit variance over the data (zero where they do not vary), and their
+        eigenvalues, largest first.
+
+    Raises:
+        SearchError: the block cannot be differentiated.
+    """
+    d_in, d_out = len(moments.x), len(moments.y)
+    root = torch.eye(d_out, dtype=torch.float64) if metric is None else square_roots(metric)[0].cpu()
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(d_in, d_in, dtype=torch.float64)
+    for rows in X.split(_ROWS_AT_ONCE):
+        for slope in _slopes(block, rows, root, probes, generator):
+            total += slope.T @ slope
+    # Back to the coordinates of the data: slopes per unit of standard deviation.
+    spread, inverse = square_roots(moments.xx)
+    uncorrelated = spread @ (total / len(X)).to(spread) @ spread
+    values, vectors = torch.linalg.eigh(uncorrelated)
+    directions = (inverse @ vectors.flip(1)).T
+    return scaled(directions, moments.xx), values.flip(0).clamp_min(0.0)
+
+
+def _slopes(
+    block: BlockFunction, rows: Tensor, root: Tensor, probes: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Gradients, each (n, d_in), whose squares add up to J^T M J for every row (in the mean, for random probes)."""
+    d_out = len(root)
+    leaf = rows.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        outputs = block(leaf)
+    if not outputs.requires_grad:
+        raise SearchError(
+            "the block cannot be differentiated, which method='active' needs: use method='rrr' or 'trained'"
+        )
+    if d_out <= probes:
+        cotangents = [column.expand(len(rows), -1) for column in root]
+    else:
+        # E[v v^T] = M for v = root @ (random signs).
+        signs = torch.randint(0, 2, (probes, len(rows), d_out), generator=generator).double() * 2 - 1
+        cotangents = list((signs @ root) / probes**0.5)
+    return [
+        torch.autograd.grad(outputs, leaf, cotangent.to(outputs), retain_graph=True)[0].double().cpu()
+        for cotangent in cotangents
+    ]
+
+
+def scaled(directions: Tensor, covariance: Tensor) -> Tensor:
+    """Directions, shape (k, d), of unit variance, the largest entry of each positive; zero where nothing varies."""
+    spread = (directions @ covariance * directions).sum(1).clamp_min(0.0).sqrt()
+    lengths = directions.norm(dim=1) * covariance.trace().clamp_min(0.0).sqrt()
+    there = spread > 1e-9 * lengths.clamp_min(1e-300)
+    factor = torch.where(there, 1 / torch.where(there, spread, 1.0), 0.0)
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    return directions * factor[:, None] * largest.sign()
+
+
+def orthonormal(up: Tensor, metric: Tensor | None) -> Tensor:
+    """Output directions of the same span, shape (d_out, k), orthonormal in the metric."""
+    if metric is None:
+        basis: Tensor = torch.linalg.qr(up).Q
+        return basis
+    root, inverse = square_roots(metric)
+    result: Tensor = inverse @ torch.linalg.qr(root @ up).Q
+    return result

@@ -1,0 +1,217 @@
+"""What the projections find, against what is there by construction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import symtorch_core as st
+from symtorch_core.fidelity import overall_r2
+from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_projection.reducer import ProjectionReducer
+
+D = 12
+GENERATOR = torch.Generator().manual_seed(0)
+BASIS = torch.linalg.qr(torch.randn(D, 3, generator=GENERATOR, dtype=torch.float64)).Q
+SPREAD = torch.randn(D, D, generator=GENERATOR, dtype=torch.float64)
+NAMES = [f"x{i}" for i in range(D)]
+
+
+def block(x: Tensor) -> Tensor:
+    """Uses three directions of twelve, two of them almost only in a curved way."""
+    z = (x @ BASIS.to(x)).unbind(-1)
+    return torch.stack(
+        [z[0] + 0.3 * z[1], torch.cos(z[1] / 3) + 0.3 * z[1], z[2] * z[0] / 30 + 0.3 * z[2]], dim=-1
+    )
+
+
+def data(n: int = 4000, seed: int = 1) -> Tensor:
+    """Correlated rows whose largest variances have nothing to do with what the block uses."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, D, generator=generator, dtype=torch.float64) @ SPREAD
+
+
+def fit(X: Tensor, Y: Tensor, **options: Any) -> st.Reduction:
+    extra = {name: options.pop(name) for name in ("weights", "block", "seed") if name in options}
+    return ProjectionReducer(**options).fit(X, Y, variable_names=NAMES[: X.shape[1]], **extra)
+
+
+def angle(reduction: st.Reduction) -> float:
+    """The largest principal angle between the maps' span and the truth, in degrees."""
+    span = torch.linalg.qr(reduction.down.weight.double().T).Q
+    cosines = torch.linalg.svdvals(span.T @ BASIS)
+    return float(torch.rad2deg(torch.arccos(cosines.min().clamp(max=1))))
+
+
+def test_the_active_subspace_is_found_to_the_digits_of_the_data() -> None:
+    X = data()
+    assert angle(fit(X, block(X), method="active", k_in=3, block=block)) < 1e-3
+
+
+def test_random_probes_find_it_too() -> None:
+    X = data()
+    assert angle(fit(X, block(X), method="active", k_in=3, block=block, probes=2)) < 1e-3
+
+
+def test_reduced_rank_regression_finds_it_where_everything_has_a_linear_share() -> None:
+    X = data(60_000)
+    assert angle(fit(X, block(X), k_in=3)) < 3
+
+
+def test_training_comes_near() -> None:
+    X = data(6000)
+    trained = fit(X, block(X), method="trained", k_in=3, epochs=30)
+    assert angle(trained) < 12
+
+
+def test_columns_of_z_have_unit_variance_and_no_correlation() -> None:
+    X = data()
+    for options in (
+        {"method": "rrr"},
+        {"method": "active", "block": block},
+        {"method": "trained", "epochs": 2},
+    ):
+        Z = fit(X, block(X), k_in=3, **options).reduce_inputs(X)
+        torch.testing.assert_close(
+            Z.T.cov(correction=0).diagonal(), torch.ones(3).double(), rtol=1e-5, atol=1e-5
+        )
+    torch.testing.assert_close(Z.T.cov(correction=0), torch.eye(3).double(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_linear_part_is_the_best_map_of_that_rank() -> None:
+    X = data()
+    Y = block(X)
+    centred_x, centred_y = (X - X.mean(0)).numpy(), (Y - Y.mean(0)).numpy()
+    full = centred_x @ np.linalg.lstsq(centred_x, centred_y, rcond=None)[0]
+    u, s, vt = np.linalg.svd(full, full_matrices=False)
+    for k in (1, 2, 3):
+        reduction = fit(X, Y, k_in=k, ridge=0.0)
+        prediction = reduction.linear(reduction.reduce_inputs(X)).numpy() - Y.mean(0).numpy()
+        assert np.allclose(prediction, (u[:, :k] * s[:k]) @ vt[:k], atol=1e-6)
+
+
+def test_without_a_linear_part_outputs_are_those_that_can_be_predicted() -> None:
+    X = data()
+    noise = 30 * torch.randn(len(X), 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    Y = torch.cat([X[:, :1], noise], dim=1)
+    up = fit(X, Y, k_in=1, k_out=1, linear=False).up.weight[:, 0]
+    assert abs(float(up[0] / up.norm())) > 0.95
+
+
+def test_the_metric_decides_what_is_kept() -> None:
+    X = data()
+    Y = torch.stack([10 * X[:, 0], X[:, 1]], dim=1)
+    plain = fit(X, Y, k_in=1, k_out=1, linear=False)
+    costly = fit(X, Y, k_in=1, k_out=1, linear=False, metric=[1e-4, 1.0])
+
+    def r2(reduction: st.Reduction) -> tuple[float, float]:
+        Z = reduction.reduce_inputs(X)
+        back = reduction.restore_outputs(reduction.reduce_targets(Y, Z), Z)
+        return overall_r2(back[:, :1], Y[:, :1]), overall_r2(back[:, 1:], Y[:, 1:])
+
+    assert r2(plain)[0] > 0.95 > r2(plain)[1]
+    assert r2(costly)[1] > 0.95 > r2(costly)[0]
+    matrix = fit(X, Y, k_in=1, k_out=1, linear=False, metric=torch.diag(torch.tensor([1e-4, 1.0])))
+    torch.testing.assert_close(matrix.down.weight, costly.down.weight)
+
+
+def test_a_metric_of_slopes_points_the_active_subspace() -> None:
+    X = data()
+    only_first = fit(X, block(X), method="active", k_in=2, block=block, metric=[1.0, 0.0, 0.0])
+    wanted = BASIS @ torch.tensor([1.0, 0.3, 0.0], dtype=torch.float64)
+    found = only_first.down.weight[0].double()
+    assert abs(float(found @ wanted / found.norm() / wanted.norm())) > 1 - 1e-4
+
+
+def test_trained_maps_leave_less_than_principal_components() -> None:
+    X = data(6000)
+    sweep = st.reduction_sweep(
+        block,
+        st.Activations.of(X, block(X)),
+        reducers={
+            "pca": st.load("reducers", "pca")(),
+            "trained": ProjectionReducer(method="trained", k_in=1),
+        },
+        k_in=[3],
+        progress=False,
+    )
+    pca, trained = sweep.rows
+    assert 1 - trained.r2 < 0.5 * (1 - pca.r2)
+
+
+def test_training_leaves_the_global_generator_alone_and_repeats_itself() -> None:
+    X = data(500)
+    before = torch.get_rng_state()
+    first, second = (fit(X, block(X), method="trained", k_in=2, k_out=2, epochs=2, seed=5) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.down.weight, second.down.weight)
+    other = fit(X, block(X), method="trained", k_in=2, k_out=2, epochs=2, seed=6)
+    assert not torch.equal(first.down.weight, other.down.weight)
+
+
+def test_a_share_of_what_is_explained() -> None:
+    X = data()
+    reduction = fit(X, block(X), method="active", k_in="99.9%", block=block)
+    assert len(reduction.variable_names) == 3
+    assert "of what they explain" in reduction.summary()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "lda"}, "there are rrr, active, trained"),
+        ({"method": "active", "k_in": 2}, "needs the block itself"),
+        ({"method": "active", "k_in": 2, "block": lambda x: x[:, :3].detach()}, "cannot be differentiated"),
+        ({"method": "trained"}, "needs k_in as a number"),
+        ({"method": "trained", "k_in": "90%"}, "needs k_in as a number"),
+        ({"method": "trained", "k_in": 13}, "from 1 to 12"),
+        ({"k_in": 4}, "from 1 to 3"),
+        ({"k_in": 1, "k_out": 9}, "from 1 to 3"),
+        ({"k_in": 1, "metric": [1.0, 2.0]}, "needs 3 numbers"),
+        ({"k_in": 1, "metric": [1.0, -2.0, 1.0]}, "less than nothing"),
+        ({"k_in": 1, "rows": 0}, "must be positive"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
+    X = data(100)
+    with pytest.raises(st.SearchError, match=message):
+        fit(X, block(X), **options)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(6, 8, bias=False), nn.Tanh(), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+
+def test_by_name_in_the_pipeline_with_the_blocks_own_slopes() -> None:
+    torch.manual_seed(0)
+    model = Model()
+    with torch.no_grad():  # one direction is all it looks at
+        model.block[0].weight.copy_(torch.outer(torch.linspace(-1, 1, 8), torch.randn(6)))
+    X = torch.randn(500, 6)
+    wrapped = st.wrap(model, "block")
+    result = wrapped.distill(
+        X,
+        parent=model,
+        regressor=ScriptedRegressor(equations=("0.5*tanh(1.1*z0) + 0.2*z0 + 0.1",)),
+        reducer="projection",
+        reducer_options={"method": "active", "k_in": 1, "k_out": 1},
+        select="accuracy",
+        progress=False,
+    )
+    assert "projection keeps 1 of 6 inputs (100.0% of what they explain)" in " ".join(str(result).split())
+    assert all(entry.held_out.r2 > 0.97 for entry in result.fidelity)
+    wrapped.switch_to_symbolic()
+    state = model.state_dict()
+    fresh = Model()
+    st.wrap(fresh, "block")
+    fresh.load_state_dict(state)
+    torch.testing.assert_close(fresh(X), model(X))
