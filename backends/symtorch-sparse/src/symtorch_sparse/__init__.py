@@ -1,0 +1,1 @@
+"""Sparse regression over a library of terms, for symtorch-core."""

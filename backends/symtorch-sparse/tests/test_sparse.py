@@ -1,0 +1,168 @@
+"""Regression over a library: what it holds, what is chosen, and that no rows are needed twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import OrthogonalMatchingPursuit
+
+import symtorch_core as st
+from symtorch_core.events import Event, OutputFinished, OutputImproved
+from symtorch_core.expression import parse, to_text
+from symtorch_core.moments import Moments
+from symtorch_sparse.library import Columns, library, usable
+from symtorch_sparse.path import path
+from symtorch_sparse.regressor import SparseRegressor
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.rand(500, 4, generator=GENERATOR, dtype=torch.float64) * 4 - 2
+NAMES = ("a", "b", "c", "d")
+
+
+def fit(Y: torch.Tensor, X: torch.Tensor = X, **options: Any) -> list[st.ParetoFront]:
+    own = {name: options.pop(name) for name in SparseRegressor.option_names() if name in options}
+    rest = {name: options.pop(name) for name in ("weights", "callbacks") if name in options}
+    names = NAMES if X.shape[1] == 4 else tuple(f"x{i}" for i in range(X.shape[1]))
+    return SparseRegressor(**own).fit(
+        X, Y if Y.ndim == 2 else Y[:, None], search=st.SearchSpace(**options), variable_names=names, **rest
+    )
+
+
+def texts(**options: Any) -> list[str]:
+    own = {"names": ["a", "b"], "degree": 2, "mixed": False, "most": 99}
+    for name in own:
+        own[name] = options.pop(name, own[name])
+    return list(map(str, library(st.SearchSpace(**options), **own)))
+
+
+def test_the_library_holds_products_functions_and_pairs_once() -> None:
+    assert texts(unary_operators=()) == ["a", "b", "square(a)", "a*b", "square(b)"]
+    assert texts(unary_operators=("square", "sin")) == [
+        *("a", "b", "square(a)", "a*b", "square(b)"),
+        *("sin(a)", "sin(b)"),
+    ]
+    assert texts(unary_operators=(), binary_operators=("+", "*", "/", "max"), degree=1) == [
+        *("a", "b", "a/b", "b/a"),
+        "max(a, b)",
+    ]
+    assert "exp(a)*b" in texts(unary_operators=("exp",), mixed=True)
+    assert len(texts(unary_operators=(), names=list("abcde"), degree=3)) == 5 + 15 + 35
+
+
+def test_a_library_too_large_is_refused() -> None:
+    with pytest.raises(st.SearchError, match="more than 10 terms: lower degree="):
+        texts(names=list("abcdef"), most=10)
+
+
+def test_terms_that_are_not_finite_or_do_not_vary_are_left_out() -> None:
+    terms = [parse(text) for text in ("log(a)", "exp(b)", "logical_or(exp(c), d)", "d")]
+    assert list(map(str, usable(terms, X, NAMES))) == ["exp(b)", "d"]
+
+
+def test_the_path_is_that_of_scikit_learn_on_all_rows() -> None:
+    terms = library(st.SearchSpace(unary_operators=("sin", "exp")), NAMES, 2, False, 99)
+    values = Columns(terms, NAMES)(X)
+    y = (
+        2 * torch.sin(X[:, 0])
+        + X[:, 1] * X[:, 2]
+        + 0.3 * torch.exp(X[:, 3])
+        + 0.05 * torch.randn(500, generator=GENERATOR)
+    )
+    steps = path(Moments.of(values, y[:, None]), 0, 6)
+    scaled = ((values - values.mean(0)) / values.std(0, correction=0)).numpy()
+    for size, step in enumerate(steps, start=1):
+        theirs = OrthogonalMatchingPursuit(n_nonzero_coefs=size).fit(scaled, y.numpy())
+        chosen = np.flatnonzero(theirs.coef_)
+        assert list(step.indices) == list(chosen)
+        assert np.allclose(
+            step.coefficients, theirs.coef_[chosen] / values.std(0, correction=0).numpy()[chosen]
+        )
+        error = np.mean((theirs.predict(scaled) - y.numpy()) ** 2)
+        assert step.loss == pytest.approx(error, rel=1e-6)
+
+
+def test_a_law_in_the_library_is_found_exactly() -> None:
+    Y = torch.stack([2 * X[:, 0] * X[:, 1] - 0.5 * torch.exp(X[:, 2]) + 3, X[:, 3].square() - X[:, 0]], dim=1)
+    first, second = fit(Y)
+    assert to_text(first.select("score").expression, digits=4) in {"2*a*b - 0.5*exp(c) + 3"}
+    assert to_text(second.select("score").expression, digits=4) in {"d^2 - a"}
+
+
+def test_outputs_are_found_alike_alone_and_together() -> None:
+    Y = torch.stack([X[:, 0] * X[:, 1], torch.sin(X[:, 2]) + X[:, 3]], dim=1)
+    together = fit(Y)
+    assert [fit(Y[:, i])[0] for i in range(2)] == together
+
+
+def test_a_hundred_inputs() -> None:
+    wide = torch.randn(3000, 100, generator=GENERATOR)
+    y = wide[:, 7] * wide[:, 91] - 2 * wide[:, 33] + 0.1 * torch.randn(3000, generator=GENERATOR)
+    (front,) = fit(y, wide, unary_operators=())
+    text = to_text(front.select("score").expression, digits=2)
+    assert {"x7*x91", "2*x33"} == {part.strip() for part in text.split("-")}
+
+
+def test_weights_are_those_of_least_squares() -> None:
+    y = 2 * X[:, 0] + torch.randn(500, generator=GENERATOR, dtype=torch.float64)
+    weights = torch.rand(500, generator=GENERATOR, dtype=torch.float64)
+    (front,) = fit(y, weights=weights, unary_operators=(), degree=1, max_terms=1, refine=False)
+    slope, offset = np.polyfit(X[:, 0].numpy(), y.numpy(), 1, w=weights.sqrt().numpy())
+    equation = front.select("accuracy").expression
+    assert to_text(equation, digits=6) == f"{slope:.6g}*a {'+' if offset > 0 else '-'} {abs(offset):.6g}"
+
+
+def test_outliers_are_withstood_under_absolute_errors() -> None:
+    y = 2 * X[:, 0] * X[:, 1] - X[:, 2]
+    wrong = y.clone()
+    wrong[::7] += 50
+    (front,) = fit(wrong, loss="mae")
+    assert to_text(front.select("accuracy").expression, digits=3) == "2*a*b - c"
+
+
+def test_long_equations_are_on_the_front_as_they_are() -> None:
+    y = sum((i + 1) * 0.1 * X[:, i % 4] * X[:, i // 4] for i in range(16)) + torch.exp(X[:, 1])
+    (front,) = fit(y, maxsize=150)
+    assert front.select("accuracy").loss < 1e-9 * float(y.var())
+    assert max(front.complexities) > 40
+
+
+def test_events_tell_the_path() -> None:
+    told: list[Event] = []
+    fit(X[:, 0] * X[:, 1], callbacks=[told.append])
+    assert any(isinstance(event, OutputImproved) and event.complexity for event in told)
+    assert isinstance(told[-1], OutputFinished)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"binary_operators": ("+", "/")}, "needs '.' and '.'.*the search has '.', '/'"),
+        ({"parsimony": 0.1}, "no parsimony"),
+        ({"degree": 0}, "degree must be at least 1"),
+        ({"max_terms": 0}, "max_terms must be at least 1"),
+        ({"degree": 30}, "more than 6000 terms"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(st.SearchError, match=message):
+        fit(X[:, 0], **options)
+
+
+def test_by_name_behind_a_reducer() -> None:
+    torch.manual_seed(0)
+    block = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.Tanh(), torch.nn.Linear(40, 2))
+    result = st.distill(
+        block,
+        torch.randn(2000, 30),
+        regressor="sparse",
+        reducer="projection",
+        reducer_options={"method": "active", "k_in": 8},
+        maxsize=60,
+        select="validation",
+        progress=False,
+    )
+    for entry in result.fidelity:
+        assert entry.held_out.r2 >= entry.linear.r2
