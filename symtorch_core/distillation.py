@@ -296,6 +296,15 @@ class Distillation:
         text = json.dumps({**self.to_json(), "reduction_tensors": encoded}, indent=1)
         Path(path).write_text(text, encoding="utf-8")
 
+    def export(self, path: Path | str) -> Path:
+        """Write the chosen equations as ``.py``, ``.c``, ``.tex``, ``.json``, ``.onnx`` or ``.pt2``.
+
+        See :func:`symtorch_core.exports.export`.
+        """
+        from symtorch_core.exports import export  # the formats need this class first
+
+        return export(self, path)
+
     @classmethod
     def load(cls, path: Path | str) -> Distillation:
         """Read what :meth:`save` wrote. Nothing in the file is executed.

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, final
 
 import sympy as sp
@@ -18,6 +19,7 @@ from symtorch_core.calls import alone, call_tensors, flatten, pick, pick_inputs,
 from symtorch_core.capture import HookCapture, submodule
 from symtorch_core.distillation import Complexity, Distillation, MetricChange
 from symtorch_core.errors import SwitchError
+from symtorch_core.exports import export
 from symtorch_core.front import ParetoFront, SelectionRule
 from symtorch_core.pipeline import distill
 from symtorch_core.registry import load
@@ -173,6 +175,10 @@ class SymbolicModel(nn.Module):
         self._mode, self._symbolic_outputs = "block", ()
         self.surrogate, self._distillation = surrogate, result
         return result
+
+    def export(self, path: Path | str) -> Path:
+        """Write the equations in use, with their current constants; see :func:`symtorch_core.exports.export`."""
+        return export(self.distillation, path, copy.deepcopy(self._ready()))
 
     def refine(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Refinement:
         """Fine-tune the constants of the equations in use by gradients; see :func:`symtorch_core.refine`.

@@ -61,6 +61,15 @@ class Reduction(nn.Module):
         super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Numbers arrive in the precision they were saved in, whatever the maps were made in."""
+        saved = {value.dtype for key, value in state_dict.items() if key.startswith(prefix)} - set(_HALF)
+        if len(saved) == 1:
+            self.to(*saved)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def summary(self) -> str:
         """What is kept, in words; empty where everything is."""
         kept = self.shape.get("kept", {})

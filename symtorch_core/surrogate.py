@@ -47,6 +47,10 @@ class Surrogate(nn.Module, ABC):
     def expressions(self) -> tuple[Expression, ...]:
         """The equations with their current constants."""
 
+    @abstractmethod
+    def maps(self) -> Reduction:
+        """The reducer's maps around the equations, as they are now."""
+
     def equations(self) -> tuple[sp.Expr, ...]:
         """The equations with their current constants, in sympy."""
         return tuple(to_sympy(expression) for expression in self.expressions())
@@ -100,6 +104,9 @@ class TorchSurrogate(Surrogate):
 
     def structure(self) -> tuple[Expression, ...]:
         return self._structure
+
+    def maps(self) -> Reduction:
+        return self.reduction
 
     def trainable(self, on: bool = True, *, maps: bool = False) -> TorchSurrogate:
         self.constants.requires_grad_(on)

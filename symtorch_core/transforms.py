@@ -88,6 +88,15 @@ class Transforms(nn.Module):
     def extra_repr(self) -> str:
         return "\n".join(f"{name} = {definition}" for name, definition in self.definitions.items())
 
+    def expressions(self) -> tuple[tuple[str, Expression], ...]:
+        """The derived variables by name, as expressions in the input names; empty where there are none.
+
+        Raises:
+            FileFormatError: a transform is a Python function.
+        """
+        self.to_json()
+        return tuple(self._trees.items())
+
     def to_json(self) -> dict[str, object]:
         """Input names and definitions as JSON data.
 

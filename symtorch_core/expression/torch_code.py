@@ -107,7 +107,8 @@ class Program(nn.Module):
             rows = x.reshape(-1, x.shape[-1])
             values: Tensor = self._batched(rows, numbers)
             return values.reshape(*x.shape[:-1], len(self._expressions))
-        results = self._graph(x.unbind(-1), numbers.unbind(0))
+        # Without numbers there is nothing to take apart; exported programs cannot hold an empty result.
+        results = self._graph(x.unbind(-1), numbers.unbind(0) if numbers.shape[0] else ())
         return torch.stack([result.expand(x.shape[:-1]) for result in results], dim=-1)
 
     def __repr__(self) -> str:

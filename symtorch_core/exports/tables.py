@@ -1,0 +1,50 @@
+"""Fronts as LaTeX tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from symtorch_core.front import ParetoFront
+
+
+def latex_table(fronts: Mapping[str, ParetoFront], digits: int = 4) -> str:
+    r"""Fronts as one LaTeX table (needs the package booktabs).
+
+    Args:
+        fronts: by the name of the output.
+        digits: significant digits of the constants.
+
+    >>> from symtorch_core.expression import parse
+    >>> from symtorch_core.front import Candidate
+    >>> print(latex_table({"y": ParetoFront([Candidate(parse("2*x"), 3, 0.25)])}))
+    \begin{tabular}{rrrl}
+    \toprule
+    complexity & loss & score & equation \\
+    \midrule
+    \multicolumn{4}{l}{\texttt{y}} \\
+    3 & $2.5 \cdot 10^{-1}$ & 0.000 & $2 x$ \\
+    \bottomrule
+    \end{tabular}
+    """
+    lines = [r"\begin{tabular}{rrrl}", r"\toprule", r"complexity & loss & score & equation \\"]
+    for name, front in fronts.items():
+        lines += [r"\midrule", rf"\multicolumn{{4}}{{l}}{{\texttt{{{_escaped(name)}}}}} \\"]
+        for candidate in front:
+            loss = _power_of_ten(candidate.loss)
+            lines.append(
+                rf"{candidate.complexity} & ${loss}$ & {candidate.score:.3f} & ${candidate.latex(digits)}$ \\"
+            )
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _power_of_ten(value: float) -> str:
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    if not exponent:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+    number = f"{float(mantissa):.3g}"
+    return number if int(exponent) == 0 else rf"{number} \cdot 10^{{{int(exponent)}}}"
+
+
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)

@@ -1,0 +1,1 @@
+"""Templates of source files."""
