@@ -1,4 +1,4 @@
-"""The ``symtorch`` command: what is installed, whether it works, and a demonstration."""
+"""The ``symtorch`` command: what is installed, whether it works, saved results, and a demonstration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -14,8 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from symtorch_core.configurable import Configurable, Finding
-from symtorch_core.errors import MissingDependencyError, SymTorchError, UnknownComponentError
+from symtorch_core.errors import FileFormatError, MissingDependencyError, SymTorchError, UnknownComponentError
 from symtorch_core.registry import CORE_DISTRIBUTION, KINDS, Available, Registry, registry
+
+if TYPE_CHECKING:
+    from symtorch_core.distillation import Distillation
 
 app: Final = typer.Typer(
     help="Turn trained PyTorch blocks into equations.",
@@ -82,6 +85,44 @@ def demo(
     from symtorch_core.demo import run  # here, so that the other commands start fast
 
     run(Console(), regressor=regressor, seed=seed, quick=quick, out=out)
+
+
+@app.command()
+def show(result: Annotated[Path, typer.Argument(help="A file that Distillation.save wrote.")]) -> None:
+    """Print the fronts, the fidelity and the settings of a saved distillation."""
+    from symtorch_core.report.terminal import render
+
+    Console().print(render(_loaded(result)))
+
+
+@app.command()
+def report(
+    result: Annotated[Path, typer.Argument(help="A file that Distillation.save wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Its headline.")] = "",
+) -> None:
+    """Write a saved distillation as one self-contained HTML page."""
+    path = _loaded(result).report(output, title)
+    _print_line(Console(), f"wrote {path} ({path.stat().st_size / 1024:.0f} kB)")
+
+
+@app.command()
+def export(
+    result: Annotated[Path, typer.Argument(help="A file that Distillation.save wrote.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Its ending says what: .py .c .tex .onnx .pt2")
+    ],
+) -> None:
+    """Write the equations of a saved distillation for another program."""
+    _print_line(Console(), f"wrote {_loaded(result).export(output)}")
+
+
+def _loaded(path: Path) -> Distillation:
+    from symtorch_core.distillation import Distillation  # here, so that the other commands start fast
+
+    if not path.is_file():
+        raise FileFormatError(f"there is no file {path}")
+    return Distillation.load(path)
 
 
 def main() -> None:

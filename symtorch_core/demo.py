@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from symtorch_core.distillation import Distillation
 from symtorch_core.model import SymbolicModel, wrap
-from symtorch_core.report import render
+from symtorch_core.report.terminal import render
 from symtorch_core.search import SearchSpace
 from symtorch_core.timing import Stopwatch
 

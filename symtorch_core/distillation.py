@@ -6,7 +6,7 @@ import base64
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from symtorch_core.activations import Activations, Source
 from symtorch_core.errors import (
+    CaptureError,
     DuplicateComponentError,
     FileFormatError,
     MissingDependencyError,
@@ -28,11 +29,13 @@ from symtorch_core.fidelity import Fidelity, fidelity
 from symtorch_core.front import Candidate, ParetoFront, SelectionRule
 from symtorch_core.reducer import Reduction
 from symtorch_core.registry import load
-from symtorch_core.report import print_to_text
+from symtorch_core.report.terminal import print_to_text
 from symtorch_core.search import SearchSpace
 from symtorch_core.surrogate import Surrogate
 from symtorch_core.transforms import Transforms
 
+_SAMPLE_ROWS = 300
+_SAMPLE_NUMBERS = 200_000
 SCHEMA = 1
 """Version of the JSON form; a reader refuses newer ones."""
 
@@ -96,7 +99,7 @@ class Distillation:
         seed: of every random choice.
         interrupted: whether the search was stopped, by the user or by a failure of its backend; what was found
             by then is here, perhaps not finished.
-        train, held_out: the activations, in memory only (not saved).
+        train, held_out: the activations, in memory; a file keeps a sample of those held out.
     """
 
     fronts: tuple[ParetoFront, ...]
@@ -290,11 +293,62 @@ class Distillation:
             raise FileFormatError(f"not a distillation: {error!r}") from error
 
     def save(self, path: Path | str) -> None:
-        """Write the distillation, reducer included, to a JSON file."""
+        """Write the distillation, reducer included, to a JSON file, with a few hundred held-out rows to draw."""
         tensors = {key: value.contiguous() for key, value in self.reduction.state_dict().items()}
-        encoded = base64.b64encode(safetensors.torch.save(tensors)).decode() if tensors else ""
-        text = json.dumps({**self.to_json(), "reduction_tensors": encoded}, indent=1)
+        held = {} if self.held_out is None else _sample(self.held_out)
+        encoded = {"reduction_tensors": _encoded(tensors), "held_out_sample": _encoded(held)}
+        text = json.dumps({**self.to_json(), **encoded}, indent=1)
         Path(path).write_text(text, encoding="utf-8")
+
+    def report(self, path: Path | str, title: str = "") -> Path:
+        """Write one self-contained HTML page: equations, fronts, fits, residuals, baseline, settings.
+
+        Args:
+            path: of the file; it is overwritten.
+            title: a headline; made from the block's name by default.
+
+        Returns:
+            The path.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        from symtorch_core.report.page import page_of  # heavy, and it needs this class first
+
+        return page_of(self, title).write(path)
+
+    def plot(self, kind: str = "front", output: int = 0, ax: Any = None) -> Any:
+        """Draw one output (needs matplotlib): its ``"front"``, its ``"fit"``, or its ``"residuals"``.
+
+        Args:
+            kind: what to draw.
+            output: number of the equation (for ``"front"``), or position among the distilled outputs.
+            ax: matplotlib axes to draw on; new ones by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            SelectionError: there is no such plot or output, or no rows in memory.
+        """
+        from symtorch_core import plots  # needs this class first
+
+        if kind == "front":
+            return plots.plot_front(self.front(output), self.chosen()[output], ax)
+        if kind == "fit":
+            return plots.plot_fit(self, output, ax)
+        if kind == "residuals":
+            return plots.plot_residuals(self, output, ax)
+        raise SelectionError(f"there is no plot {kind!r}: give 'front', 'fit' or 'residuals'")
+
+    def _repr_html_(self) -> str:
+        from symtorch_core.report.notebook import result_html  # needs this class first
+
+        return result_html(self)
+
+    def _repr_latex_(self) -> str:
+        lines = self.latex().replace("\n", r" \\ ")
+        return rf"$\displaystyle \begin{{gathered}} {lines} \end{{gathered}}$"
 
     def export(self, path: Path | str) -> Path:
         """Write the chosen equations as ``.py``, ``.c``, ``.tex``, ``.json``, ``.onnx`` or ``.pt2``.
@@ -314,8 +368,7 @@ class Distillation:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-            encoded = data["reduction_tensors"]
-            tensors = safetensors.torch.load(base64.b64decode(encoded)) if encoded else {}
+            tensors, held = _decoded(data["reduction_tensors"]), _decoded(data.get("held_out_sample", ""))
         except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise FileFormatError(f"{path} is not a saved distillation: {error!r}") from None
         result = cls.from_json(data)
@@ -323,7 +376,36 @@ class Distillation:
             result.reduction.load_state_dict(tensors)
         except RuntimeError as error:  # names or shapes that the reducer does not have
             raise FileFormatError(f"{path} holds other tensors than its reducer's: {error}") from None
-        return result
+        return replace(result, held_out=_restored(held, result)) if held else result
+
+
+def _sample(rows: Activations) -> dict[str, Tensor]:
+    """Some rows as tensors for a file: all columns, and not more than a few megabytes."""
+    width = rows.inputs.shape[1] + rows.outputs.shape[1]
+    few = rows.rows(torch.arange(min(len(rows), _SAMPLE_ROWS, max(1, _SAMPLE_NUMBERS // width))))
+    tensors = {"inputs": few.inputs, "outputs": few.outputs}
+    return tensors if few.weights is None else {**tensors, "weights": few.weights}
+
+
+def _restored(tensors: Mapping[str, Tensor], result: Distillation) -> Activations:
+    try:
+        return Activations(
+            tensors["inputs"],
+            tensors["outputs"],
+            tensors.get("weights"),
+            result.transforms.input_names,
+            source=result.source,
+        )
+    except (KeyError, CaptureError) as error:
+        raise FileFormatError(f"the saved sample of held-out rows is damaged: {error}") from None
+
+
+def _encoded(tensors: Mapping[str, Tensor]) -> str:
+    return base64.b64encode(safetensors.torch.save({**tensors})).decode() if tensors else ""
+
+
+def _decoded(text: str) -> dict[str, Tensor]:
+    return safetensors.torch.load(base64.b64decode(text)) if text else {}
 
 
 def _output_fidelity(entry: Mapping[str, Any]) -> OutputFidelity:

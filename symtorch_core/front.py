@@ -54,6 +54,9 @@ class Candidate:
     def __str__(self) -> str:
         return self.text()
 
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
+
 
 @final
 @dataclass(frozen=True)
@@ -188,6 +191,21 @@ class ParetoFront(Sequence[Candidate]):
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"not a front: {error!r}") from error
+
+    def plot(self, ax: Any = None) -> Any:
+        """Loss over complexity (needs matplotlib), on the given axes or new ones, which are returned."""
+        from symtorch_core.plots import plot_front  # needs this class first
+
+        return plot_front(self, None, ax)
+
+    def _repr_html_(self) -> str:
+        from symtorch_core.report.notebook import front_html  # needs this class first
+
+        return front_html(self)
+
+    def _repr_latex_(self) -> str:
+        lines = r" \\ ".join(rf"{c.complexity} & {c.latex()}" for c in self)
+        return rf"$\displaystyle \begin{{array}}{{rl}} {lines} \end{{array}}$"
 
     def to_frame(self) -> Any:
         """The front as a pandas DataFrame (needs pandas)."""

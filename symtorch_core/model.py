@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from symtorch_core.exports import export
 from symtorch_core.front import ParetoFront, SelectionRule
 from symtorch_core.pipeline import distill
 from symtorch_core.registry import load
+from symtorch_core.report.notebook import result_html
 from symtorch_core.stand_ins import FunctionBlock, ReleasedBlock, Withheld
 from symtorch_core.state import Mode, WrapperState
 from symtorch_core.surrogate import Surrogate
@@ -129,6 +131,13 @@ class SymbolicModel(nn.Module):
 
     def extra_repr(self) -> str:
         return f"name={self.name!r}, mode={self._mode!r}"
+
+    def _repr_html_(self) -> str:
+        rows = "" if self._distillation is None else result_html(self._distillation)
+        return f"<p>SymbolicModel <b>{html.escape(self.name)}</b>, running on its {self._mode}</p>{rows}"
+
+    def _repr_latex_(self) -> str:
+        return "" if self._distillation is None else self._distillation._repr_latex_()
 
     # -- distilling ---------------------------------------------------------------------
 

@@ -65,7 +65,8 @@ class Reduction(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Numbers arrive in the precision they were saved in, whatever the maps were made in."""
-        saved = {value.dtype for key, value in state_dict.items() if key.startswith(prefix)} - set(_HALF)
+        mine = (value.dtype for key, value in state_dict.items() if key.startswith(prefix))
+        saved = {dtype for dtype in mine if dtype.is_floating_point} - set(_HALF)
         if len(saved) == 1:
             self.to(*saved)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

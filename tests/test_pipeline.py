@@ -540,7 +540,8 @@ class TestResult:
         assert loaded.fronts == result.fronts
         assert torch.equal(loaded.surrogate()(rows()), result.surrogate()(rows()))
         assert str(loaded) == str(result)
-        assert (loaded.train, loaded.held_out) == (None, None)
+        assert loaded.train is None
+        assert torch.equal(loaded.held_out.outputs, result.held_out.outputs)  # few enough to be kept whole
 
     @pytest.mark.parametrize(
         "damage",

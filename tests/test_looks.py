@@ -1,0 +1,154 @@
+"""Plots, notebook representations and logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import symtorch_core as st
+from symtorch_core import cli, plots
+from symtorch_core.events import OutputImproved, StageStarted
+from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_core.watchers import jsonl_log, tensorboard_log
+
+mpl.use("agg")
+X = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * 4 - 2
+
+
+class Block(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([2 * torch.sin(x[:, 0]) + x[:, 1], x[:, 0] * x[:, 1]], dim=1)
+
+
+@pytest.fixture(scope="module")
+def result() -> st.Distillation:
+    engine = ScriptedRegressor(equations=("2.0*x0", "2.0*sin(x0) + x1 + 0.1", "1.1*x0*x1"))
+    return st.distill(Block(), X, regressor=engine, select="best", progress=False)
+
+
+@pytest.fixture
+def ax() -> Any:
+    from matplotlib import pyplot
+
+    axes = pyplot.subplots()[1]
+    yield axes
+    pyplot.close("all")
+
+
+def test_fronts_fits_and_residuals_on_the_callers_axes(result: st.Distillation, ax: Any) -> None:
+    assert result.plot("front", 0, ax) is ax
+    assert result.front().plot(ax) is ax
+    marks = next(line for line in ax.lines if line.get_label() == "rows of the fit")
+    assert list(marks.get_xdata()) == list(result.front().complexities)
+
+
+def test_a_fit_lies_on_the_diagonal_and_residuals_on_zero(result: st.Distillation, ax: Any) -> None:
+    result.plot("fit", 1, ax)
+    dots = ax.lines[0]
+    assert dots.get_xdata() == pytest.approx(dots.get_ydata(), abs=1e-5)
+    ax.clear()
+    result.plot("residuals", 1, ax)
+    assert abs(ax.lines[1].get_ydata()).max() < 1e-5
+
+
+def test_new_axes_are_made_where_none_are_given(result: st.Distillation) -> None:
+    from matplotlib import pyplot
+
+    assert result.plot().get_xlabel() == "complexity"
+    pyplot.close("all")
+
+
+def test_slices_along_one_input_and_two(result: st.Distillation, ax: Any) -> None:
+    plots.plot_slice(result, Block(), "x0", at={"x1": 1.0}, ax=ax)
+    block, equations = ax.lines
+    assert block.get_ydata() == pytest.approx(
+        2 * torch.sin(torch.tensor(block.get_xdata())).numpy() + 1, abs=1e-5
+    )
+    assert equations.get_ydata() == pytest.approx(block.get_ydata(), abs=1e-4)
+    plots.plot_slice(result, Block(), ("x0", "x1"), output=1)
+    with pytest.raises(st.SelectionError, match="no 'x7'"):
+        plots.plot_slice(result, Block(), "x7")
+    with pytest.raises(st.SelectionError, match="one or two"):
+        plots.plot_slice(result, Block(), ("x0", "x1", "x0"))
+
+
+def test_what_cannot_be_drawn(result: st.Distillation) -> None:
+    with pytest.raises(st.SelectionError, match="'front', 'fit' or 'residuals'"):
+        result.plot("pie")
+    with pytest.raises(st.SelectionError, match="no output 5"):
+        result.plot("fit", 5)
+    with pytest.raises(st.SelectionError, match="no rows in memory"):
+        st.Distillation.from_json(result.to_json()).plot("fit")
+
+
+def test_without_matplotlib_it_says_so(result: st.Distillation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(st.MissingDependencyError, match="pip install matplotlib"):
+        result.plot()
+
+
+def test_notebooks_show_tables_and_formulas(result: st.Distillation) -> None:
+    html = result._repr_html_()
+    assert html.count("<math") == sum(map(len, result.fronts))
+    assert "R² linear" in html
+    assert r"\sin" in result._repr_latex_()
+    assert result.front()._repr_html_().count("<tr") == 1 + len(result.front())
+    assert result.front()._repr_latex_().count(r"\\") == len(result.front()) - 1
+    assert result.chosen()[0]._repr_latex_().startswith(r"$\displaystyle ")
+    block = st.SymbolicModel(Block(), name="<b>")
+    assert "&lt;b&gt;" in block._repr_html_()
+    assert block._repr_latex_() == ""
+    block.distill(X, regressor=ScriptedRegressor(equations=("x0",)), progress=False)
+    assert "<math" in block._repr_html_()
+
+
+def test_the_log_is_one_json_object_for_each_event(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    with jsonl_log(path) as log:
+        engine = ScriptedRegressor(equations=("2.0*x0",))
+        st.distill((X, X[:, :1]), regressor=engine, callbacks=[log], progress=False)
+        log(OutputImproved(0, "x0", 0.5))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    names = [line["event"] for line in lines]
+    assert names[-1] == "OutputImproved"
+    assert {"StageStarted", "OutputFinished", "StageFinished"} <= set(names)
+    finished = next(line for line in lines if line["event"] == "OutputFinished")
+    assert finished["front"][0]["equation"] == "x0"
+    assert [line["elapsed"] for line in lines] == sorted(line["elapsed"] for line in lines)
+    with jsonl_log(path) as log:
+        log(StageStarted("again"))
+    assert len(path.read_text().splitlines()) == len(lines) + 1
+
+
+def test_tensorboard_gets_losses_and_equations(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with tensorboard_log(tmp_path) as log:
+        for loss in (0.5, 0.7, 0.1):
+            log(OutputImproved(3, f"x0 + {loss}", loss))
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [entry.value for entry in events.Scalars("loss/output 3")] == pytest.approx([0.5, 0.1])
+
+
+def test_the_command_shows_reports_and_exports(result: st.Distillation, tmp_path: Path) -> None:
+    saved, page, code = tmp_path / "r.json", tmp_path / "r.html", tmp_path / "r.py"
+    result.save(saved)
+    run = CliRunner()
+    shown = run.invoke(cli.app, ["show", str(saved)])
+    assert shown.exit_code == 0
+    assert "R2 linear" in shown.output
+    assert run.invoke(cli.app, ["report", str(saved), "-o", str(page), "--title", "Mine"]).exit_code == 0
+    assert "<title>Mine</title>" in page.read_text()
+    assert run.invoke(cli.app, ["export", str(saved), "-o", str(code)]).exit_code == 0
+    assert "def equations" in code.read_text()
+    missing = run.invoke(cli.app, ["show", str(tmp_path / "none.json")])
+    assert isinstance(missing.exception, st.FileFormatError)
