@@ -102,6 +102,7 @@ def test_a_click_on_a_point_shows_its_equation(browser: Any, tmp_path: Path) -> 
         assert shown() == str(candidate.expression)
     point = page.find_element("id", f"front1-{len(result.fronts[1]) - 1}")
     assert point.get_attribute("aria-pressed") == "true"
+    assert len(page.find_elements("css selector", "[data-key=front1] .ring")) == 1
     point.send_keys("\ue012")  # arrow to the left
     assert shown() == str(result.fronts[1][-2].expression)
 

@@ -21,12 +21,18 @@
   for (const front of document.querySelectorAll(".front")) {
     const panels = [...front.querySelectorAll(".panel")];
     const marks = panels.map((_, number) => front.querySelector(`#${front.dataset.key}-${number}`));
+    const ring = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+    ring.classList.add("ring");
+    front.querySelector("svg").append(ring);
     const show = (chosen) => {
+      const box = marks[chosen].getBBox();
+      ring.setAttribute("cx", box.x + box.width / 2);
+      ring.setAttribute("cy", box.y + box.height / 2);
+      ring.setAttribute("r", box.width);
       panels.forEach((panel, number) => { panel.hidden = number !== chosen; });
-      marks.forEach((mark, number) => mark && mark.setAttribute("aria-pressed", String(number === chosen)));
+      marks.forEach((mark, number) => mark.setAttribute("aria-pressed", String(number === chosen)));
     };
     marks.forEach((mark, number) => {
-      if (!mark) return;
       mark.classList.add("point");
       mark.setAttribute("role", "button");
       mark.setAttribute("tabindex", "0");
