@@ -28,6 +28,7 @@ from symtorch_core.identity import IdentityReducer
 from symtorch_core.model import SymbolicModel, wrap
 from symtorch_core.moments import Moments
 from symtorch_core.pipeline import distill
+from symtorch_core.pruning import OutputPruner, Ranking, importance_ranking
 from symtorch_core.reducer import MomentReducer, Reducer, Reduction
 from symtorch_core.registry import available, load
 from symtorch_core.regressor import OutputwiseRegressor, Problem, Regressor
@@ -54,9 +55,11 @@ __all__ = [
     "MissingDependencyError",
     "MomentReducer",
     "Moments",
+    "OutputPruner",
     "OutputwiseRegressor",
     "ParetoFront",
     "Problem",
+    "Ranking",
     "Reducer",
     "Reduction",
     "Refinement",
@@ -77,6 +80,7 @@ __all__ = [
     "capture",
     "distill",
     "hookimpl",
+    "importance_ranking",
     "load",
     "reduction_sweep",
     "refine",

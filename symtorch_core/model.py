@@ -31,6 +31,7 @@ from symtorch_core.surrogate import Surrogate
 from symtorch_core.tuning import Refinement, refine
 
 _STATE = "_extra_state"
+_MASK = "output_mask"
 
 
 @final
@@ -58,8 +59,12 @@ class SymbolicModel(nn.Module):
         self._mode: Mode = "block"
         self._symbolic_outputs: tuple[int, ...] = ()
         self._aliases = _aliases(block)
+        self.register_buffer(_MASK, None)
         self.training = self.block.training  # not train(): submodules keep their own flags
         self.register_load_state_dict_post_hook(_own_maps)  # type: ignore[no-untyped-call]
+
+    output_mask: Tensor | None
+    """Which outputs are active, shape (d_out,), boolean; None where nothing was ever pruned."""
 
     # -- looking ---------------------------------------------------------------------
 
@@ -88,6 +93,30 @@ class SymbolicModel(nn.Module):
     def symbolic_outputs(self) -> tuple[int, ...]:
         """The output columns that run on equations now; empty in block mode."""
         return self._symbolic_outputs if self._mode == "symbolic" else ()
+
+    @property
+    def pruned_outputs(self) -> tuple[int, ...]:
+        """The output columns that are zero, whatever runs."""
+        return () if self.output_mask is None else tuple((~self.output_mask).nonzero()[:, 0].tolist())
+
+    def prune_outputs(self, active: Tensor) -> None:
+        """Set outputs of the block to zero from now on, in both modes; see :class:`symtorch_core.OutputPruner`.
+
+        Args:
+            active: shape (d_out,), boolean: True for those that stay.
+
+        Raises:
+            SwitchError: an output would come back, or none would be left.
+        """
+        kept = active.detach().bool().reshape(-1)
+        before = self.output_mask
+        if before is not None and (
+            kept.shape != before.shape or bool((kept & ~before.to(kept.device)).any())
+        ):
+            raise SwitchError(f"a pruned output of {self.name} stays pruned: make a mask from output_mask")
+        if not bool(kept.any()):
+            raise SwitchError(f"no output of {self.name} would be left")
+        self.output_mask = kept.clone()
 
     def front(self, equation: int = 0) -> ParetoFront:
         """The Pareto front of one equation."""
@@ -173,7 +202,7 @@ class SymbolicModel(nn.Module):
             raise SwitchError(f"{self.name} was released: there is no block left to distill")
         with self._afterwards_as_before():
             self._mode = "block"
-            result = distill(self.block, data, parent=parent, **options)
+            result = distill(self.block, data, parent=parent, **self._active_only(options))
             surrogate = self._placed(result.surrogate())
             if metric is not None:
                 model = self if parent is None else parent
@@ -195,6 +224,16 @@ class SymbolicModel(nn.Module):
         :meth:`equations` then has the new constants; fronts and fidelity of the distillation are those of the search.
         """
         return refine(self, data, parent=parent, **options)
+
+    def _active_only(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of a distillation that leaves out what is pruned."""
+        pruned, asked = set(self.pruned_outputs), options.get("outputs")
+        if self.output_mask is None or not pruned:
+            return options
+        if asked is not None and pruned & set(asked):
+            raise SwitchError(f"output {min(pruned & set(asked))} of {self.name} is pruned: it is zero")
+        active = [column for column in range(len(self.output_mask)) if column not in pruned]
+        return {**options, "outputs": active if asked is None else asked}
 
     @contextmanager
     def running(self, mode: Mode) -> Iterator[None]:
@@ -257,10 +296,11 @@ class SymbolicModel(nn.Module):
                 f"outputs={list(wanted)} cannot become symbolic: give different ones of those that were "
                 f"distilled: {distilled}"
             )
-        if (release_block or self.released) and len(wanted) < result.block_outputs:
+        unexplained = set(range(result.block_outputs)) - set(wanted) - set(self.pruned_outputs)
+        if (release_block or self.released) and unexplained:
             raise SwitchError(
-                f"only {len(wanted)} of {result.block_outputs} outputs would be symbolic: the block is "
-                "needed for the others, but "
+                f"only {result.block_outputs - len(unexplained)} of {result.block_outputs} outputs would be symbolic: "
+                "the block is needed for the others, but "
                 + ("it was released" if self.released else "it would be released")
             )
         picked = tuple(candidate.expression for candidate in result.chosen(select, complexity))
@@ -291,22 +331,43 @@ class SymbolicModel(nn.Module):
 
     def _placed(self, surrogate: Surrogate) -> Surrogate:
         """The surrogate on the block's device."""
+        device = self._device()
+        return surrogate if device is None else surrogate.to(device)
+
+    def _device(self) -> torch.device | None:
+        """Where the block is; None for a block without tensors."""
         tensor = next((t for t in [*self.block.parameters(), *self.block.buffers()]), None)
-        return surrogate if tensor is None else surrogate.to(tensor.device)
+        return None if tensor is None else tensor.device
 
     # -- running ---------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self._mode == "block":
-            return self.block(*args, **kwargs)
-        return self._run_symbolic(args, kwargs)
+        if self._mode == "symbolic":
+            return self._run_symbolic(args, kwargs)
+        whole = self.block(*args, **kwargs)
+        if self.output_mask is None:
+            return whole
+        path, tensor = pick(flatten(whole), None, f"the result of {self.name}")
+        return replaced(whole, path, self._masked(tensor))
+
+    def _masked(self, outputs: Tensor) -> Tensor:
+        """Outputs with exact zeros where they are pruned."""
+        assert self.output_mask is not None
+        return torch.where(
+            self.output_mask, outputs, torch.zeros((), dtype=outputs.dtype, device=outputs.device)
+        )
 
     def _run_symbolic(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = self.distillation
         source = result.source
         path = source.select_output or ""
         y = self._by_equations(self._inputs(args, kwargs))
-        if len(self._symbolic_outputs) == result.block_outputs and (path == "" or self.released):
+        known = {*self._symbolic_outputs, *self.pruned_outputs}
+        if len(known) == result.block_outputs and (path == "" or self.released):
+            if len(self._symbolic_outputs) < result.block_outputs:
+                index = torch.tensor(self._symbolic_outputs, device=y.device)
+                y = y.new_zeros(*y.shape[:-1], result.block_outputs).index_copy(-1, index, y)
+            y = y if self.output_mask is None else self._masked(y)
             return alone(y.squeeze(-1) if source.scalar_output else y, path)
         # The block still gives what has no equation: other outputs, other tensors of its result.
         whole = self.block(*args, **kwargs)
@@ -314,7 +375,8 @@ class SymbolicModel(nn.Module):
         if source.scalar_output:
             return replaced(whole, path, y.squeeze(-1).to(neural.dtype))
         index = torch.tensor(self._symbolic_outputs, device=neural.device)
-        return replaced(whole, path, neural.index_copy(-1, index, y.to(neural.dtype)))
+        mixed = neural.index_copy(-1, index, y.to(neural.dtype))
+        return replaced(whole, path, mixed if self.output_mask is None else self._masked(mixed))
 
     def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         """The equations' inputs among the tensors of a call, passed by position or by keyword."""
@@ -362,13 +424,17 @@ class SymbolicModel(nn.Module):
     ) -> None:
         if WrapperState.is_in(state_dict.get(prefix + _STATE)):
             self._restore(WrapperState.from_tensor(state_dict[prefix + _STATE]))
+            saved = state_dict.get(prefix + _MASK)
+            self.output_mask = None if saved is None else torch.ones_like(saved, device=self._device())
         else:
             # A checkpoint of the plain block: its keys lack the wrapper's level; the equations here stay.
-            for key in [key for key in state_dict if key.startswith(prefix)]:
-                state_dict[f"{prefix}block.{key[len(prefix) :]}"] = state_dict.pop(key)
+            for plain in [key for key in state_dict if key.startswith(prefix)]:
+                state_dict[f"{prefix}block.{plain[len(prefix) :]}"] = state_dict.pop(plain)
             if self.surrogate is not None:
                 for key, value in self.surrogate.state_dict().items():
                     state_dict[f"{prefix}surrogate.{key}"] = value
+            if self.output_mask is not None:
+                state_dict[prefix + _MASK] = self.output_mask
             state_dict[prefix + _STATE] = self.get_extra_state()
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

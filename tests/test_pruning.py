@@ -1,0 +1,258 @@
+"""Pruning: the schedule, the mask, the ranking, and what a pruned block does afterwards."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st_
+from torch import Tensor, nn
+
+import symtorch_core as st
+from symtorch_core.pruning import active_outputs, principal_share_of
+from symtorch_core.testing.scripted import ScriptedRegressor
+
+SCALES = torch.tensor([0.1, 5.0, 1.0, 3.0, 0.5, 2.0])
+X = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Scaled(nn.Module):
+    """Six outputs of different spread; in that order 1, 3, 5, 2, 4, 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * SCALES.to(x)
+
+
+def pruned(target: int = 2, block: nn.Module | None = None, **options: Any) -> st.SymbolicModel:
+    wrapped = st.SymbolicModel(block or Scaled(), name="scaled")
+    pruner = st.OutputPruner(wrapped, target_dim=target, total_steps=10, **options)
+    for _ in range(10):
+        pruner.step(X)
+    assert pruner.done
+    return wrapped
+
+
+@given(
+    outputs=st_.integers(1, 300),
+    target=st_.integers(1, 300),
+    total=st_.integers(1, 500),
+    schedule=st_.sampled_from(["cosine", "exponential", "linear"]),
+    end=st_.floats(0.01, 1.0),
+)
+def test_the_schedule_falls_from_all_to_exactly_the_target(
+    outputs: int, target: int, total: int, schedule: str, end: float
+) -> None:
+    target = min(target, outputs)
+    path = [active_outputs(step, outputs, target, total, schedule, end) for step in range(total + 1)]
+    assert path[0] == outputs
+    assert path[-1] == target
+    assert path == sorted(path, reverse=True)
+    reached = next(step for step, active in enumerate(path) if active == target) if outputs > target else 0
+    assert reached <= max(1, end * total + 1)
+
+
+def test_the_least_important_go_first_and_are_exactly_zero() -> None:
+    block = pruned()
+    assert block.pruned_outputs == (0, 2, 4, 5)
+    y = block(X)
+    assert torch.equal(y[:, [0, 2, 4, 5]], torch.zeros(200, 4))
+    assert torch.equal(y[:, [1, 3]], (X * SCALES)[:, [1, 3]])
+
+
+def test_even_what_is_not_finite_is_zero() -> None:
+    class Infinite(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, x.sum(-1, keepdim=True) / 0.0], dim=-1)
+
+    block = st.SymbolicModel(Infinite())
+    block.prune_outputs(torch.tensor([True] * 6 + [False]))
+    assert torch.equal(block(X)[:, 6], torch.zeros(200))
+
+
+def test_once_pruned_always_pruned() -> None:
+    block = st.SymbolicModel(Scaled())
+    pruner = st.OutputPruner(block, 1, 20, "linear", 1.0)
+    before: set[int] = set()
+    for step in range(20):
+        # The ranking turns around half-way; what is gone stays gone.
+        pruner.step(X if step < 10 else X / SCALES.square())
+        assert before <= set(block.pruned_outputs)
+        before = set(block.pruned_outputs)
+    with pytest.raises(st.SwitchError, match="stays pruned"):
+        block.prune_outputs(torch.ones(6))
+    with pytest.raises(st.SwitchError, match="no output"):
+        block.prune_outputs(torch.zeros(6))
+
+
+@pytest.mark.parametrize("shape", [(200, 6), (4, 50, 6), (2, 2, 50, 6)])
+def test_any_leading_shape(shape: tuple[int, ...]) -> None:
+    block = st.SymbolicModel(Scaled())
+    st.OutputPruner(block, 2, 1).step(X.reshape(shape))
+    assert block.pruned_outputs == (0, 2, 4, 5)
+    assert block(X.reshape(shape)).shape == shape
+
+
+def test_samples_as_tuples_and_dicts() -> None:
+    class Two(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+            return {"y": (a + b) * SCALES, "other": a}
+
+    for sample in ((X, X), {"a": X, "b": X}):
+        block = st.SymbolicModel(Two())
+        st.OutputPruner(block, 2, 1).step(sample)
+        result = block(X, X)
+        assert torch.equal(result["other"], X)
+        assert int((result["y"] != 0).any(0).sum()) == 2
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [(X[:1], "too few to rank"), (X * torch.inf, "not finite"), (X[0], "too few to rank")],
+)
+def test_samples_that_cannot_be_ranked_are_refused_and_nothing_is_pruned(
+    sample: Tensor, message: str
+) -> None:
+    block = st.SymbolicModel(Scaled())
+    pruner = st.OutputPruner(block, 2, 1)
+    with pytest.raises(st.CaptureError, match=message):
+        pruner.step(sample)
+    assert block.output_mask is None
+    assert pruner.steps_taken == 0
+
+
+def test_flags_dropout_and_batch_norm_are_left_alone() -> None:
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+    block = st.SymbolicModel(net)
+    net[1].eval()
+    mean, state = net[1].running_mean.clone(), torch.get_rng_state()
+    st.OutputPruner(block, 2, 1).step(X)
+    assert [module.training for module in net] == [True, False, True]
+    assert torch.equal(net[1].running_mean, mean)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "cosin"}, "unknown schedule 'cosin'. Did you mean 'cosine'"),
+        ({"target_dim": 0}, "at least 1"),
+        ({"total_steps": 0}, "at least 1"),
+        ({"end_fraction": 0.0}, "more than 0"),
+        ({"importance": "luck"}, "unknown importance 'luck'"),
+    ],
+)
+def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(st.SearchError, match=message):
+        st.OutputPruner(st.SymbolicModel(Scaled()), **{"target_dim": 2, "total_steps": 5, **options})
+
+
+def test_more_than_there_are_and_importances_of_the_wrong_shape() -> None:
+    with pytest.raises(st.SearchError, match="has 6 outputs"):
+        st.OutputPruner(st.SymbolicModel(Scaled()), 7, 5).step(X)
+    with pytest.raises(st.CaptureError, match="6 finite numbers"):
+        st.OutputPruner(st.SymbolicModel(Scaled()), 2, 1, importance=lambda y: y.mean()).step(X)
+    block = st.SymbolicModel(Scaled())
+    st.OutputPruner(block, 1, 1, importance=lambda y: -y.std(0)).step(X)
+    assert block.pruned_outputs == (1, 2, 3, 4, 5)
+
+
+def test_the_mask_moves_saves_loads_and_compiles(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
+    block = st.wrap(model, "0")
+    st.OutputPruner(block, 2, 1).step(X)
+    assert block.output_mask is not None
+    assert nn.Sequential(block).to("meta")[0].output_mask.device.type == "meta"
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
+    block = st.wrap(model, "0")
+    st.OutputPruner(block, 2, 1).step(X)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    fresh = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
+    other = st.wrap(fresh, "0")
+    fresh.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert other.pruned_outputs == block.pruned_outputs
+    assert torch.equal(fresh(X), model(X))
+    compiled = torch.compile(fresh, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(X), model(X))
+    plain = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
+    fresh.load_state_dict(plain.state_dict())  # a checkpoint of the plain model keeps the mask that is here
+    assert other.pruned_outputs == block.pruned_outputs
+    unpruned = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
+    st.wrap(unpruned, "0")
+    fresh.load_state_dict(unpruned.state_dict())
+    assert other.pruned_outputs == ()
+
+
+def test_distilling_searches_active_outputs_only_and_zeros_stay_zeros() -> None:
+    block = pruned()
+    result = block.distill(X, regressor=ScriptedRegressor(equations=("4.0*x1", "2.0*x3")), progress=False)
+    assert result.outputs == (1, 3)
+    assert result.output_names == ("y1", "y3")
+    block.switch_to_symbolic()
+    torch.testing.assert_close(block(X), X * SCALES * block.output_mask)
+    block.switch_to_symbolic(outputs=[3])
+    torch.testing.assert_close(block(X), X * SCALES * block.output_mask)
+    block.switch_to_symbolic(release_block=True)
+    torch.testing.assert_close(block(X), X * SCALES * block.output_mask)
+    with pytest.raises(st.SwitchError, match="output 0 of scaled is pruned"):
+        pruned().distill(X, regressor=ScriptedRegressor(equations=("x0",)), outputs=[0, 1], progress=False)
+
+
+def test_outputs_distilled_before_pruning_are_zero_too() -> None:
+    block = st.SymbolicModel(Scaled())
+    block.distill(X, regressor=ScriptedRegressor(equations=tuple(f"x{i}" for i in range(6))), progress=False)
+    st.OutputPruner(block, 2, 1).step(X)
+    block.switch_to_symbolic()
+    torch.testing.assert_close(block(X), X * SCALES * block.output_mask, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_reach_active_outputs_only() -> None:
+    linear = nn.Linear(6, 6)
+    block = pruned(block=linear)
+    block(X).sum().backward()
+    rows = (linear.weight.grad != 0).any(1)
+    assert torch.equal(rows, block.output_mask)
+
+
+def test_rankings() -> None:
+    block = st.SymbolicModel(Scaled())
+    ranking = st.importance_ranking(block, X)
+    assert ranking.order == (1, 3, 5, 2, 4, 0)
+    torch.testing.assert_close(ranking.importance, (X * SCALES).double().std(0, correction=0))
+    model = nn.Sequential(block)
+    slopes = st.importance_ranking(
+        block, X, "gradient", parent=model, loss=lambda y: y[:, 0].sum() + y[:, 4].sum()
+    )
+    assert set(slopes.order[:2]) == {0, 4}
+    assert slopes.importance[[1, 2, 3, 5]].abs().max() == 0
+    torch.testing.assert_close(slopes.importance[0], (X[:, 0] * 0.1).double().abs().mean() / 1.0)
+    assert st.importance_ranking(block, X, lambda y: -y.std(0)).order == (0, 4, 2, 5, 3, 1)
+    with pytest.raises(st.SearchError, match="needs loss="):
+        st.importance_ranking(block, X, "gradient")
+    with pytest.raises(st.SearchError, match="unknown importance 'luck'"):
+        st.importance_ranking(block, X, "luck")
+
+
+def test_principal_components_pass_over_noise_of_its_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    signal = torch.randn(2000, 1, generator=generator) @ torch.ones(1, 8)
+    noise = 1.2 * torch.randn(2000, 1, generator=generator)
+    shares = principal_share_of(torch.cat([signal, noise], dim=1) * torch.tensor([1.0] * 8 + [0.5]))
+    assert int(shares.argmin()) == 8
+    assert float(shares.sum()) <= 1.0
+
+
+@pytest.mark.slow
+def test_the_documented_example_composes_to_the_law() -> None:
+    path = Path(__file__).parents[1] / "docs" / "examples" / "pruning.py"
+    spec = importlib.util.spec_from_file_location("pruning_example", path)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    with torch.random.fork_rng():
+        assert example.main(steps=3000) < 0.05
