@@ -144,8 +144,11 @@ class Activations:
         return replace(self, input_names=tuple(variable_names))
 
     def weighted(self, weights: Any) -> Activations:
-        """The same rows with a non-negative weight for each."""
-        return replace(self, weights=as_real_tensor(weights, "weights").reshape(-1))
+        """The same rows with a non-negative weight for each, times the weight it has already."""
+        given = as_real_tensor(weights, "weights").reshape(-1)
+        if self.weights is not None and given.shape == self.weights.shape:
+            given = given * self.weights
+        return replace(self, weights=given)
 
     def split(self, fraction: float, seed: int) -> tuple[Activations, Activations | None]:
         """Rows to fit on and rows held out, by a seeded shuffle.

@@ -77,7 +77,7 @@ def distill(
         transforms: derived variables that the equations are written in, instead of the inputs; see
             :class:`symtorch_core.transforms.Transforms`.
         outputs: distill only these output columns; all by default.
-        weights: a non-negative number for each row, where the rows are given as arrays.
+        weights: a non-negative number for each captured row, times the weights that a capture gives.
         search: the search space; or give its fields as options.
         select: the rule that chooses an equation from each front; see :meth:`ParetoFront.select`.
         test_fraction: share of the rows held out of the search, to judge on.

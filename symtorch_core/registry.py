@@ -40,7 +40,7 @@ FIRST_PARTY: Final[Mapping[tuple[str, str], str]] = {
     ("regressors", "sparse"): "symtorch-sparse",
     ("reducers", "pca"): "symtorch-pca",
     ("reducers", "projection"): "symtorch-projection",
-    ("studies", "slime"): "symtorch-slime",
+    ("captures", "slime"): "symtorch-slime",
     ("studies", "pinn"): "symtorch-pinn",
     ("studies", "gnn"): "symtorch-gnn",
     ("studies", "llm"): "symtorch-llm",

@@ -60,6 +60,7 @@ def test_a_library_too_large_is_refused() -> None:
 def test_terms_that_are_not_finite_or_do_not_vary_are_left_out() -> None:
     terms = [parse(text) for text in ("log(a)", "exp(b)", "logical_or(exp(c), d)", "d")]
     assert list(map(str, usable(terms, X, NAMES))) == ["exp(b)", "d"]
+    assert list(map(str, usable(terms, X * 300, NAMES))) == ["d"]  # exp(600) squared would be infinite
 
 
 def test_the_path_is_that_of_scikit_learn_on_all_rows() -> None:

@@ -15,6 +15,8 @@ from symtorch_core.expression import Call, Expression, Program, Variable, simpli
 
 _SUMS = frozenset({"+", "-", "*"})
 _CONSTANT = 1e-12
+_LARGEST = 1e100
+"""Squares of larger numbers, summed, would leave float64."""
 _SYMMETRIC = frozenset({"max", "min", "logical_or", "logical_and"})
 
 
@@ -92,14 +94,15 @@ class Columns:
 
 
 def usable(terms: Sequence[Expression], X: Tensor, names: Sequence[str]) -> list[Expression]:
-    """The terms that are finite on all rows of X, shape (n, d), and not one number on all of them."""
+    """The terms that are finite on all rows of X, shape (n, d), and so are their squares, and not one number on all of
+    them."""
     finite = torch.ones(len(terms), dtype=torch.bool)
     low = torch.full((len(terms),), torch.inf, dtype=torch.float64)
     high = -low
     columns = Columns(terms, names)
     for rows in X.split(columns.rows_at_once):
         values = columns(rows)
-        finite &= torch.isfinite(values).all(0)
+        finite &= (values.abs() < _LARGEST).all(0)  # NaN is not
         low, high = torch.minimum(low, values.amin(0)), torch.maximum(high, values.amax(0))
     varies = (high - low) > _CONSTANT * torch.maximum(high.abs(), low.abs())
     return [term for term, good in zip(terms, (finite & varies).tolist(), strict=True) if good]

@@ -1,0 +1,237 @@
+"""``explain``: an equation for what a model computes near one point, and how far it holds."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import sympy as sp
+import torch
+from sklearn.base import is_classifier
+from torch import Tensor
+
+from symtorch_core import Activations, CaptureError, Distillation, Regressor, Surrogate, distill
+from symtorch_core.distillation import predict
+from symtorch_slime.capture import SlimeCapture
+from symtorch_slime.plots import plot_explanation
+
+_LEAST_PROBABILITY = 1e-3
+_SCALES = tuple(2.0 ** (i / 2) for i in range(1, 13))
+_NEGLIGIBLE = 1e-4
+_MOST_BARS = 12
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """An equation near a point.
+
+    Attributes:
+        result: fronts and chosen equations, one for each explained output.
+        local: fresh weighted samples of the neighbourhood, which the equations are judged on.
+        point: what the block sees at x*, shape (d,).
+        value: what the block gives there, for each explained output, shape (k,).
+        spread: weighted standard deviation of each of the block's inputs in the neighbourhood, shape (d,).
+        local_r2: weighted R2 on fresh samples of the neighbourhood, for each explained output.
+        radius: how many times as wide the neighbourhood may be until the equation's error has doubled, for each
+            explained output; inf where it never did, up to 64 times.
+    """
+
+    result: Distillation
+    local: Activations
+    point: Tensor
+    value: Tensor
+    spread: Tensor
+    local_r2: tuple[float, ...]
+    radius: tuple[float, ...]
+
+    def equations(self) -> dict[str, sp.Expr]:
+        """The chosen equations in sympy, by name of the output."""
+        return self.result.equations()
+
+    @property
+    def gradient(self) -> Tensor:
+        """Slopes of the equations at the point, shape (k, d), per unit of each input: the local importances."""
+        surrogate = self.result.surrogate()
+        slopes = torch.autograd.functional.jacobian(lambda x: surrogate(x[None])[0], self.point.double())
+        return slopes.detach()
+
+    @property
+    def importances(self) -> Tensor:
+        """Slopes times the spread of each input, shape (k, d): what a typical local step changes.
+
+        LIME's coefficients are of this kind: they belong to standardised inputs.
+        """
+        return self.gradient * self.spread.double()
+
+    def top(self, count: int = 3, output: int = 0) -> tuple[str, ...]:
+        """Names of the inputs that matter most near the point, the most important first; those of no effect are left
+        out.
+        """
+        sizes = self.importances[output].abs()
+        order = [i for i in sizes.argsort(descending=True, stable=True).tolist() if float(sizes[i]) > 0]
+        return tuple(self.result.transforms.input_names[i] for i in order[:count])
+
+    def __str__(self) -> str:
+        lines = []
+        for output, (name, candidate) in enumerate(
+            zip(self.result.output_names, self.result.chosen(), strict=True)
+        ):
+            lines.append(f"{name} = {candidate.text()}")
+            lines.append(
+                f"  local R2 {self.local_r2[output]:.4f}, radius {self.radius[output]:.3g} x the neighbourhood, "
+                f"{float(self.value[output]):.5g} at the point"
+            )
+            slopes = zip(
+                self.result.transforms.input_names,
+                self.gradient[output].tolist(),
+                self.importances[output].abs().tolist(),
+                strict=True,
+            )
+            ranked = sorted((entry for entry in slopes if entry[1]), key=lambda entry: -entry[2])
+            shown = ", ".join(f"{variable} {slope:+.4g}" for variable, slope, _ in ranked[:_MOST_BARS])
+            lines.append(f"  slopes at the point: {shown or 'none'}")
+        return "\n".join(lines)
+
+    def plot(self, output: int = 0, ax: Any = None) -> Any:
+        """The equation among the local samples, for one or two inputs that vary; else bars of the importances.
+
+        Args:
+            output: position among the explained outputs.
+            ax: matplotlib axes to draw on.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        return plot_explanation(self, output, ax)
+
+
+def explain(
+    f: Callable[..., Any],
+    X: Any,
+    x_star: Any,
+    *,
+    parent: Callable[..., Any] | None = None,
+    regressor: str | Regressor = "pysr",
+    outputs: Sequence[int] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Explanation:
+    """An equation for what a model, or a block in it, computes near a point (SLIME; SymTorch paper, 3.2).
+
+    Args:
+        f: a module; a function of tensors or arrays (it is fed what X is); scikit-learn's ``model.predict``, or
+            ``model.predict_proba``, whose probabilities are explained as logits, clipped at 0.001 and 0.999; or a
+            hidden block, with ``parent``.
+        X: data of the model, rows around the point: a tensor or array, shape (n, d).
+        x_star: the point, in the model's input space, shape (d,).
+        parent: the model that calls the block ``f``.
+        regressor: name of a backend, or an instance.
+        outputs: output columns; None for all, but for class probabilities for the class likeliest at the point.
+        seed: of samples and search.
+        **options: fields of :class:`SlimeCapture` (``neighbours=100``), and every option of
+            :func:`symtorch_core.distill`.
+
+    >>> X = torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    >>> near = explain(lambda x: x[:, :1] * x[:, 1:], X, [1.0, 2.0], regressor="sparse", progress=False)
+    >>> near.equations()["y0"], near.gradient
+    (x0*x1, tensor([[2., 1.]], dtype=torch.float64))
+
+    Raises:
+        CaptureError: the data, the point or the settings are none, or the block sees several rows for one input row.
+        SearchError: an option does not exist.
+    """
+    near = {name: options.pop(name) for name in SlimeCapture.option_names() if name in options}
+    capture = SlimeCapture.with_options({**near, "x_star": x_star})
+    box, probabilities = _black_box(f)
+    there = capture.at_point(box, X, parent)
+    if outputs is None and probabilities:
+        outputs = [int(there.outputs[0].argmax())]
+    result = distill(
+        box, X, parent=parent, regressor=regressor, capture=capture, outputs=outputs, seed=seed, **options
+    )
+    alone = replace(capture, neighbour_weight=0.0, samples=max(capture.samples, 2))
+
+    def sampled(scale: float, number: int) -> Activations:
+        fresh = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        return replace(alone, bandwidth=scale * capture.bandwidth).collect(box, X, parent=parent, seed=fresh)
+
+    fresh = sampled(1.0, 0)
+    columns = list(result.outputs)
+    surrogate = result.surrogate()
+    return Explanation(
+        result=result,
+        local=fresh,
+        point=there.inputs[0],
+        value=there.outputs[0, columns],
+        spread=_spread(fresh),
+        local_r2=tuple(entry.r2 for entry in result.judge(fresh)),
+        radius=_radius(surrogate, sampled, fresh, columns),
+    )
+
+
+def _black_box(f: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
+    """What is explained, and whether it gives class probabilities, as logits."""
+    if not inspect.ismethod(f) or not is_classifier(f.__self__):
+        return f, False
+    if f.__name__ == "predict":
+        raise CaptureError("class labels are no numbers to explain: give the classifier's predict_proba")
+    if f.__name__ != "predict_proba":
+        return f, False
+    method: Callable[[Any], Any] = f
+
+    def logits(rows: Any) -> Any:
+        p = np.clip(np.asarray(method(np.asarray(rows))), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+        return np.log(p / (1 - p))
+
+    return logits, True
+
+
+def _spread(local: Activations) -> Tensor:
+    assert local.weights is not None
+    share = (local.weights / local.weights.sum()).double()[:, None]
+    inputs = local.inputs.double()
+    mean = (share * inputs).sum(0)
+    spread: Tensor = (share * (inputs - mean).square()).sum(0).sqrt()
+    # What does not vary has rounding noise for a spread.
+    return spread.where(inputs.amax(0) > inputs.amin(0), torch.zeros_like(spread))
+
+
+def _radius(
+    surrogate: Surrogate,
+    sampled: Callable[[float, int], Activations],
+    fresh: Activations,
+    columns: list[int],
+) -> tuple[float, ...]:
+    """Where, on a growing neighbourhood, the root mean square error is twice what it is on the one fitted."""
+
+    def errors(rows: Activations) -> list[float]:
+        assert rows.weights is not None
+        share = (rows.weights / rows.weights.sum()).double()[:, None]
+        missed = predict(surrogate, rows.inputs).double() - rows.outputs[:, columns].double()
+        size = (share * missed.square()).sum(0).sqrt()
+        return size.nan_to_num(math.inf, math.inf).tolist()
+
+    wanted = fresh.outputs[:, columns].double().std(0, correction=0).tolist()
+    limits = [
+        2 * max(error, _NEGLIGIBLE * spread, 1e-12)
+        for error, spread in zip(errors(fresh), wanted, strict=True)
+    ]
+    radius = [math.inf] * len(columns)
+    before, last = 1.0, [limit / 2 for limit in limits]
+    for number, scale in enumerate(_SCALES, start=1):
+        now = errors(sampled(scale, number))
+        for output, (limit, error) in enumerate(zip(limits, now, strict=True)):
+            if math.isinf(radius[output]) and error > limit:
+                # Between two scales the error is taken to follow a power law.
+                low = min(last[output], limit)
+                rise = math.log(error / low) if math.isfinite(error) else math.inf
+                radius[output] = before * (scale / before) ** (math.log(limit / low) / rise)
+        if all(map(math.isfinite, radius)):
+            break
+        before, last = scale, now
+    return tuple(radius)
