@@ -18,7 +18,7 @@ And in LIME's neighbourhood, which is as wide as the data: LIME as above, and SL
 All are judged on fresh samples of the neighbourhood with its weights, by R2, clipped at -1 so that one point cannot
 outweigh all others, and by agreement: the share of samples put on the same side (classifiers: of probability 1/2;
 regression: of the value at the point). Complexity counts nodes of the equation as the core does; a linear model of d
-inputs has 4 d + 1.
+inputs has 4 d + 1. Points where the black box is flat are passed over.
 """
 
 from __future__ import annotations
@@ -176,6 +176,7 @@ def slime(
         capture.x_star,
         **{name: getattr(capture, name) for name in ("samples", "variance", "sigma", "neighbour_weight")},
         regressor=arguments.regressor,
+        reducer_options={"linear": arguments.linear},
         maxsize=arguments.maxsize,
         unary_operators=UNARY,
         select="validation",
@@ -187,8 +188,8 @@ def slime(
 
 def one(
     train: np.ndarray, x_star: np.ndarray, box: Any, classes: bool, seed: int, arguments: argparse.Namespace
-) -> dict[str, Any] | None:
-    """One point, explained; None where the black box is flat near it, so that nothing is to be explained."""
+) -> dict[str, Any]:
+    """One point, explained."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     f = asked(box, classes, x_star)
@@ -198,8 +199,6 @@ def one(
     for place, capture in neighbourhoods(train, x_star).items():
         fresh = replace(capture, neighbour_weight=0.0, samples=FRESH).rows(train, seed + 10_000)
         true = f(fresh.rows)
-        if true.std() < 1e-9:
-            return None
         begun = time.perf_counter()
         found = slime(f, train, capture, seed, arguments)
         result["seconds", place] = time.perf_counter() - begun
@@ -212,6 +211,11 @@ def one(
             predicted = np.nan_to_num(model(fresh.rows), nan=1e9)
             result[name, place] = judged(predicted, true, fresh.weights, level)
     return result
+
+
+def flat(f: Callable[[Any], np.ndarray], train: np.ndarray, x_star: np.ndarray) -> bool:
+    """Whether the black box gives one number near the point, so that nothing is to be explained."""
+    return bool(f(SlimeCapture(x_star=x_star, samples=200).rows(train, 0).rows).std() < 1e-3)
 
 
 def predictor(found: Explanation) -> Callable[[np.ndarray], np.ndarray]:
@@ -227,14 +231,15 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=10, help="for each black box")
     parser.add_argument("--regressor", default="sparse")
     parser.add_argument("--maxsize", type=int, default=60)
+    parser.add_argument("--linear", action="store_true", help="fit a linear map first, equations to the rest")
     parser.add_argument("--seconds", type=float, default=20.0, help="limit of one search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--sets", nargs="*", help="only these")
     arguments = parser.parse_args()
     print(
-        f"regressor {arguments.regressor}, maxsize {arguments.maxsize}, seed {arguments.seed}, "
-        f"{arguments.points} points for each of three black boxes"
+        f"regressor {arguments.regressor}, maxsize {arguments.maxsize}, linear map first: {arguments.linear}, "
+        f"seed {arguments.seed}, {arguments.points} points for each of three black boxes"
     )
     print(
         "R2 / agreement: medians over points; won: points where SLIME's R2 is not below LIME's by more than 0.01\n"
@@ -252,23 +257,19 @@ def main() -> None:
                 warnings.simplefilter("ignore")
                 scaled = target if classes else (target - target.mean()) / target.std()
                 box.fit(train, scaled)
-            chosen = np.random.default_rng(arguments.seed).choice(
-                len(test), min(arguments.points, len(test)), replace=False
-            )
+            order = np.random.default_rng(arguments.seed).permutation(len(test))
+            told = [i for i in order if not flat(asked(box, classes, test[i]), train, test[i])]
             found = joblib.Parallel(n_jobs=arguments.jobs)(
-                joblib.delayed(one)(train, test[i], box, classes, int(i), arguments) for i in chosen
+                joblib.delayed(one)(train, test[i], box, classes, int(i), arguments)
+                for i in told[: arguments.points]
             )
-            kept = [entry for entry in found if entry is not None]
-            every += kept
-            report(name, kind, kept, X.shape[1])
+            every += found
+            report(name, kind, found, X.shape[1])
         report(name, "all", every, X.shape[1])
 
 
 def report(name: str, kind: str, found: list[dict[str, Any]], width: int) -> None:
     """One line of the table."""
-    if not found:
-        print(f"| {name} | {kind} | 0 |")
-        return
 
     def cell(model: str, place: str) -> str:
         return "{:.3f} / {:.3f}".format(*np.median([entry[model, place] for entry in found], axis=0))

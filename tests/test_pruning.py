@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -244,15 +243,3 @@ def test_principal_components_pass_over_noise_of_its_own() -> None:
     shares = principal_share_of(torch.cat([signal, noise], dim=1) * torch.tensor([1.0] * 8 + [0.5]))
     assert int(shares.argmin()) == 8
     assert float(shares.sum()) <= 1.0
-
-
-@pytest.mark.slow
-def test_the_documented_example_composes_to_the_law() -> None:
-    path = Path(__file__).parents[1] / "docs" / "examples" / "pruning.py"
-    spec = importlib.util.spec_from_file_location("pruning_example", path)
-    assert spec is not None
-    assert spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    with torch.random.fork_rng():
-        assert example.main(steps=3000) < 0.05

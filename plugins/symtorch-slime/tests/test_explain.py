@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import symtorch_core as st
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_slime import SlimeCapture, explain, stability
-from symtorch_slime.stability import structure
+from symtorch_slime.repetition import structure
 
 X = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 STAR = [0.5, -1.0, 2.0]
@@ -260,3 +260,11 @@ def test_a_stopped_stability_keeps_what_is_finished() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         stability(never, X, STAR, **QUICK)
+
+
+def test_every_public_name_is_there() -> None:
+    import symtorch_slime
+
+    assert all(callable(getattr(symtorch_slime, name)) for name in symtorch_slime.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'lime'"):
+        _ = symtorch_slime.lime

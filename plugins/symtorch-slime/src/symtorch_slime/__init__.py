@@ -1,9 +1,15 @@
 """SLIME: what a model computes near one point, as an equation (SymTorch paper, 3.2)."""
 
-from symtorch_slime.capture import SlimeCapture
-from symtorch_slime.explanation import Explanation, explain
-from symtorch_slime.neighbourhood import Neighbourhood, neighbourhood
-from symtorch_slime.stability import Run, Stability, stability
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from symtorch_slime.capture import SlimeCapture
+    from symtorch_slime.explanation import Explanation, explain
+    from symtorch_slime.neighbours import Neighbourhood, neighbourhood
+    from symtorch_slime.repetition import Run, Stability, stability
 
 __all__ = [
     "Explanation",
@@ -15,3 +21,21 @@ __all__ = [
     "neighbourhood",
     "stability",
 ]
+
+# Listing plugins imports this package; scikit-learn is to be loaded only when something of it is used.
+_ROOMS: Final = {
+    "Explanation": "explanation",
+    "Neighbourhood": "neighbours",
+    "Run": "repetition",
+    "SlimeCapture": "capture",
+    "Stability": "repetition",
+    "explain": "explanation",
+    "neighbourhood": "neighbours",
+    "stability": "repetition",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)

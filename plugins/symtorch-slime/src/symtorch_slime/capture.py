@@ -15,7 +15,7 @@ from symtorch_core.batches import batch_count
 from symtorch_core.calls import Selector
 from symtorch_core.capture import DEFAULT_MAX_ROWS, HookCapture
 from symtorch_core.events import Callback
-from symtorch_slime.neighbourhood import Array, Metric, Neighbourhood, check_point, neighbourhood
+from symtorch_slime.neighbours import Array, Metric, Neighbourhood, check_point, neighbourhood
 
 _BATCH = 1024
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from symtorch_core import Activations, CaptureError, Distillation, Regressor, Surrogate, distill
 from symtorch_core.distillation import predict
+from symtorch_core.front import SelectionRule
 from symtorch_slime.capture import SlimeCapture
 from symtorch_slime.plots import plot_explanation
 
@@ -118,6 +119,7 @@ def explain(
     parent: Callable[..., Any] | None = None,
     regressor: str | Regressor = "pysr",
     outputs: Sequence[int] | None = None,
+    select: SelectionRule = "best",
     seed: int = 0,
     **options: Any,
 ) -> Explanation:
@@ -132,6 +134,8 @@ def explain(
         parent: the model that calls the block ``f``.
         regressor: name of a backend, or an instance.
         outputs: output columns; None for all, but for class probabilities for the class likeliest at the point.
+        select: the rule that chooses the equation; ``"best"`` because near a point there is often no law, and the
+            loss falls slowly.
         seed: of samples and search.
         **options: fields of :class:`SlimeCapture` (``neighbours=100``), and every option of
             :func:`symtorch_core.distill`.
@@ -152,7 +156,15 @@ def explain(
     if outputs is None and probabilities:
         outputs = [int(there.outputs[0].argmax())]
     result = distill(
-        box, X, parent=parent, regressor=regressor, capture=capture, outputs=outputs, seed=seed, **options
+        box,
+        X,
+        parent=parent,
+        regressor=regressor,
+        capture=capture,
+        outputs=outputs,
+        select=select,
+        seed=seed,
+        **options,
     )
     alone = replace(capture, neighbour_weight=0.0, samples=max(capture.samples, 2))
 

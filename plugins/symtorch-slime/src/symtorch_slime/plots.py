@@ -83,6 +83,7 @@ def _map(explanation: Explanation, first: int, second: int, output: int, ax: Any
 def _bars(explanation: Explanation, output: int, ax: Any) -> Any:
     result, importances = explanation.result, explanation.importances[output]
     order = importances.abs().argsort(descending=True, stable=True)[:_MOST_BARS].tolist()[::-1]
+    order = [i for i in order if float(importances[i])] or order
     values = importances[order].tolist()
     names = [result.transforms.input_names[i] for i in order]
     ax.barh(names, values, color=["C0" if value > 0 else "C3" for value in values])
