@@ -31,6 +31,7 @@ test: lint ## lint, then every test; pass more with PYTEST_ARGS="-k front"
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
+	$(BIN)/python -m pip install -q -r benchmarks/requirements.txt
 	@set -e; for file in benchmarks/*.py; do \
 	    test -e "$$file" || { echo "There is no benchmark yet."; break; }; \
 	    echo "== $$file"; $(BIN)/python "$$file"; \

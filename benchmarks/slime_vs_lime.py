@@ -1,7 +1,7 @@
 """Local explanations: SLIME beside LIME (the package ``lime``), on eight data sets and three black boxes.
 
-    pip install lime==0.2.0.1
-    python benchmarks/slime_vs_lime.py [--points 10] [--regressor sparse] [--jobs 2]
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/slime_vs_lime.py [--linear] [--points 10] [--regressor sparse] [--jobs 2]
 
 For each data set, a random forest, gradient boosting and a multilayer perceptron are trained, and the same points
 explained, ``--points`` for each. Classifiers are explained by the logit of one class, the same for everybody.

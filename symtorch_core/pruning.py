@@ -218,7 +218,7 @@ class Ranking:
     """Outputs of a block by importance.
 
     Attributes:
-        order: output columns, the most important first.
+        order: output columns, the most important first; those that are pruned are left out.
         importance: of each output, in column order, shape (d,).
     """
 
@@ -265,8 +265,9 @@ def importance_ranking(
             raise SearchError(f"unknown importance {by!r}: give {names}, or a function of outputs (n, d)")
         importance = measure(block.capture(data, parent=parent, max_rows=max_rows, seed=seed).outputs)
     importance = importance.detach().cpu()
-    order = importance.argsort(descending=True, stable=True)
-    return Ranking(tuple(order.tolist()), importance)
+    pruned = set(block.pruned_outputs)
+    order = importance.argsort(descending=True, stable=True).tolist()
+    return Ranking(tuple(column for column in order if column not in pruned), importance)
 
 
 def _slopes(

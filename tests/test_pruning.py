@@ -230,6 +230,7 @@ def test_rankings() -> None:
     assert slopes.importance[[1, 2, 3, 5]].abs().max() == 0
     torch.testing.assert_close(slopes.importance[0], (X[:, 0] * 0.1).double().abs().mean() / 1.0)
     assert st.importance_ranking(block, X, lambda y: -y.std(0)).order == (0, 4, 2, 5, 3, 1)
+    assert st.importance_ranking(pruned(), X).order == (1, 3)
     with pytest.raises(st.SearchError, match="needs loss="):
         st.importance_ranking(block, X, "gradient")
     with pytest.raises(st.SearchError, match="unknown importance 'luck'"):

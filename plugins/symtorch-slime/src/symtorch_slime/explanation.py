@@ -23,6 +23,7 @@ from symtorch_slime.plots import plot_explanation
 _LEAST_PROBABILITY = 1e-3
 _SCALES = tuple(2.0 ** (i / 2) for i in range(1, 13))
 _NEGLIGIBLE = 1e-4
+_LEAST_FRESH = 200
 _MOST_BARS = 12
 
 
@@ -166,7 +167,7 @@ def explain(
         seed=seed,
         **options,
     )
-    alone = replace(capture, neighbour_weight=0.0, samples=max(capture.samples, 2))
+    alone = replace(capture, neighbour_weight=0.0, samples=max(capture.samples, _LEAST_FRESH))
 
     def sampled(scale: float, number: int) -> Activations:
         fresh = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
