@@ -25,7 +25,7 @@ from symtorch_core.fidelity import Fidelity
 from symtorch_core.front import Candidate, ParetoFront, Unrunnable
 from symtorch_core.hookspecs import Component, hookimpl
 from symtorch_core.identity import IdentityReducer
-from symtorch_core.model import SymbolicModel, wrap
+from symtorch_core.model import SymbolicModel
 from symtorch_core.moments import Moments
 from symtorch_core.pipeline import distill
 from symtorch_core.pruning import OutputPruner, Ranking, importance_ranking
@@ -37,6 +37,7 @@ from symtorch_core.surrogate import Surrogate, TorchSurrogate
 from symtorch_core.sweep import Sweep, reduction_sweep
 from symtorch_core.transforms import Transforms
 from symtorch_core.tuning import Refinement, refine
+from symtorch_core.wrapping import wrap
 
 __all__ = [
     "Activations",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symtorch_core.activations import as_real_tensor
 from symtorch_core.errors import CaptureError
@@ -139,3 +140,16 @@ def alone(tensor: Tensor, path: str) -> Any:
     head, _, rest = path.partition(".")
     inner = alone(tensor, rest)
     return (*[None] * int(head), inner) if head.isdigit() else {head: inner}
+
+
+def argument_aliases(block: Callable[..., Any]) -> dict[str, str]:
+    """For each argument that a block takes by position or by keyword: its position by its name, and back."""
+    try:
+        parameters = inspect.signature(
+            block.forward if isinstance(block, nn.Module) else block
+        ).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return {}
+    both = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    aliases = {name: str(position) for position, name in enumerate(both)}
+    return aliases | {position: name for name, position in aliases.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import html
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations import Activations
-from symtorch_core.calls import alone, call_tensors, flatten, pick, pick_inputs, replaced
-from symtorch_core.capture import HookCapture, submodule
+from symtorch_core.calls import alone, argument_aliases, call_tensors, flatten, pick, pick_inputs, replaced
+from symtorch_core.capture import HookCapture
 from symtorch_core.distillation import Complexity, Distillation, MetricChange
 from symtorch_core.errors import SwitchError
 from symtorch_core.exports import export
 from symtorch_core.front import ParetoFront, SelectionRule
 from symtorch_core.pipeline import distill
+from symtorch_core.pruning import masked
 from symtorch_core.registry import load
 from symtorch_core.report.notebook import result_html
 from symtorch_core.stand_ins import FunctionBlock, ReleasedBlock, Withheld
@@ -43,6 +43,7 @@ class SymbolicModel(nn.Module):
         name: what to call it in messages and reports; the block's type by default.
 
     >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> from symtorch_core.wrapping import wrap
     >>> block = wrap(model, "2")
     >>> block.mode
     'block'
@@ -58,7 +59,7 @@ class SymbolicModel(nn.Module):
         self._distillation: Distillation | None = None
         self._mode: Mode = "block"
         self._symbolic_outputs: tuple[int, ...] = ()
-        self._aliases = _aliases(block)
+        self._aliases = argument_aliases(block)
         self.register_buffer(_MASK, None)
         self.training = self.block.training  # not train(): submodules keep their own flags
         self.register_load_state_dict_post_hook(_own_maps)  # type: ignore[no-untyped-call]
@@ -348,14 +349,7 @@ class SymbolicModel(nn.Module):
         if self.output_mask is None:
             return whole
         path, tensor = pick(flatten(whole), None, f"the result of {self.name}")
-        return replaced(whole, path, self._masked(tensor))
-
-    def _masked(self, outputs: Tensor) -> Tensor:
-        """Outputs with exact zeros where they are pruned."""
-        assert self.output_mask is not None
-        return torch.where(
-            self.output_mask, outputs, torch.zeros((), dtype=outputs.dtype, device=outputs.device)
-        )
+        return replaced(whole, path, masked(tensor, self.output_mask))
 
     def _run_symbolic(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = self.distillation
@@ -367,7 +361,7 @@ class SymbolicModel(nn.Module):
             if len(self._symbolic_outputs) < result.block_outputs:
                 index = torch.tensor(self._symbolic_outputs, device=y.device)
                 y = y.new_zeros(*y.shape[:-1], result.block_outputs).index_copy(-1, index, y)
-            y = y if self.output_mask is None else self._masked(y)
+            y = masked(y, self.output_mask)
             return alone(y.squeeze(-1) if source.scalar_output else y, path)
         # The block still gives what has no equation: other outputs, other tensors of its result.
         whole = self.block(*args, **kwargs)
@@ -376,7 +370,7 @@ class SymbolicModel(nn.Module):
             return replaced(whole, path, y.squeeze(-1).to(neural.dtype))
         index = torch.tensor(self._symbolic_outputs, device=neural.device)
         mixed = neural.index_copy(-1, index, y.to(neural.dtype))
-        return replaced(whole, path, mixed if self.output_mask is None else self._masked(mixed))
+        return replaced(whole, path, masked(mixed, self.output_mask))
 
     def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         """The equations' inputs among the tensors of a call, passed by position or by keyword."""
@@ -462,46 +456,3 @@ def _own_maps(model: nn.Module, _: object) -> None:
             transforms=copy.deepcopy(result.transforms),
             reduction=copy.deepcopy(result.reduction).cpu(),
         )
-
-
-def _aliases(block: Callable[..., Any]) -> dict[str, str]:
-    """For each argument that a block takes by position or by keyword: its position by its name, and back."""
-    try:
-        parameters = inspect.signature(
-            block.forward if isinstance(block, nn.Module) else block
-        ).parameters.values()
-    except (TypeError, ValueError):  # a builtin without a signature
-        return {}
-    both = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    aliases = {name: str(position) for position, name in enumerate(both)}
-    return aliases | {position: name for name, position in aliases.items()}
-
-
-def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
-    """Replace a submodule by a :class:`SymbolicModel` around it, in place, and return that.
-
-    A module that sits in several places of the model is replaced in all of them.
-
-    Args:
-        model: the model that holds the block.
-        path: dotted path of the block, as in ``model.named_modules()``.
-        name: what to call it; the path by default.
-
-    Raises:
-        CaptureError: the model has no such submodule; the message lists close ones.
-        SwitchError: it is wrapped already.
-    """
-    block = submodule(model, path)
-    if path == "":
-        raise SwitchError(
-            "the model itself cannot be replaced in place: use SymbolicModel(model) and call that"
-        )
-    if isinstance(block, SymbolicModel):
-        raise SwitchError(f"{path!r} is wrapped already")
-    if any(isinstance(module, SymbolicModel) and module.block is block for module in model.modules()):
-        raise SwitchError(f"{path!r} is wrapped already: leave out the last part of the path for its wrapper")
-    places = [(parent, key) for parent in model.modules() for key, m in parent._modules.items() if m is block]
-    wrapper = SymbolicModel(block, name or path)
-    for parent, key in places:
-        setattr(parent, key, wrapper)
-    return wrapper

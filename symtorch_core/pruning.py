@@ -92,6 +92,13 @@ def principal_share_of(outputs: Tensor) -> Tensor:
 _IMPORTANCES: Mapping[str, Importance] = MappingProxyType({"std": spread_of, "pca": principal_share_of})
 
 
+def masked(outputs: Tensor, mask: Tensor | None) -> Tensor:
+    """Outputs, shape (..., d), with exact zeros where the mask, shape (d,), is False; None changes nothing."""
+    if mask is None:
+        return outputs
+    return torch.where(mask, outputs, torch.zeros((), dtype=outputs.dtype, device=outputs.device))
+
+
 @final
 class OutputPruner:
     """Zeroes a block's least important outputs, more of them as training goes on, until ``target_dim`` are left.
