@@ -26,8 +26,8 @@ class Residual:
         residual: as an expression of the variables, exact.
         rms: root mean square on the points.
         max_abs: largest absolute value on the points.
-        relative: ``rms`` over the root mean square of the sum of the terms' absolute values, whatever the units: 0 for a
-            solution, near 1 for terms that have nothing to do with each other.
+        relative: ``rms`` over the root mean square of the sum of the terms' absolute values, whatever the units: 0 for
+            a solution, near 1 for terms that have nothing to do with each other.
         rows: number of points.
     """
 
@@ -67,8 +67,8 @@ def residual_check(
     >>> heat.relative < 1e-12
     True
     >>> wrong = residual_check("exp(-t)*sin(pi*x)", "u_t - a*u_xx", x, variable_names=["x", "t"], constants={"a": 0.2})
-    >>> wrong.residual.n(3)
-    0.974*exp(-t)*sin(3.14*x)
+    >>> round(wrong.relative, 3)
+    0.327
 
     Raises:
         ExpressionError: the differential equation is none, names what nobody knows, or a derivative cannot be computed.
