@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import json
 from collections.abc import Mapping
@@ -10,10 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
-import safetensors
-import safetensors.torch
 import sympy as sp
-import torch
 from torch import Tensor
 
 from symtorch_core.activations import Activations, Source
@@ -31,11 +27,10 @@ from symtorch_core.reducer import Reduction
 from symtorch_core.registry import load
 from symtorch_core.report.terminal import print_to_text
 from symtorch_core.search import SearchSpace
-from symtorch_core.surrogate import Surrogate
+from symtorch_core.surrogate import Surrogate, predict
+from symtorch_core.tensor_text import decoded, encoded, sample
 from symtorch_core.transforms import Transforms
 
-_SAMPLE_ROWS = 300
-_SAMPLE_NUMBERS = 200_000
 SCHEMA = 1
 """Version of the JSON form; a reader refuses newer ones."""
 
@@ -295,9 +290,9 @@ class Distillation:
     def save(self, path: Path | str) -> None:
         """Write the distillation, reducer included, to a JSON file, with a few hundred held-out rows to draw."""
         tensors = {key: value.contiguous() for key, value in self.reduction.state_dict().items()}
-        held = {} if self.held_out is None else _sample(self.held_out)
-        encoded = {"reduction_tensors": _encoded(tensors), "held_out_sample": _encoded(held)}
-        text = json.dumps({**self.to_json(), **encoded}, indent=1)
+        held = {} if self.held_out is None else sample(self.held_out)
+        texts = {"reduction_tensors": encoded(tensors), "held_out_sample": encoded(held)}
+        text = json.dumps({**self.to_json(), **texts}, indent=1)
         Path(path).write_text(text, encoding="utf-8")
 
     def report(self, path: Path | str, title: str = "") -> Path:
@@ -368,8 +363,8 @@ class Distillation:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-            tensors, held = _decoded(data["reduction_tensors"]), _decoded(data.get("held_out_sample", ""))
-        except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            tensors, held = decoded(data["reduction_tensors"]), decoded(data.get("held_out_sample", ""))
+        except (ValueError, KeyError, TypeError) as error:
             raise FileFormatError(f"{path} is not a saved distillation: {error!r}") from None
         result = cls.from_json(data)
         try:
@@ -377,14 +372,6 @@ class Distillation:
         except RuntimeError as error:  # names or shapes that the reducer does not have
             raise FileFormatError(f"{path} holds other tensors than its reducer's: {error}") from None
         return replace(result, held_out=_restored(held, result)) if held else result
-
-
-def _sample(rows: Activations) -> dict[str, Tensor]:
-    """Some rows as tensors for a file: all columns, and not more than a few megabytes."""
-    width = rows.inputs.shape[1] + rows.outputs.shape[1]
-    few = rows.rows(torch.arange(min(len(rows), _SAMPLE_ROWS, max(1, _SAMPLE_NUMBERS // width))))
-    tensors = {"inputs": few.inputs, "outputs": few.outputs}
-    return tensors if few.weights is None else {**tensors, "weights": few.weights}
 
 
 def _restored(tensors: Mapping[str, Tensor], result: Distillation) -> Activations:
@@ -400,20 +387,5 @@ def _restored(tensors: Mapping[str, Tensor], result: Distillation) -> Activation
         raise FileFormatError(f"the saved sample of held-out rows is damaged: {error}") from None
 
 
-def _encoded(tensors: Mapping[str, Tensor]) -> str:
-    return base64.b64encode(safetensors.torch.save({**tensors})).decode() if tensors else ""
-
-
-def _decoded(text: str) -> dict[str, Tensor]:
-    return safetensors.torch.load(base64.b64decode(text)) if text else {}
-
-
 def _output_fidelity(entry: Mapping[str, Any]) -> OutputFidelity:
     return OutputFidelity(**{key: value and Fidelity.from_json(value) for key, value in entry.items()})
-
-
-def predict(surrogate: Surrogate, inputs: Tensor) -> Tensor:
-    """A surrogate's outputs for CPU rows, without gradients; non-finite values stay so."""
-    with torch.no_grad():
-        outputs: Tensor = surrogate(inputs)
-    return outputs

@@ -133,3 +133,10 @@ class TorchSurrogate(Surrogate):
 
     def extra_repr(self) -> str:
         return "\n".join(str(expression) for expression in self.expressions())
+
+
+def predict(surrogate: Surrogate, inputs: Tensor) -> Tensor:
+    """A surrogate's outputs for CPU rows, without gradients; non-finite values stay so."""
+    with torch.no_grad():
+        outputs: Tensor = surrogate(inputs)
+    return outputs

@@ -9,11 +9,12 @@ from dataclasses import replace
 from torch import Tensor
 
 from symtorch_core.activations import Activations, BlockFunction
-from symtorch_core.distillation import Distillation, OutputFidelity, predict
+from symtorch_core.distillation import Distillation, OutputFidelity
 from symtorch_core.expression import evaluate
 from symtorch_core.fidelity import Fidelity, fidelity, out_of_range
 from symtorch_core.front import ParetoFront
 from symtorch_core.moments import Moments
+from symtorch_core.surrogate import predict
 
 _RIDGE = 1e-9
 

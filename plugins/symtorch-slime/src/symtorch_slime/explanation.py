@@ -15,8 +15,8 @@ from sklearn.base import is_classifier
 from torch import Tensor
 
 from symtorch_core import Activations, CaptureError, Distillation, Regressor, Surrogate, distill
-from symtorch_core.distillation import predict
 from symtorch_core.front import SelectionRule
+from symtorch_core.surrogate import predict
 from symtorch_slime.capture import SlimeCapture
 from symtorch_slime.plots import plot_explanation
 

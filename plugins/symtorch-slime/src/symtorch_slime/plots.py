@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from symtorch_core.distillation import predict
 from symtorch_core.plots import new_axes
+from symtorch_core.surrogate import predict
 
 if TYPE_CHECKING:
     from symtorch_slime.explanation import Explanation
