@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.calls import parameters_of
 from symtorch_core.errors import CaptureError
 
 RowMask = Callable[[Any], Tensor | np.ndarray] | str | None
@@ -128,14 +129,12 @@ class _Signature:
     """What a model can be called with; anything, where it does not say."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
-        function = model.forward if isinstance(model, nn.Module) else model
-        try:
-            self._parameters = list(inspect.signature(function).parameters.values())
-        except (TypeError, ValueError):  # a builtin without a signature
-            self._parameters = list(inspect.signature(lambda *args, **kwargs: None).parameters.values())
+        self._parameters = parameters_of(model)
 
     def positional(self, given: int) -> int:
         """How many of so many positional arguments it takes."""
+        if self._parameters is None:
+            return given
         kinds = [parameter.kind for parameter in self._parameters]
         if inspect.Parameter.VAR_POSITIONAL in kinds:
             return given
@@ -145,7 +144,7 @@ class _Signature:
     def keyword(self, name: str) -> bool:
         """Whether it takes an argument of that name."""
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        return any(
+        return self._parameters is None or any(
             p.kind is inspect.Parameter.VAR_KEYWORD or (p.kind in named and p.name == name)
             for p in self._parameters
         )

@@ -142,14 +142,18 @@ def alone(tensor: Tensor, path: str) -> Any:
     return (*[None] * int(head), inner) if head.isdigit() else {head: inner}
 
 
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """The parameters of a function, or of a module's ``forward``; None for a builtin that does not say."""
+    try:
+        called = function.forward if isinstance(function, nn.Module) else function
+        return list(inspect.signature(called).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
 def argument_aliases(block: Callable[..., Any]) -> dict[str, str]:
     """For each argument that a block takes by position or by keyword: its position by its name, and back."""
-    try:
-        parameters = inspect.signature(
-            block.forward if isinstance(block, nn.Module) else block
-        ).parameters.values()
-    except (TypeError, ValueError):  # a builtin without a signature
-        return {}
+    parameters = parameters_of(block) or []
     both = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     aliases = {name: str(position) for position, name in enumerate(both)}
     return aliases | {position: name for name, position in aliases.items()}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from abc import ABC
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
-from symtorch_core.errors import SearchError
+from symtorch_core.errors import SearchError, did_you_mean
 
 
 @final
@@ -56,8 +55,7 @@ class Configurable(ABC):
         known = cls.option_names()
         for option in options:
             if option not in known:
-                close = difflib.get_close_matches(option, [*known, *also], n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
+                hint = did_you_mean(option, [*known, *also])
                 elsewhere = f"; or, for any component: {', '.join(sorted(also))}" if also else ""
                 raise SearchError(
                     f"{cls.name!r} has no option {option!r}.{hint} It has: {', '.join(known) or 'none'}{elsewhere}"

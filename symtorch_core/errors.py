@@ -6,6 +6,9 @@ built-in exception a Python user would expect (``LookupError`` for an unknown na
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class SymTorchError(Exception):
     """Base class of the framework's own errors."""
@@ -49,3 +52,13 @@ class SwitchError(SymTorchError, RuntimeError):
 
 class FileFormatError(SymTorchError, ValueError):
     """A file or a state_dict does not hold what its schema promises."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the closest known one, or nothing.
+
+    >>> did_you_mean("neighbors", ["neighbours", "samples"])
+    " Did you mean 'neighbours'?"
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from symtorch_core.errors import ExpressionError, SearchError
+from symtorch_core.errors import ExpressionError, SearchError, did_you_mean
 from symtorch_core.expression import evaluate, parse, variables
 
 _SMALLEST_RESIDUAL = 1e-9
@@ -131,8 +130,7 @@ def loss_named(name: str) -> Loss:
         formula = None
     if formula is not None and variables(formula):
         return replace(custom_loss(lambda r: evaluate(formula, {RESIDUAL: r})), name=name)
-    close = difflib.get_close_matches(name, LOSSES, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, LOSSES)
     raise SearchError(
         f"unknown loss {name!r}.{hint} Known losses: {', '.join(LOSSES)}; or give a formula in the residual "
         f"{RESIDUAL} = prediction - target, like 'abs(r)^1.5'"

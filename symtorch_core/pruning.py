@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from symtorch_core.activations import as_feature_rows
 from symtorch_core.batches import arguments, batches, fitted
 from symtorch_core.calls import flatten, pick, replaced
-from symtorch_core.errors import CaptureError, SearchError
+from symtorch_core.errors import CaptureError, SearchError, did_you_mean
 from symtorch_core.moments import Moments
 from symtorch_core.untouched import untouched
 
@@ -92,11 +91,18 @@ def principal_share_of(outputs: Tensor) -> Tensor:
 _IMPORTANCES: Mapping[str, Importance] = MappingProxyType({"std": spread_of, "pca": principal_share_of})
 
 
+def _measure(by: str | Importance, names: Iterable[str]) -> Importance:
+    """An importance by name, or as it is given; ``names`` are those the caller takes."""
+    measure = _IMPORTANCES.get(by) if isinstance(by, str) else by
+    if measure is None:
+        known = ", ".join(map(repr, names))
+        raise SearchError(f"unknown importance {by!r}: give {known}, or a function of outputs (n, d)")
+    return measure
+
+
 def masked(outputs: Tensor, mask: Tensor | None) -> Tensor:
     """Outputs, shape (..., d), with exact zeros where the mask, shape (d,), is False; None changes nothing."""
-    if mask is None:
-        return outputs
-    return torch.where(mask, outputs, torch.zeros((), dtype=outputs.dtype, device=outputs.device))
+    return outputs if mask is None else torch.where(mask, outputs, 0)
 
 
 @final
@@ -137,21 +143,15 @@ class OutputPruner:
         importance: str | Importance = "std",
     ) -> None:
         if schedule not in _SCHEDULES:
-            close = difflib.get_close_matches(str(schedule), _SCHEDULES, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(str(schedule), _SCHEDULES)
             raise SearchError(f"unknown schedule {schedule!r}.{hint} There are: {', '.join(_SCHEDULES)}")
         if target_dim < 1 or total_steps < 1 or not 0 < end_fraction <= 1:
             raise SearchError(
                 "target_dim and total_steps must be at least 1, end_fraction more than 0 and at most 1"
             )
-        if isinstance(importance, str) and importance not in _IMPORTANCES:
-            raise SearchError(
-                f"unknown importance {importance!r}: give {', '.join(map(repr, _IMPORTANCES))}, or a function of "
-                "outputs (n, d)"
-            )
         self.block, self.target_dim, self.total_steps = block, target_dim, total_steps
         self.schedule, self.end_fraction = schedule, end_fraction
-        self._importance = _IMPORTANCES[importance] if isinstance(importance, str) else importance
+        self._importance = _measure(importance, _IMPORTANCES)
         self.steps_taken = 0
 
     @property
@@ -266,10 +266,7 @@ def importance_ranking(
             raise SearchError("by='gradient' needs loss=, from the model's result to one number")
         importance = _slopes(block, data, parent or block, loss, batch_size)
     else:
-        measure = _IMPORTANCES.get(by) if isinstance(by, str) else by
-        if measure is None:
-            names = ", ".join(map(repr, [*_IMPORTANCES, "gradient"]))
-            raise SearchError(f"unknown importance {by!r}: give {names}, or a function of outputs (n, d)")
+        measure = _measure(by, [*_IMPORTANCES, "gradient"])
         importance = measure(block.capture(data, parent=parent, max_rows=max_rows, seed=seed).outputs)
     importance = importance.detach().cpu()
     pruned = set(block.pruned_outputs)

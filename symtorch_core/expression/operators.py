@@ -8,7 +8,6 @@ here: the parser, the printer, the complexity count, the surrogate and the tests
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from symtorch_core.errors import ExpressionError
+from symtorch_core.errors import ExpressionError, did_you_mean
 
 Interval = tuple[float, float]
 REAL: Interval = (-math.inf, math.inf)
@@ -228,6 +227,5 @@ def lookup(name: str) -> Operator:
     found = OPERATORS.get(ALIASES.get(name, name))
     if found is not None:
         return found
-    close = difflib.get_close_matches(name, [*OPERATORS, *ALIASES], n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, [*OPERATORS, *ALIASES])
     raise ExpressionError(f"unknown operator {name!r}.{hint} Known operators: {', '.join(OPERATORS)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 from lark import Lark, Transformer, v_args
 from lark.exceptions import LarkError, VisitError
 
-from symtorch_core.errors import ExpressionError
+from symtorch_core.errors import ExpressionError, did_you_mean
 from symtorch_core.expression.operators import lookup
 from symtorch_core.expression.tree import (
     MAX_DEPTH,
@@ -153,8 +152,7 @@ def _resolve_names(expression: Expression, known: frozenset[str] | None) -> Expr
         if expression.name == "pi" and (known is None or "pi" not in known):
             return Constant(math.pi)
         if known is not None and expression.name not in known:
-            close = difflib.get_close_matches(expression.name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(expression.name, known)
             raise ExpressionError(
                 f"unknown variable {expression.name!r}.{hint} Known variables: {', '.join(sorted(known))}"
             )

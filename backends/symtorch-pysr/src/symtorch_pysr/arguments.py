@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, final
 
 from symtorch_core import SearchError, SearchSpace
+from symtorch_core.errors import did_you_mean
 from symtorch_core.expression import Variable
 from symtorch_pysr.losses import julia_loss
 from symtorch_pysr.operators import JuliaOperators, julia_operators
@@ -103,8 +103,7 @@ def check_options(options: Mapping[str, Any], pysr: Installed, *, also: Sequence
         if option in _INSTEAD:
             raise SearchError(f"{option!r} cannot be passed to PySR here: {_INSTEAD[option]}")
         if option not in known:
-            close = difflib.get_close_matches(option, [*sorted(known), *also, *sorted(space)], n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(option, [*sorted(known), *also, *sorted(space)])
             raise SearchError(f"PySR {pysr.version} has no option {option!r}.{hint}")
         try:
             json.dumps(value)

@@ -14,7 +14,7 @@ import torch
 from sklearn.base import is_classifier
 from torch import Tensor
 
-from symtorch_core import Activations, CaptureError, Distillation, Regressor, Surrogate, distill
+from symtorch_core import Activations, CaptureError, Distillation, Moments, Regressor, Surrogate, distill
 from symtorch_core.front import SelectionRule
 from symtorch_core.surrogate import predict
 from symtorch_slime.capture import SlimeCapture
@@ -167,7 +167,14 @@ def explain(
         seed=seed,
         **options,
     )
-    alone = replace(capture, neighbour_weight=0.0, samples=max(capture.samples, _LEAST_FRESH))
+    # The spread is found once: it takes a search for neighbours.
+    spread = capture.rows(X, seed).spread / capture.bandwidth
+    alone = replace(
+        capture,
+        neighbour_weight=0.0,
+        samples=max(capture.samples, _LEAST_FRESH),
+        variance=tuple((spread**2).tolist()),
+    )
 
     def sampled(scale: float, number: int) -> Activations:
         fresh = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
@@ -206,10 +213,8 @@ def _black_box(f: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
 
 def _spread(local: Activations) -> Tensor:
     assert local.weights is not None
-    share = (local.weights / local.weights.sum()).double()[:, None]
-    inputs = local.inputs.double()
-    mean = (share * inputs).sum(0)
-    spread: Tensor = (share * (inputs - mean).square()).sum(0).sqrt()
+    inputs = local.inputs
+    spread = Moments.of(inputs, inputs[:, :0], local.weights).xx.diagonal().sqrt()
     # What does not vary has rounding noise for a spread.
     return spread.where(inputs.amax(0) > inputs.amin(0), torch.zeros_like(spread))
 

@@ -86,7 +86,9 @@ def neighbourhood(
     """
     _check(X, x_star, neighbours, samples, neighbour_weight, sigma, bandwidth)
     columns = _columns(categorical, X.shape[1])
-    nearest = _nearest(X, x_star, min(neighbours, len(X)), metric, columns)
+    nearest = np.empty(0, dtype=np.int64)
+    if neighbour_weight > 0 or variance is None or len(columns):  # else nobody asks for them
+        nearest = _nearest(X, x_star, min(neighbours, len(X)), metric, columns)
     spread = bandwidth * _spread(X[nearest], variance)
     spread[columns] = 0.0
     generator = np.random.default_rng(seed)
