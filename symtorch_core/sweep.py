@@ -23,6 +23,7 @@ from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageSt
 from symtorch_core.fidelity import overall_r2
 from symtorch_core.maps import Size
 from symtorch_core.moments import Moments
+from symtorch_core.plots import new_axes
 from symtorch_core.progress import progress_bars
 from symtorch_core.reducer import Reducer, Reduction
 from symtorch_core.registry import load
@@ -89,10 +90,11 @@ class Sweep:
 
         Returns:
             The axes.
-        """
-        from matplotlib import pyplot  # optional, only here
 
-        ax = pyplot.subplots(figsize=(7, 4.5))[1] if ax is None else ax
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        ax = new_axes(ax, size=(7, 4.5))
         names = list(dict.fromkeys(row.reducer for row in self.rows))
         widths = list(dict.fromkeys(row.k_out for row in self.rows))
         for (color, name), (marker, k_out) in itertools.product(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from symtorch_core.distillation import OutputFidelity
 from symtorch_core.expression import Expression, evaluate, variables
-from symtorch_core.fidelity import Fidelity
+from symtorch_core.fidelity import Fidelity, fidelity
 from symtorch_core.front import Candidate, ParetoFront
 from symtorch_core.plots import compared
 from symtorch_core.report.figures import FIRST, SECOND, svg
@@ -119,13 +119,13 @@ def front_part(
 
 def _equation_parts(result: Distillation, number: int) -> Iterator[Part]:
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
-    rows = _rows(result)
-    r2 = None if rows is None else _r2_by_complexity(front, *_searched(result, number))
+    searched = None if _rows(result) is None else _searched(result, number)
+    r2 = None if searched is None else _r2_by_complexity(front, *searched)
     yield front_part(front, chosen, f"front{number}", name, r2)
     if result.reduction.keeps_outputs:
         yield from _fit_figures(result, number)
-    if rows is not None:
-        shares = sensitivity(chosen.expression, _searched(result, number)[0])
+    if searched is not None:
+        shares = sensitivity(chosen.expression, searched[0])
         if shares:
             yield Bars("Share of the equation's variance that goes when a variable is shuffled", shares)
     if front.unrunnable:
@@ -259,15 +259,9 @@ def _searched(result: Distillation, number: int) -> tuple[dict[str, Tensor], Ten
 def _r2_by_complexity(
     front: ParetoFront, columns: Mapping[str, Tensor], target: Tensor, weights: Tensor | None
 ) -> dict[int, float]:
-    share = torch.ones_like(target) if weights is None else weights.double()
-    share = share / share.sum()
-    variance = float((share * (target - (share * target).sum()).square()).sum())
-    found = {}
-    for candidate in front:
-        error = evaluate(candidate.expression, columns).expand_as(target) - target
-        mse = float((share * error.square()).sum())
-        found[candidate.complexity] = 1 - mse / variance if variance > 0 else math.nan
-    return found
+    predictions = torch.stack([evaluate(c.expression, columns).expand_as(target) for c in front], dim=1)
+    judged = fidelity(predictions, target[:, None].expand_as(predictions), weights)
+    return {candidate.complexity: entry.r2 for candidate, entry in zip(front, judged, strict=True)}
 
 
 def sensitivity(expression: Expression, columns: Mapping[str, Tensor]) -> tuple[tuple[str, float], ...]:
