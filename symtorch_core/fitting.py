@@ -37,6 +37,8 @@ _KEPT_PER_COMPLEXITY = 3
 _EXPLORED_ROWS = 1_000
 """Rows on which shorter forms are tried; what is kept is refitted and measured on all of them."""
 _PROMISING = 1.5
+_RECOVERABLE = 100.0
+"""A shorter equation may be this much worse before the others of its constants make up for the one it lost."""
 _REWRITTEN = 4
 """Complexity that an equation may lose when it is refitted and simplified."""
 _CONTENDS = 1.02
@@ -179,9 +181,17 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
         for variant in map(simplify, _shorter(candidate.expression)):
             if variant not in seen:
                 seen.add(variant)
-                if rows.measured(variant).loss <= _PROMISING * max(candidate.loss, floor):
+                if _promising(variant, max(candidate.loss, floor), rows):
                     add(variant)
     return list(best.values())
+
+
+def _promising(variant: Expression, loss: float, rows: _Rows) -> bool:
+    """Whether a shorter equation may do about as well as the one it was made from, whose loss is given."""
+    rough = rows.measured(variant).loss
+    if rough <= _PROMISING * loss or rough > _RECOVERABLE * loss:
+        return rough <= _PROMISING * loss
+    return rows.refitted(variant).loss <= _PROMISING * loss
 
 
 def _contenders(explored: Iterable[Candidate], floor: float) -> Iterator[Candidate]:

@@ -257,3 +257,12 @@ def test_a_refit_survives_steps_out_of_the_domain() -> None:
     x = data()[1]
     assert refit("log(x + 9.0)", np.log(x + 2.5)) == "log(x + 2.5)"
     assert refit("exp(3.0*x)", np.exp(0.5 * x)) == "exp(0.5*x)"
+
+
+def test_an_offset_that_the_other_constants_can_make_up_for_is_dropped() -> None:
+    """Backends scale what they find: a * tree + b. Without b the others move a little, and the law is there."""
+    _, x, _ = data()
+    noise = np.random.default_rng(0).normal(size=ROWS)
+    target = 0.2222 / (np.exp(-1.5 * x) + 0.1111) + 1e-4 * noise
+    front = front_of("0.2221/(exp(-1.4999*x) + 0.111) + 0.0005", y=target)
+    assert front.select("score").text(2) == "0.22/(exp(-1.5*x) + 0.11)"
