@@ -32,7 +32,7 @@ from symtorch_core.pruning import OutputPruner, Ranking, importance_ranking
 from symtorch_core.reducer import MomentReducer, Reducer, Reduction
 from symtorch_core.registry import available, load
 from symtorch_core.regressor import OutputwiseRegressor, Problem, Regressor
-from symtorch_core.residuals import Residual, residual_check
+from symtorch_core.residuals import Residual, identify_constants, residual_check
 from symtorch_core.search import SearchSpace
 from symtorch_core.surrogate import Surrogate, TorchSurrogate
 from symtorch_core.sweep import Sweep, reduction_sweep
@@ -83,6 +83,7 @@ __all__ = [
     "capture",
     "distill",
     "hookimpl",
+    "identify_constants",
     "importance_ranking",
     "load",
     "reduction_sweep",

@@ -93,3 +93,34 @@ def test_what_cannot_be_checked(equation: str, law: str, message: str) -> None:
 def test_points_of_another_width() -> None:
     with pytest.raises(st.ExpressionError, match="3 columns for 2 variables"):
         st.residual_check("x", "u_t", torch.rand(5, 3), **PLANE)
+
+
+@given(a=st_.floats(0.05, 3.0), k=st_.floats(0.5, 2.0))
+def test_constants_are_those_for_which_the_equation_is_a_solution(a: float, k: float) -> None:
+    solution = f"exp({-a * k**2}*t)*sin({k}*x)"
+    found = st.identify_constants(solution, "u_t - a*u_xx", XT, start={"a": 1.0}, **PLANE)
+    assert found == pytest.approx({"a": a}, rel=1e-9)
+
+
+def test_constants_inside_functions_and_more_than_one() -> None:
+    points = XT[:, 1:] * 6
+    growth = "2/(1 + 9*exp(-1.5*t))"
+    law = "u_t - r*u*(1 - u/K)"
+    found = st.identify_constants(growth, law, points, variable_names=["t"], start={"r": 1.0, "K": 1.0})
+    assert found == pytest.approx({"r": 1.5, "K": 2.0}, rel=1e-8)
+    assert st.residual_check(growth, law, points, variable_names=["t"], constants=found).relative < 1e-8
+
+
+def test_an_equation_that_solves_nothing_gets_the_nearest_constants() -> None:
+    found = st.identify_constants(
+        "exp(-2*t) + x", "u_t + k*exp(-2*t) - b", XT, start={"k": 0.0, "b": 1.0}, **PLANE
+    )
+    assert found == pytest.approx({"k": 2.0, "b": 0.0}, abs=1e-9)
+    assert st.identify_constants("x", "u_xx", XT, start={}, **PLANE) == {}
+
+
+def test_constants_need_a_start_where_all_is_finite() -> None:
+    with pytest.raises(st.ExpressionError, match="not finite on every point"):
+        st.identify_constants("exp(-t)", "u_t + u/K", XT, start={"K": 0.0}, **PLANE)
+    with pytest.raises(st.ExpressionError, match="'K' in the differential equation"):
+        st.identify_constants("exp(-t)", "u_t + u/K", XT, start={"L": 1.0}, **PLANE)
