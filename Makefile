@@ -41,9 +41,8 @@ docs: ## what there is to read
 	@echo "There is no site yet. What there is to read: README.md, CONTRIBUTING.md, and in docs/examples:"
 	@ls docs/examples
 
-studies: $(STAMP) ## the studies that are installed
-	@echo "There is no runner for studies yet. Studies that are installed:"
-	@$(BIN)/symtorch plugins --kind studies
+studies: $(STAMP) ## run every study at laptop scale, three seeds each; half an hour and more
+	$(BIN)/symtorch run pinn --problem all --seeds 3 --out studies/pinn
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

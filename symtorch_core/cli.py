@@ -1,12 +1,15 @@
-"""The ``symtorch`` command: what is installed, whether it works, saved results, and a demonstration."""
+"""The ``symtorch`` command: what is installed, whether it works, saved results, studies, and a demonstration."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import platform
 import sys
+import typing
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -19,6 +22,7 @@ from symtorch_core.registry import CORE_DISTRIBUTION, KINDS, Available, Registry
 
 if TYPE_CHECKING:
     from symtorch_core.distillation import Distillation
+    from symtorch_core.study import Study
 
 app: Final = typer.Typer(
     help="Turn trained PyTorch blocks into equations.",
@@ -115,6 +119,76 @@ def export(
 ) -> None:
     """Write the equations of a saved distillation for another program."""
     _print_line(Console(), f"wrote {_loaded(result).export(output)}")
+
+
+@app.command(
+    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def run(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The study; leave it out to see which there are.")] = "",
+) -> None:
+    """Run a study by name; `symtorch run NAME --help` tells its options."""
+    if not name or name == "--help":
+        _list_studies(Console())
+        return
+    kind: type[Study] = registry().load("studies", name)
+    study_command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    study_command.command(help=inspect.getdoc(kind))(_runner(kind))
+    study_command(args=context.args, prog_name=f"symtorch run {name}")
+
+
+def _runner(kind: type[Study]) -> Any:
+    """A function with the study's fields, and the folder, as its parameters: what typer reads options from."""
+    hints = typing.get_type_hints(kind)
+    fields = [entry for entry in dataclasses.fields(kind) if entry.init]  # type: ignore[arg-type]
+    parameters = [
+        inspect.Parameter(
+            entry.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=entry.default,
+            annotation=Annotated[hints[entry.name], typer.Option(help=entry.metadata.get("help", ""))],
+        )
+        for entry in fields
+    ]
+    folder = inspect.Parameter(
+        "out",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=Path("studies") / kind.name,
+        annotation=Annotated[
+            Path,
+            typer.Option(help="Folder for models, the report and its figures; a stopped run goes on there."),
+        ],
+    )
+
+    def command(**options: Any) -> None:
+        out: Path = options.pop("out")
+        _run(kind.with_options(options), out)
+
+    command.__signature__ = inspect.Signature([*parameters, folder])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*parameters, folder]}
+    return command
+
+
+def _run(study: Study, out: Path) -> None:
+    from symtorch_core.progress import progress_bars  # here, so that the other commands start fast
+
+    console = Console()
+    out.mkdir(parents=True, exist_ok=True)
+    with progress_bars() as bars:
+        report = study.run(out, [bars])
+    console.print(report)
+    _print_line(console, f"wrote {report.write(out)}")
+
+
+def _list_studies(console: Console) -> None:
+    table = Table(
+        "study", "summary", "distribution", title="symtorch run NAME [OPTIONS]; --help behind a name"
+    )
+    for record in registry().available("studies"):
+        table.add_row(*map(Text, (record.name, record.component.summary, record.origin)))
+    console.print(table)
+    _print_failures(console, registry())
 
 
 def _loaded(path: Path) -> Distillation:

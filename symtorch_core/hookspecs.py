@@ -148,7 +148,9 @@ def symtorch_surrogates() -> Iterable[Component]:
 
 @hookspec
 def symtorch_studies() -> Iterable[Component]:
-    """Offer experiments that a user starts by name, with figures to compare with.
+    """Offer experiments that a user starts by name (``symtorch run NAME``), with figures to compare with.
+
+    The target is a subclass of :class:`symtorch_core.study.Study`.
 
     >>> from symtorch_core import Component, hookimpl
     >>> @hookimpl

@@ -262,7 +262,7 @@ def available(kind: str) -> tuple[Available, ...]:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import a component by name: a class, for every kind but studies.
+    """Import a component by name: a class.
 
     >>> load("reducers", "identity").__name__
     'IdentityReducer'

@@ -79,10 +79,11 @@ class Table(Part):
 @final
 @dataclass(frozen=True)
 class Figure(Part):
-    """A figure as inline SVG, made by :func:`symtorch_core.report.figures.svg`."""
+    """A figure as inline SVG, made by :func:`symtorch_core.report.figures.svg`; ``wide``: as the page."""
 
     svg: Markup
     caption: str = ""
+    wide: bool = False
 
 
 @final

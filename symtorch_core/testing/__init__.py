@@ -6,6 +6,7 @@ Subclass a contract, give its fixture, and run pytest.
 from symtorch_core.testing.captures import CaptureContract
 from symtorch_core.testing.reducers import ReducerContract
 from symtorch_core.testing.regressors import RegressorContract
+from symtorch_core.testing.studies import StudyContract
 from symtorch_core.testing.surrogates import SurrogateContract
 
-__all__ = ["CaptureContract", "ReducerContract", "RegressorContract", "SurrogateContract"]
+__all__ = ["CaptureContract", "ReducerContract", "RegressorContract", "StudyContract", "SurrogateContract"]

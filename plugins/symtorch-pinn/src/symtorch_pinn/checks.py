@@ -1,0 +1,117 @@
+"""Is an equation the solution? By its form, by exact derivatives, on the boundaries, and beyond the range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+from torch import Tensor
+
+from symtorch_core import Candidate, ExpressionError, identify_constants, residual_check
+from symtorch_core.expression import Expression, evaluate, parse
+from symtorch_pinn.problem import Problem
+
+SAME = 1e-6
+"""Relative error below which an equation is the true form with other constants; approximants miss by far more."""
+
+
+@final
+@dataclass(frozen=True)
+class Checked:
+    """What mathematics says of an equation.
+
+    Attributes:
+        form: the constants of the true form, where the equation has that form; None where it has not.
+        form_error: how far the equation is from the nearest of that form, relative to its size, on twice the range.
+        identified: constants of the differential equation for which the equation solves it best.
+        residual: what is left of the differential equation with those, relative to its terms.
+        conditions: root mean square of what is left of each condition.
+        mse, mse_beyond: against the true solution, on the grid and on its continuation.
+    """
+
+    form: Mapping[str, float] | None
+    form_error: float
+    identified: Mapping[str, float]
+    residual: float
+    conditions: tuple[float, ...]
+    mse: float
+    mse_beyond: float
+
+    def largest_error(self, truth: Mapping[str, float]) -> float:
+        """The largest relative error of the form's constants; infinite for another form."""
+        if self.form is None:
+            return float("inf")
+        return max(abs(self.form[name] - value) / abs(value) for name, value in truth.items())
+
+
+def checked(candidate: Candidate, problem: Problem) -> Checked:
+    """Check one equation of a front."""
+    expression = candidate.expression
+    inside, names = problem.inside(2_000, seed=0), problem.variables
+    form, error = nearest_form(expression, problem)
+    try:
+        identified = identify_constants(
+            expression, problem.equation, inside, variable_names=names, start=problem.constants
+        )
+    except ExpressionError:  # its derivatives are infinite somewhere
+        identified = {name: float("nan") for name in problem.constants}
+    left = residual_check(expression, problem.equation, inside, variable_names=names, constants=identified)
+    edges = (
+        residual_check(
+            expression, condition.equation, _moved(inside, condition.at, names), variable_names=names
+        )
+        for condition in problem.conditions
+    )
+    return Checked(
+        form=form if error < SAME else None,
+        form_error=error,
+        identified=identified,
+        residual=left.relative,
+        conditions=tuple(edge.rms for edge in edges),
+        mse=_mse(expression, problem, problem.grid()),
+        mse_beyond=_mse(expression, problem, problem.beyond()),
+    )
+
+
+def nearest_form(expression: Expression, problem: Problem) -> tuple[dict[str, float], float]:
+    """The true form fitted to an equation: its constants, and how far they are apart, relative to the equation's size.
+
+    A comparison of functions, not of spellings: every way to write the true form is one. Both are compared on the
+    range and as far again, where approximants part.
+    """
+    points = torch.cat([problem.grid(), problem.beyond()])
+    columns = dict(zip(problem.variables, points.unbind(1), strict=True))
+    target = evaluate(expression, columns).double().expand(len(points))
+    if not bool(torch.isfinite(target).all()):
+        return dict(problem.values), float("inf")
+    form, names = parse(problem.form), tuple(problem.values)
+
+    def distance(values: np.ndarray) -> np.ndarray:
+        numbers = dict(zip(names, torch.from_numpy(values), strict=True))
+        result: np.ndarray = (evaluate(form, {**columns, **numbers}) - target).numpy()
+        return result
+
+    # From the true constants, in their own units: a fit that leaves their neighbourhood has found another solution.
+    start = np.array(list(problem.values.values()))
+    fitted = least_squares(
+        distance, start, jac="3-point", x_scale=np.abs(start), xtol=1e-15, ftol=1e-15, gtol=1e-15
+    )
+    relative = np.sqrt(np.square(fitted.fun).mean()) / float(target.square().mean().sqrt())
+    return dict(zip(names, map(float, fitted.x), strict=True)), float(relative)
+
+
+def _moved(points: Tensor, at: Mapping[str, float], names: tuple[str, ...]) -> Tensor:
+    edge = points.clone()
+    for name, value in at.items():
+        edge[:, names.index(name)] = value
+    return edge
+
+
+def _mse(expression: Expression, problem: Problem, points: Tensor) -> float:
+    columns = dict(zip(problem.variables, points.unbind(1), strict=True))
+    error = evaluate(expression, columns).double().expand(len(points)) - problem.truth(points)[:, 0]
+    return float(error.square().mean())

@@ -1,0 +1,158 @@
+"""Studies: the contract, what a report writes, and the command that runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Literal, final
+
+import pytest
+from typer.testing import CliRunner
+
+from symtorch_core import cli
+from symtorch_core.errors import MissingDependencyError
+from symtorch_core.events import Callback, StageFinished, StageStarted, notify
+from symtorch_core.hookspecs import Component, hookimpl
+from symtorch_core.registry import registry
+from symtorch_core.report.parts import Section, Table, Text
+from symtorch_core.study import Claim, Drawing, Study, StudyReport, setting
+from symtorch_core.testing import StudyContract
+
+
+@final
+@dataclass(frozen=True)
+class CircleStudy(Study):
+    """Measures pi with a polygon."""
+
+    name: ClassVar[str] = "circle"
+
+    corners: int = setting(12, "Corners of the polygon.")
+    side: Literal["inner", "outer"] = setting("inner", "Where the polygon lies.")
+    limit: float | None = setting(None, "Largest error allowed.")
+    loud: bool = setting(False, "Whether to shout.")
+
+    def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
+        notify(callbacks, StageStarted("measure"))
+        angle = math.pi / self.corners
+        value = self.corners * (math.sin(angle) if self.side == "inner" else math.tan(angle))
+        notify(callbacks, StageFinished("measure", 0.0))
+        error = abs(value - math.pi)
+        table = Table(("corners", "pi"), ((str(self.corners), f"{value:.4f}"),), "A polygon [bold]")
+        drawing = Drawing(lambda ax: ax.plot([0, 1], [value, math.pi]), "Towards pi", width=9.0)
+        met = None if self.limit is None else error <= self.limit
+        return StudyReport(
+            name="circle",
+            title="PI!" if self.loud else "pi",
+            claims=[Claim("error of [pi]", f"<= {self.limit}", f"{error:.2e}", met)],
+            tables={"polygon": table},
+            drawings={"towards": drawing},
+            sections=[Section("Polygon", (Text("<script>"), table, drawing.part()))],
+            figures={"pi": value},
+        )
+
+
+class TestCircleStudy(StudyContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def study(cls) -> CircleStudy:
+        return CircleStudy(corners=6)
+
+
+def test_a_report_is_written_in_four_forms(tmp_path: Path) -> None:
+    report = CircleStudy(limit=1e-9).run(tmp_path)
+    page = report.write(tmp_path / "new" / "folder")
+    text = page.read_text()
+    assert "&lt;script&gt;" in text
+    assert '<figure class="wide">' in text
+    assert "NO" in text
+    folder = page.parent
+    with folder.joinpath("polygon.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["corners", "pi"], ["12", "3.1058"]]
+    assert folder.joinpath("towards.png").read_bytes().startswith(b"\x89PNG")
+    written = json.loads(folder.joinpath("figures.json").read_text())
+    assert written["pi"] == report.figures["pi"]
+    assert written["claims"][0]["met"] is False
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The study above as the only plugin there is."""
+
+    @hookimpl
+    def symtorch_studies() -> Iterator[Component]:
+        yield Component("circle", "circle_plugin:CircleStudy", "About [pi]")
+        yield Component("broken", "circle_plugin_absent:Nothing", "Lacks a module", "pip install it")
+
+    plugin = ModuleType("circle_plugin")
+    plugin.__dict__.update(symtorch_studies=symtorch_studies, CircleStudy=CircleStudy)
+    monkeypatch.setitem(sys.modules, "circle_plugin", plugin)
+    point = metadata.EntryPoint("circle", "circle_plugin", "symtorch")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: (point,))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    registry.cache_clear()
+    yield
+    registry.cache_clear()
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, ["run", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_without_a_name_it_lists_the_studies(arguments: tuple[str, ...]) -> None:
+    code, output = run(*arguments)
+    assert code == 0
+    assert "circle" in output
+    assert "About [pi]" in output
+    assert "broken" in output  # listed without being imported
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_options_of_a_study_are_its_fields() -> None:
+    code, output = run("circle", "--help")
+    assert code == 0
+    assert "Measures pi with a polygon." in output
+    for text in ("--corners", "Corners of the polygon.", "inner|outer", "--limit", "--loud", "--out"):
+        assert text in output
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_runs_prints_and_writes(tmp_path: Path) -> None:
+    code, output = run("circle", "--corners", "100", "--side", "outer", "--limit", "0.01", "--loud")
+    assert code == 0
+    for text in ("3.1426", "error of [pi]", "<= 0.01", "yes", "A polygon [bold]", "PI!"):
+        assert text in output
+    assert tmp_path.joinpath("studies", "circle", "report.html").is_file()
+    code, output = run("circle", "--limit", "1e-9", "--out", "elsewhere")
+    assert (code, "NO" in output) == (0, True)
+    assert tmp_path.joinpath("elsewhere", "towards.png").is_file()
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("circle", "--side", "left"), "'left' is not one of"), (("circle", "--corner", "3"), "No such option")],
+)
+def test_wrong_options_are_told(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    code, output = run(*arguments)
+    assert code == 2
+    assert message in output
+    assert not tmp_path.joinpath("studies").exists()
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_study_that_lacks_a_module_says_which() -> None:
+    with pytest.raises(MissingDependencyError, match="circle_plugin_absent.*pip install it"):
+        run("broken")
