@@ -176,22 +176,25 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
         if known is not None and known.loss <= candidate.loss:
             continue
         best[candidate.complexity] = candidate
-        if any(other.loss <= candidate.loss for size, other in best.items() if size < candidate.complexity):
+        if _dominated(candidate, best):
             continue
         for variant in map(simplify, _shorter(candidate.expression)):
-            if variant not in seen:
-                seen.add(variant)
-                if _promising(variant, max(candidate.loss, floor), rows):
-                    add(variant)
+            if variant in seen:
+                continue
+            seen.add(variant)
+            rough, limit = rows.measured(variant).loss, max(candidate.loss, floor)
+            if rough <= _PROMISING * limit:
+                add(variant)
+            elif rough <= _RECOVERABLE * limit:
+                fitted = rows.refitted(variant)
+                if not _dominated(fitted, best):
+                    add(fitted.expression)
     return list(best.values())
 
 
-def _promising(variant: Expression, loss: float, rows: _Rows) -> bool:
-    """Whether a shorter equation may do about as well as the one it was made from, whose loss is given."""
-    rough = rows.measured(variant).loss
-    if rough <= _PROMISING * loss or rough > _RECOVERABLE * loss:
-        return rough <= _PROMISING * loss
-    return rows.refitted(variant).loss <= _PROMISING * loss
+def _dominated(candidate: Candidate, best: Mapping[int, Candidate]) -> bool:
+    """Whether a simpler equation among the best of each complexity does as well."""
+    return any(other.loss <= candidate.loss for size, other in best.items() if size < candidate.complexity)
 
 
 def _contenders(explored: Iterable[Candidate], floor: float) -> Iterator[Candidate]:

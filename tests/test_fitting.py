@@ -262,6 +262,8 @@ def test_a_refit_survives_steps_out_of_the_domain() -> None:
 def test_an_offset_that_the_other_constants_can_make_up_for_is_dropped() -> None:
     """Backends scale what they find: a * tree + b. Without b the others move a little, and the law is there."""
     _, x, _ = data()
-    target = 0.2222 / (np.exp(-1.5 * x) + 0.1111) + 1e-4 * np.sin(2 * x)  # what a network gets wrong is smooth
+    target = 0.2222 / (np.exp(-1.5 * x) + 0.1111) + 1e-4 * np.sin(
+        2 * x
+    )  # what a network gets wrong is smooth
     front = front_of("0.2221/(exp(-1.4999*x) + 0.111) + 0.0005", y=target)
     assert front.select("score").text(2) == "0.22/(exp(-1.5*x) + 0.11)"
