@@ -26,6 +26,7 @@ from symtorch_core.report.figures import svg
 from symtorch_core.report.parts import Figure, Page, Section, Table
 
 _WIDE = 8.0
+_CLAIMS_SHOWN = 12
 
 
 class Study(Configurable):
@@ -184,11 +185,17 @@ class StudyReport:
         return self.page().write(folder / "report.html")
 
     def __rich__(self) -> RenderableType:
-        tables = [_terminal(table) for table in self.tables.values()]
-        if not self.claims:
-            return Group(*tables)
-        claims = Table(("what", "asked", "reached", ""), tuple(map(_cells, self.claims)), self.title)
-        return Group(*tables, _terminal(claims))
+        """The first table, and the claims; of many claims, how many are met and which are not."""
+        shown = (
+            self.claims if len(self.claims) <= _CLAIMS_SHOWN else [c for c in self.claims if c.met is False]
+        )
+        judged = [claim.met for claim in self.claims if claim.met is not None]
+        claims = Table(("what", "asked", "reached", ""), tuple(map(_cells, shown)), self.title)
+        return Group(
+            *(_terminal(table) for table in list(self.tables.values())[:1]),
+            *((_terminal(claims),) if shown else ()),
+            *((f"{sum(judged)} of {len(judged)} claims are met",) if judged else ()),
+        )
 
 
 def _cells(claim: Claim) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import sys
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal, final
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from symtorch_core import cli
@@ -79,6 +81,18 @@ def test_a_report_is_written_in_four_forms(tmp_path: Path) -> None:
     written = json.loads(folder.joinpath("figures.json").read_text())
     assert written["pi"] == report.figures["pi"]
     assert written["claims"][0]["met"] is False
+
+
+def test_of_many_claims_the_terminal_shows_those_not_met() -> None:
+    claims = [
+        Claim(f"claim {number}", "yes", "no" if number == 7 else "yes", number != 7) for number in range(20)
+    ]
+    told = Console(width=100, record=True, file=io.StringIO())
+    told.print(StudyReport("many", "Many", claims=[*claims, Claim("only told", "-", "3")]))
+    text = told.export_text()
+    assert "claim 7" in text
+    assert "claim 8" not in text
+    assert "19 of 20 claims are met" in text
 
 
 @pytest.fixture
