@@ -1,0 +1,62 @@
+"""The study: simulate, train, distill, judge, report (SymTorch paper, 4.2 and E)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, final
+
+from symtorch_core.events import Callback
+from symtorch_core.study import Study, StudyReport, setting
+from symtorch_gnn.forces import FORCES
+from symtorch_gnn.network import VARIANTS
+from symtorch_gnn.report import report_of
+from symtorch_gnn.solving import Scale, solve
+from symtorch_gnn.training import SCALES as TRAININGS
+
+SCALES: Mapping[str, Scale] = {
+    "tiny": Scale(TRAININGS["tiny"], test_simulations=20, niterations=20, timeout=5.0),
+    "laptop": Scale(TRAININGS["laptop"], test_simulations=200, niterations=400, timeout=60.0),
+    "paper": Scale(TRAININGS["paper"], test_simulations=500, niterations=7_000, timeout=None),
+}
+
+
+@final
+@dataclass(frozen=True)
+class GnnStudy(Study):
+    """Force laws out of the messages of graph networks (SymTorch paper, 4.2 and E)."""
+
+    name: ClassVar[str] = "gnn"
+
+    force: Literal["spring", "r1", "r2", "charge", "all"] = setting("spring", "What the particles feel.")
+    variant: Literal["standard", "bottleneck", "l1", "kl", "pruning", "all"] = setting(
+        "bottleneck", "How the network is brought to send few numbers."
+    )
+    regressor: str = setting("operon", "The search; `symtorch plugins` lists what is installed.")
+    scale: Literal["tiny", "laptop", "paper"] = setting(
+        "laptop", "tiny: seconds, for a look; laptop: minutes a network; paper: as published, for a GPU."
+    )
+    seed: int = setting(0, "Of the simulations, the networks and the searches.")
+    device: str = setting("cpu", "Where to train: cpu, cuda, cuda:1, mps.")
+
+    def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
+        """Train and distill each network; see :class:`Study`."""
+        forces = list(FORCES) if self.force == "all" else [self.force]
+        variants = list(VARIANTS) if self.variant == "all" else [self.variant]
+        kept = folder / self.scale
+        models = [
+            solve(
+                FORCES[force],
+                VARIANTS[variant],
+                SCALES[self.scale],
+                self.regressor,
+                self.seed,
+                kept,
+                callbacks,
+                self.device,
+            )
+            for force in forces
+            for variant in variants
+        ]
+        return report_of(models, scale=self.scale, regressor=self.regressor)
