@@ -41,8 +41,9 @@ docs: ## what there is to read
 	@echo "There is no site yet. What there is to read: README.md, CONTRIBUTING.md, and in docs/examples:"
 	@ls docs/examples
 
-studies: $(STAMP) ## run every study at laptop scale, three seeds each; half an hour and more
+studies: $(STAMP) ## run every study at laptop scale; hours, and stopped runs go on
 	$(BIN)/symtorch run pinn --problem all --seeds 3 --out studies/pinn
+	$(BIN)/symtorch run gnn --force all --variant all --regressor torchgp --out studies/gnn
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

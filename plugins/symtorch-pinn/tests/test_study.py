@@ -13,7 +13,8 @@ from symtorch_core import cli
 from symtorch_core.events import Event, StageAdvanced, StageStarted
 from symtorch_core.study import StudyReport
 from symtorch_core.testing import StudyContract
-from symtorch_pinn.problem import HEAT, LOGISTIC, PROBLEMS
+from symtorch_pinn.problem import HEAT, LOGISTIC, PROBLEMS, Condition, Problem
+from symtorch_pinn.solving import Scale, solve
 from symtorch_pinn.study import PinnStudy
 from symtorch_pinn.training import Settings, train
 
@@ -84,6 +85,26 @@ def test_the_control_knows_no_equation(tmp_path: Path) -> None:
     points, values = HEAT.data(0)
     with torch.no_grad():
         assert control.loss == pytest.approx(float((control.network(points) - values).square().mean()))
+
+
+def test_a_problem_of_ones_own(tmp_path: Path) -> None:
+    """The example of docs/pinn.md."""
+    decay = Problem(
+        name="decay",
+        title="Radioactive decay, rate unknown",
+        ranges={"t": (0.0, 2.0)},
+        equation="u_t + k*u",
+        conditions=(Condition("u - 1", {"t": 0.0}),),
+        form="c*exp(b*t)",
+        values={"c": 1.0, "b": -0.7},
+        extends="t",
+        constants={"k": 0.7},
+        start={"k": 0.0},
+    )
+    scale = Scale(Settings(adam_steps=300, lbfgs_steps=200), rows=500, niterations=40, timeout=10.0)
+    run = solve(decay, scale, "operon", seed=0, folder=tmp_path)
+    assert run.pinn.checked.form == pytest.approx(decay.values, rel=0.01)
+    assert run.pinn.checked.identified == pytest.approx(decay.constants, rel=0.01)
 
 
 def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
