@@ -163,7 +163,7 @@ def errors(models: Sequence[Model]) -> Table:
     return Table(
         ("force", "variant", "distilled", "test MAE", "on equations", "training, s", "search, s"),
         tuple(rows),
-        "Mean absolute error of an acceleration's component; seconds of this run, next to none where looked up",
+        "Mean absolute error of an acceleration's component; next to no seconds where a search was looked up",
         numbers=False,
     )
 
@@ -198,7 +198,7 @@ def _linear(model: Model, law: Law, name: str) -> Drawing:
             xlabel="linear image of the true force" + (" over the mass" if law.over_mass else ""),
             ylabel="message",
         )
-        ax.legend()
+        ax.legend(markerscale=3)
 
     return Drawing(draw, f"{name}: {law.carrier} against the force", 5.2, 3.8)
 

@@ -77,7 +77,7 @@ class Model:
 
     Attributes:
         force, variant, seed: what was trained.
-        seconds: of training; 0 where it was looked up.
+        seconds: of training, whenever that was.
         error: mean absolute test error of a component of the acceleration.
         forces, masses: the true forces on the edges, shape (edges, 2), and their receivers' masses, shape (edges,).
         drift: the largest relative energy drift of the simulations.

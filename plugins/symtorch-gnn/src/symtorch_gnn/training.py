@@ -97,7 +97,7 @@ class Training:
 
     Attributes:
         losses: mean absolute error per node, components added up, over each epoch's batches, shape (epochs,).
-        seconds: it took, those before a stop not counted.
+        seconds: it took, however often it was stopped; what was done after the last checkpoint is done again.
     """
 
     losses: Tensor
@@ -148,7 +148,7 @@ def train(
     generator = torch.Generator(device).manual_seed(seed)
     losses = torch.zeros(settings.epochs, device=device)
     run = _Run(network, optimizer, generator, losses, _told(network, trajectories, settings, seed))
-    step = first = 0 if folder is None else run.restore(Path(folder) / CHECKPOINT)
+    first, earlier = (0, 0.0) if folder is None else run.restore(Path(folder) / CHECKPOINT)
     edges = fully_connected(settings.batch, states.shape[1], device)
     every = max(1, steps // 500)
     notify(callbacks, StageStarted("train", steps))
@@ -165,15 +165,15 @@ def train(
         loss = _step(network, optimizer, states[rows], targets[rows], edges, settings.shift, generator)
         losses[epoch] += loss / per_epoch
         if folder is not None and (step + 1) % keep_every == 0:
-            run.keep(Path(folder) / CHECKPOINT, step + 1)
+            run.keep(Path(folder) / CHECKPOINT, step + 1, earlier + time.perf_counter() - began)
         if (step + 1) % every == 0 or step + 1 == steps:
             notify(callbacks, StageAdvanced("train", (step % every) + 1))
-    if folder is not None and first < steps:
-        run.keep(Path(folder) / CHECKPOINT, steps)
     network.eval()
     seconds = time.perf_counter() - began
+    if folder is not None and first < steps:
+        run.keep(Path(folder) / CHECKPOINT, steps, earlier + seconds)
     notify(callbacks, StageFinished("train", seconds))
-    return Training(losses.cpu(), seconds)
+    return Training(losses.cpu(), earlier + (seconds if first < steps else 0.0))
 
 
 def learning_rate(step: int, steps: int, settings: Settings) -> float:
@@ -268,11 +268,12 @@ class _Run:
     losses: Tensor
     told: str
 
-    def keep(self, file: Path, step: int) -> None:
+    def keep(self, file: Path, step: int, seconds: float) -> None:
         state: dict[str, Any] = {
             "schema": _SCHEMA,
             "told": self.told,
             "step": step,
+            "seconds": seconds,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
@@ -283,10 +284,10 @@ class _Run:
         torch.save(state, unfinished)
         unfinished.replace(file)
 
-    def restore(self, file: Path) -> int:
-        """Steps done, 0 where there is no file."""
+    def restore(self, file: Path) -> tuple[int, float]:
+        """Steps done and seconds spent, none where there is no file."""
         if not file.exists():
-            return 0
+            return 0, 0.0
         state = torch.load(file, map_location=self.losses.device, weights_only=True)
         if state.get("schema") != _SCHEMA or state.get("told") != self.told:
             raise FileFormatError(
@@ -296,4 +297,4 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         self.losses.copy_(state["losses"])
-        return int(state["step"])
+        return int(state["step"]), float(state["seconds"])
