@@ -43,7 +43,7 @@ docs: ## what there is to read
 
 studies: $(STAMP) ## run every study at laptop scale; hours, and stopped runs go on
 	$(BIN)/symtorch run pinn --problem all --seeds 3 --out studies/pinn
-	$(BIN)/symtorch run gnn --force all --variant all --regressor torchgp --out studies/gnn
+	$(BIN)/symtorch run gnn --force all --variant all --out studies/gnn
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -33,7 +33,7 @@ class GnnStudy(Study):
     variant: Literal["standard", "bottleneck", "l1", "kl", "pruning", "all"] = setting(
         "bottleneck", "How the network is brought to send few numbers."
     )
-    regressor: str = setting("operon", "The search; `symtorch plugins` lists what is installed.")
+    regressor: str = setting("torchgp", "The search; `symtorch plugins` lists what is installed.")
     scale: Literal["tiny", "laptop", "paper"] = setting(
         "laptop", "tiny: seconds, for a look; laptop: minutes a network; paper: as published, for a GPU."
     )
