@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -59,7 +59,8 @@ class Verdict:
             perhaps with ``" * q1"``.
         slopes: of the equation in the two components, for a receiver of mass and charge 1.
         constant: what is added to the image, relative to the spread of the equation.
-        exponent, true_exponent: d log|value| / d log r along rays, of the equation and of the true force.
+        exponent, true_exponent: d log|value| / d log r along rays, of the equation and of the true force; None for a
+            force that is no power of r.
         strange: variables that the law does not contain, and that are not the receiver's own.
     """
 
@@ -68,13 +69,14 @@ class Verdict:
     slopes: tuple[float, float]
     constant: float
     exponent: float
-    true_exponent: float
+    true_exponent: float | None
     strange: tuple[str, ...]
 
     @property
     def matches(self) -> bool:
         """Whether the equation has the law's form: image, variables and exponent are right."""
-        same = abs(self.exponent - self.true_exponent) < _SAME_EXPONENT
+        true = self.true_exponent
+        same = true is None or abs(self.exponent - true) < _SAME_EXPONENT
         return self.r2 > ENOUGH and not self.strange and same
 
     @property
@@ -114,15 +116,15 @@ def matches_law(expression: Expression, force: Force, seed: int = 0) -> Verdict:
         fits[mass, charge] = trimmed_fit(_true(force, received), values)
     one = _received(pairs, 1.0, 1.0)
     fit = fits[1.0, 1.0]
+    rays = places / places.norm(dim=1, keepdim=True)
     allowed = {"dx", "dy", "r", "m1", "q1", *force.variables}
-    exponents = _exponents(expression, fit, force, one, places)
     return Verdict(
         r2=min(each.r2 for each in fits.values()),
         factor=_factor(fits),
         slopes=(float(fit.slopes[0]), float(fit.slopes[1])),
         constant=abs(fit.intercept) / float(_value(expression, one)[fit.kept].std()),
-        exponent=exponents[0],
-        true_exponent=exponents[1],
+        exponent=_exponent(lambda there: _value(expression, there) - fit.intercept, one, rays, (2.0, 4.0)),
+        true_exponent=_power(force, one, rays),
         strange=tuple(name for name in variables(expression) if name not in allowed),
     )
 
@@ -175,18 +177,23 @@ def _true(force: Force, pairs: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(parts, dim=1)
 
 
-def _exponents(
-    expression: Expression, fit: TrimmedFit, force: Force, pairs: Mapping[str, Tensor], places: Tensor
-) -> tuple[float, float]:
-    """How equation and force grow along the rays of the pairs, from 2 to 4: medians of d log|value| / d log r."""
-    rays = places / places.norm(dim=1, keepdim=True)
-    image = fit.slopes[0] * rays[:, 0] + fit.slopes[1] * rays[:, 1]
-    steep = image.abs() > image.abs().median()  # where the image is not nearly zero
-    found, true = [], []
-    for distance in (2.0, 4.0):
-        there = {**pairs, **_apart(distance * rays)}
-        found.append((_value(expression, there) - fit.intercept).abs()[steep])
-        true.append(_true(force, there).norm(dim=1)[steep])
-    return tuple(  # type: ignore[return-value]
-        float(((far / near).log() / math.log(2)).median()) for near, far in (found, true)
-    )
+def _power(force: Force, pairs: Mapping[str, Tensor], rays: Tensor) -> float | None:
+    """The power of r that the force is, if it is one: the same from 1 to 2 as from 2 to 4."""
+
+    def size(there: Mapping[str, Tensor]) -> Tensor:
+        return _true(force, there).norm(dim=1)
+
+    near, far = (_exponent(size, pairs, rays, between) for between in ((1.0, 2.0), (2.0, 4.0)))
+    return far if abs(near - far) < _SAME_EXPONENT else None
+
+
+def _exponent(
+    value: Callable[[Mapping[str, Tensor]], Tensor],
+    pairs: Mapping[str, Tensor],
+    rays: Tensor,
+    between: tuple[float, float],
+) -> float:
+    """How a value grows along rays (n, 2) between two distances: the median of d log|value| / d log r."""
+    near, far = (value({**pairs, **_apart(distance * rays)}).abs() for distance in between)
+    large = near > near.median()  # where it is not nearly zero
+    return float(((far / near)[large].log() / math.log(between[1] / between[0])).median())

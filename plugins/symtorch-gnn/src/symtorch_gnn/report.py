@@ -99,7 +99,7 @@ def laws(models: Sequence[Model]) -> Table:
             verdict.mark,
             verdict.factor if verdict.matches else "",
             f"{verdict.r2:.5f}",
-            f"{verdict.exponent:.2f} / {verdict.true_exponent:.2f}",
+            f"{verdict.exponent:.2f}" if verdict.true_exponent is not None else "",
             candidate.text(3),
         )
         for model in models
@@ -114,7 +114,7 @@ def laws(models: Sequence[Model]) -> Table:
             "form",
             "image of",
             "R² of the image",
-            "exponent / true",
+            "exponent of r",
             "chosen equation",
         ),
         tuple(rows),
