@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from markupsafe import Markup
 from rich.console import Group, RenderableType
@@ -21,9 +21,13 @@ from rich.table import Table as TerminalTable
 from rich.text import Text as TerminalText
 
 from symtorch_core.configurable import Configurable
+from symtorch_core.errors import BackendError
 from symtorch_core.events import Callback
 from symtorch_core.report.figures import svg
 from symtorch_core.report.parts import Figure, Page, Section, Table
+
+if TYPE_CHECKING:
+    from symtorch_core.distillation import Distillation
 
 _WIDE = 8.0
 _CLAIMS_SHOWN = 12
@@ -67,6 +71,19 @@ class Study(Configurable):
 def setting(default: Any, help: str) -> Any:
     """A field of a study, with the help that ``symtorch run NAME --help`` shows."""
     return field(default=default, metadata={"help": help})
+
+
+def finished(result: Distillation) -> Distillation:
+    """The distillation, if its search was not stopped: half a search must not be reported as a whole one.
+
+    Raises:
+        BackendError: the search was stopped, by the user or by a failure.
+    """
+    if result.interrupted:
+        raise BackendError(
+            "the study was stopped in a search; what was finished is kept: run it again with the same options to go on"
+        )
+    return result
 
 
 @final

@@ -8,24 +8,26 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, final
 
 import pytest
+import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from symtorch_core import cli
-from symtorch_core.errors import MissingDependencyError
+from symtorch_core import cli, distill
+from symtorch_core.errors import BackendError, MissingDependencyError
 from symtorch_core.events import Callback, StageFinished, StageStarted, notify
 from symtorch_core.hookspecs import Component, hookimpl
 from symtorch_core.registry import registry
 from symtorch_core.report.parts import Section, Table, Text
-from symtorch_core.study import Claim, Drawing, Study, StudyReport, setting
+from symtorch_core.study import Claim, Drawing, Study, StudyReport, finished, setting
 from symtorch_core.testing import StudyContract
+from symtorch_core.testing.scripted import ScriptedRegressor
 
 
 @final
@@ -81,6 +83,14 @@ def test_a_report_is_written_in_four_forms(tmp_path: Path) -> None:
     written = json.loads(folder.joinpath("figures.json").read_text())
     assert written["pi"] == report.figures["pi"]
     assert written["claims"][0]["met"] is False
+
+
+def test_a_search_that_was_stopped_ends_a_study() -> None:
+    x = torch.rand(50, 1)
+    result = distill((x, 2 * x), regressor=ScriptedRegressor(equations=("2.0*x0",)), progress=False)
+    assert finished(result) is result
+    with pytest.raises(BackendError, match="run it again with the same options"):
+        finished(replace(result, interrupted=True))
 
 
 def test_of_many_claims_the_terminal_shows_those_not_met() -> None:

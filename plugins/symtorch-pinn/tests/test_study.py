@@ -10,7 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from symtorch_core import cli
-from symtorch_core.events import Event, StageAdvanced, StageStarted
+from symtorch_core.errors import BackendError
+from symtorch_core.events import Event, OutputProgressed, StageAdvanced, StageStarted
 from symtorch_core.study import StudyReport
 from symtorch_core.testing import StudyContract
 from symtorch_pinn.problem import HEAT, LOGISTIC, PROBLEMS, Condition, Problem
@@ -65,6 +66,17 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path
     assert parts.constants == whole.constants
     for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_study_that_is_stopped_in_a_search_ends_and_says_how_to_go_on(tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, OutputProgressed) and event.fraction > 0.05:
+            raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, BackendError), match="same options|^$"):
+        PinnStudy(problem="logistic", scale="tiny", regressor="torchgp").run(tmp_path, [stop])
+    assert not list(tmp_path.glob("searches/*.json"))
+    assert len(list(tmp_path.glob("logistic-pinn-*.pt"))) == 1
 
 
 def test_a_finished_training_is_looked_up(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from symtorch_core import Distillation, SearchSpace, SymbolicModel, wrap
 from symtorch_core.events import Callback
+from symtorch_core.study import finished
 from symtorch_gnn.forces import Force
 from symtorch_gnn.laws import EDGE_NAMES, TRANSFORMS, Verdict, matches_law
 from symtorch_gnn.messages import TrimmedFit, by_kl, by_std, edge_rows, forces_on, linearity, messages_of
@@ -188,7 +189,7 @@ def _laws(
             else {"reducer": "pca", "reducer_options": {"k_out": DIMENSIONS}}
         )
         values = messages[:, list(columns)] if carrier == "messages" else components(messages)
-        result = block.distill(
+        found = block.distill(
             rows,
             regressor=regressor,
             variable_names=EDGE_NAMES,
@@ -200,6 +201,7 @@ def _laws(
             progress=False,
             **chosen,
         )
+        result = finished(found)
         block.switch_to_symbolic()
         error = prediction_error(network, test)
         block.switch_to_block()

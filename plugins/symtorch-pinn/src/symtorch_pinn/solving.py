@@ -12,6 +12,7 @@ from torch import nn
 
 from symtorch_core import Distillation, distill
 from symtorch_core.events import Callback
+from symtorch_core.study import finished
 from symtorch_pinn.checks import Checked, checked
 from symtorch_pinn.problem import Problem
 from symtorch_pinn.training import Settings, Trained, train
@@ -86,7 +87,7 @@ def _solvers(
         trained = train(
             problem, scale.training, seed=seed, physics=physics, folder=folder, callbacks=callbacks
         )
-        result = distill(
+        found = distill(
             trained.network,
             problem.inside(scale.rows, seed + 2),
             regressor=regressor,
@@ -102,6 +103,7 @@ def _solvers(
             callbacks=callbacks,
             progress=False,
         )
+        result = finished(found)
         yield Solver(
             trained,
             network_mse(trained.network, problem, problem.grid()),
