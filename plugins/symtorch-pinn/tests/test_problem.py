@@ -112,6 +112,12 @@ def test_an_approximant_has_another_form() -> None:
     assert check.mse < 1e-4
 
 
+def test_constants_are_not_read_off_an_equation_that_does_not_tell_them() -> None:
+    check = checked(st.Candidate(parse("0.5 - 0.5*t"), 1, 0.0), HEAT)  # u_xx = 0: any alpha will do
+    assert check.identified == HEAT.start
+    assert check.residual == pytest.approx(1.0)
+
+
 def test_points_fill_every_range_independently() -> None:
     points = HEAT.inside(2_000, 0)
     assert points.min() >= 0

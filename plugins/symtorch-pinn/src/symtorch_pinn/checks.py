@@ -55,7 +55,7 @@ def checked(candidate: Candidate, problem: Problem) -> Checked:
     form, error = nearest_form(expression, problem)
     try:
         identified = identify_constants(
-            expression, problem.equation, inside, variable_names=names, start=problem.constants
+            expression, problem.equation, inside, variable_names=names, start=problem.start
         )
     except ExpressionError:  # its derivatives are infinite somewhere
         identified = {name: float("nan") for name in problem.constants}

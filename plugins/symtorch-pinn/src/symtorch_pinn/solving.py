@@ -27,7 +27,7 @@ class Scale:
         training: settings of both networks.
         rows: points on which the networks are distilled; they fill every variable's range independently.
         niterations, timeout: of each search.
-        parsimony: of each search.
+        parsimony: of each search with PySR; other backends have none, or weigh it otherwise.
     """
 
     training: Settings
@@ -96,7 +96,7 @@ def _solvers(
             search=problem.search(
                 niterations=scale.niterations,
                 timeout_in_seconds=scale.timeout,
-                parsimony=scale.parsimony,
+                parsimony=scale.parsimony if regressor == "pysr" else 0.0,
             ),
             seed=seed,
             resume=folder / "searches",
