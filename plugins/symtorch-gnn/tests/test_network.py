@@ -18,7 +18,6 @@ from symtorch_gnn.messages import (
     linearity,
     messages_of,
     pulls_on,
-    scaled_forces_on,
     trimmed_fit,
 )
 from symtorch_gnn.network import VARIANTS, ParticleNetwork, build, fully_connected, variant_named
@@ -164,7 +163,6 @@ def test_the_force_may_come_times_a_function_of_the_receivers_mass() -> None:
     assert torch.allclose(pulls_on(force, rows) * mass, forces, rtol=1e-5)
     message = forces * (1 + 0.3 * mass.log())
     assert linearity(message, forces)[0].r2 < 0.98
-    assert linearity(message, scaled_forces_on(force, rows))[0].r2 > 1 - 1e-9
     assert linearity(forces / mass, pulls_on(force, rows))[1].r2 > 1 - 1e-9
 
 

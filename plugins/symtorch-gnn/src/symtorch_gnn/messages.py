@@ -4,8 +4,8 @@ SymTorch paper (arXiv 2602.21307), section 4.2; the check is that of Cranmer et 
 
 Messages are determined by the data only up to what the node model can undo, and it knows the receiver: a force may come
 times any function of the receiver's mass. Where the force is proportional to that mass (r1, r2), networks tend to
-send the force over it, since its sum is the acceleration already. So there are three things to compare with:
-``forces_on``, ``pulls_on``, and ``scaled_forces_on``, which leaves the factor open.
+send the force over it, since its sum is the acceleration already. So there are two things to compare with,
+``forces_on`` and ``pulls_on``; :mod:`symtorch_gnn.laws` judges equations for each receiver apart.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from symtorch_core.errors import SearchError
 from symtorch_core.pruning import spread_of
 from symtorch_gnn.forces import Force, pair_forces
-from symtorch_gnn.network import FEATURES, ParticleNetwork, divergence, fully_connected
+from symtorch_gnn.network import FEATURES, ParticleNetwork, SampledMessages, divergence, fully_connected
 from symtorch_gnn.simulation import Trajectories
 
 TRIM: Final = 0.1
@@ -61,15 +61,6 @@ def pulls_on(force: Force, rows: Tensor) -> Tensor:
     return forces_on(force, rows) / rows[:, FEATURES - 1 : FEATURES]
 
 
-def scaled_forces_on(force: Force, rows: Tensor) -> Tensor:
-    """The true force times 1, log m and (log m)^2, m being the receiver's mass, of edge rows (E, 12), shape (E, 6).
-
-    A linear image of these is, nearly, a linear image of the force with a factor that depends on the receiver's mass.
-    """
-    forces, log_mass = forces_on(force, rows), rows[:, FEATURES - 1 : FEATURES].log()
-    return torch.cat([forces, forces * log_mass, forces * log_mass.square()], dim=1)
-
-
 def by_std(messages: Tensor) -> Tensor:
     """Columns of messages (E, d), those of the largest standard deviation first, shape (d,)."""
     return spread_of(messages).argsort(descending=True, stable=True)
@@ -81,14 +72,14 @@ def by_kl(network: ParticleNetwork, rows: Tensor) -> Tensor:
     Raises:
         SearchError: the network's messages are not sampled.
     """
-    distribution = getattr(network.edge_model, "distribution", None)
-    if distribution is None:
+    model = network.edge_model
+    if not isinstance(model, SampledMessages):
         raise SearchError(
             f"messages of the variant {network.variant.name!r} are not sampled: rank them by_std"
         )
     device = next(network.node_model.parameters()).device
     with torch.no_grad():
-        mean, log_variance = distribution(rows.to(device))
+        mean, log_variance = model.distribution(rows.to(device))
     return divergence(mean, log_variance).mean(0).cpu().argsort(descending=True, stable=True)
 
 
@@ -147,7 +138,7 @@ def linearity(messages: Tensor, forces: Tensor, trim: float = TRIM) -> tuple[Tri
 
     Args:
         messages: shape (n, d).
-        forces: :func:`forces_on` or :func:`pulls_on`, shape (n, 2), or :func:`scaled_forces_on`, shape (n, 6).
+        forces: :func:`forces_on` or :func:`pulls_on`, shape (n, 2).
         trim: share of rows that each regression drops.
     """
     return tuple(trimmed_fit(forces, column, trim) for column in messages.T)

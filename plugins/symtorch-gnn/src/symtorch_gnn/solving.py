@@ -15,7 +15,16 @@ from symtorch_core.events import Callback
 from symtorch_core.study import finished
 from symtorch_gnn.forces import Force
 from symtorch_gnn.laws import EDGE_NAMES, TRANSFORMS, Verdict, matches_law
-from symtorch_gnn.messages import TrimmedFit, by_kl, by_std, edge_rows, forces_on, linearity, messages_of
+from symtorch_gnn.messages import (
+    TrimmedFit,
+    by_kl,
+    by_std,
+    edge_rows,
+    forces_on,
+    linearity,
+    messages_of,
+    pulls_on,
+)
 from symtorch_gnn.network import DIMENSIONS, ParticleNetwork, Variant, build
 from symtorch_gnn.simulation import Trajectories, cached
 from symtorch_gnn.training import Settings, prediction_error, train
@@ -205,7 +214,7 @@ def _laws(
         block.switch_to_symbolic()
         error = prediction_error(network, test)
         block.switch_to_block()
-        over_mass, linear = _linear(values, forces_on(force, rows), rows[:, _MASS])
+        over_mass, linear = _linear(values, force, rows)
         yield Law(
             carrier=carrier,
             columns=columns if carrier == "messages" else (),
@@ -218,9 +227,9 @@ def _laws(
         )
 
 
-def _linear(values: Tensor, forces: Tensor, masses: Tensor) -> tuple[bool, tuple[TrimmedFit, ...]]:
+def _linear(values: Tensor, force: Force, rows: Tensor) -> tuple[bool, tuple[TrimmedFit, ...]]:
     """Both regressed on the force, or on the force over the mass, whichever is the closer."""
-    fits = [linearity(values, images) for images in (forces, forces / masses[:, None])]
+    fits = [linearity(values, images(force, rows)) for images in (forces_on, pulls_on)]
     over_mass = sum(fit.r2 for fit in fits[1]) > sum(fit.r2 for fit in fits[0])
     return over_mass, fits[int(over_mass)]
 
