@@ -178,8 +178,8 @@ class StudyReport:
 
     def page(self) -> Page:
         """The page: claims, then the study's own sections."""
-        claims = Table(("what", "asked", "reached", ""), tuple(map(_cells, self.claims)), numbers=False)
-        first = (Section("What was asked, and what came out", (claims,)),) if self.claims else ()
+        claims = Section("What was asked, and what came out", (_listed(self.claims),))
+        first = (claims,) if self.claims else ()
         return Page(self.title, self.subtitle, (*first, *self.sections), self.footer)
 
     def write(self, folder: Path | str) -> Path:
@@ -207,16 +207,17 @@ class StudyReport:
             self.claims if len(self.claims) <= _CLAIMS_SHOWN else [c for c in self.claims if c.met is False]
         )
         judged = [claim.met for claim in self.claims if claim.met is not None]
-        claims = Table(("what", "asked", "reached", ""), tuple(map(_cells, shown)), self.title)
         return Group(
             *(_terminal(table) for table in list(self.tables.values())[:1]),
-            *((_terminal(claims),) if shown else ()),
+            *((_terminal(_listed(shown, self.title)),) if shown else ()),
             *((f"{sum(judged)} of {len(judged)} claims are met",) if judged else ()),
         )
 
 
-def _cells(claim: Claim) -> tuple[str, ...]:
-    return claim.text, claim.asked, claim.reached, {True: "yes", False: "NO", None: ""}[claim.met]
+def _listed(claims: Sequence[Claim], caption: str = "") -> Table:
+    met = {True: "yes", False: "NO", None: ""}
+    rows = tuple((claim.text, claim.asked, claim.reached, met[claim.met]) for claim in claims)
+    return Table(("what", "asked", "reached", ""), rows, caption, numbers=False)
 
 
 def _terminal(table: Table) -> TerminalTable:

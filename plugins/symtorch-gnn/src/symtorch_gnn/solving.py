@@ -29,7 +29,6 @@ from symtorch_gnn.network import DIMENSIONS, ParticleNetwork, Variant, build
 from symtorch_gnn.simulation import Trajectories, cached
 from symtorch_gnn.training import Settings, prediction_error, train
 
-_MASS: Final = EDGE_NAMES.index("m_i")
 EDGES: Final = 5_000
 """Edges that an equation is fitted to and judged on (SymTorch paper, E.3)."""
 
@@ -63,6 +62,7 @@ class Law:
         carrier: messages or components.
         columns: which messages; none for components.
         over_mass: whether the two are closer to images of the force over the receiver's mass than of the force.
+        true: whichever of these it is, on the edges, shape (edges, 2).
         linear: of each of the two, regressed on that.
         values: the two, shape (edges, 2).
         result: their distillation.
@@ -73,6 +73,7 @@ class Law:
     carrier: Carrier
     columns: tuple[int, ...]
     over_mass: bool
+    true: Tensor
     linear: tuple[TrimmedFit, ...]
     values: Tensor
     result: Distillation
@@ -89,7 +90,6 @@ class Model:
         force, variant, seed: what was trained.
         seconds: of training, whenever that was.
         error: mean absolute test error of a component of the acceleration.
-        forces, masses: the true forces on the edges, shape (edges, 2), and their receivers' masses, shape (edges,).
         drift: the largest relative energy drift of the simulations.
         laws: one for each carrier.
     """
@@ -99,8 +99,6 @@ class Model:
     seed: int
     seconds: float
     error: float
-    forces: Tensor
-    masses: Tensor
     drift: float
     laws: tuple[Law, ...]
 
@@ -137,8 +135,6 @@ def solve(
         seed=seed,
         seconds=training.seconds,
         error=prediction_error(network, test),
-        forces=forces_on(force, rows),
-        masses=rows[:, _MASS],
         drift=float(torch.cat([data.drift, test.drift]).max()),
         laws=tuple(laws),
     )
@@ -214,11 +210,12 @@ def _laws(
         block.switch_to_symbolic()
         error = prediction_error(network, test)
         block.switch_to_block()
-        over_mass, linear = _linear(values, force, rows)
+        over_mass, true, linear = _linear(values, force, rows)
         yield Law(
             carrier=carrier,
             columns=columns if carrier == "messages" else (),
             over_mass=over_mass,
+            true=true,
             linear=linear,
             values=values,
             result=result,
@@ -227,11 +224,12 @@ def _laws(
         )
 
 
-def _linear(values: Tensor, force: Force, rows: Tensor) -> tuple[bool, tuple[TrimmedFit, ...]]:
+def _linear(values: Tensor, force: Force, rows: Tensor) -> tuple[bool, Tensor, tuple[TrimmedFit, ...]]:
     """Both regressed on the force, or on the force over the mass, whichever is the closer."""
-    fits = [linearity(values, images(force, rows)) for images in (forces_on, pulls_on)]
+    true = forces_on(force, rows), pulls_on(force, rows)
+    fits = [linearity(values, each) for each in true]
     over_mass = sum(fit.r2 for fit in fits[1]) > sum(fit.r2 for fit in fits[0])
-    return over_mass, fits[int(over_mass)]
+    return over_mass, true[int(over_mass)], fits[int(over_mass)]
 
 
 def _narrow(variant: Variant) -> bool:

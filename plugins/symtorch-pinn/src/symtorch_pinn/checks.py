@@ -61,10 +61,8 @@ def checked(candidate: Candidate, problem: Problem) -> Checked:
         identified = {name: float("nan") for name in problem.constants}
     left = residual_check(expression, problem.equation, inside, variable_names=names, constants=identified)
     edges = (
-        residual_check(
-            expression, condition.equation, _moved(inside, condition.at, names), variable_names=names
-        )
-        for condition in problem.conditions
+        residual_check(expression, each.equation, problem.on_boundary(each, inside), variable_names=names)
+        for each in problem.conditions
     )
     return Checked(
         form=form if error < SAME else None,
@@ -84,7 +82,7 @@ def nearest_form(expression: Expression, problem: Problem) -> tuple[dict[str, fl
     range and as far again, where approximants part.
     """
     points = torch.cat([problem.grid(), problem.beyond()])
-    columns = dict(zip(problem.variables, points.unbind(1), strict=True))
+    columns = problem.columns(points)
     target = evaluate(expression, columns).double().expand(len(points))
     if not bool(torch.isfinite(target).all()):
         return dict(problem.values), float("inf")
@@ -104,14 +102,9 @@ def nearest_form(expression: Expression, problem: Problem) -> tuple[dict[str, fl
     return dict(zip(names, map(float, fitted.x), strict=True)), float(relative)
 
 
-def _moved(points: Tensor, at: Mapping[str, float], names: tuple[str, ...]) -> Tensor:
-    edge = points.clone()
-    for name, value in at.items():
-        edge[:, names.index(name)] = value
-    return edge
-
-
 def _mse(expression: Expression, problem: Problem, points: Tensor) -> float:
-    columns = dict(zip(problem.variables, points.unbind(1), strict=True))
-    error = evaluate(expression, columns).double().expand(len(points)) - problem.truth(points)[:, 0]
+    error = (
+        evaluate(expression, problem.columns(points)).double().expand(len(points))
+        - problem.truth(points)[:, 0]
+    )
     return float(error.square().mean())

@@ -73,12 +73,19 @@ class Problem:
 
     def truth(self, points: Tensor) -> Tensor:
         """The solution at points (n, d), shape (n, 1)."""
-        return self.solution(self.values, points)[:, None]
+        solution = evaluate(self.form_with(self.values), self.columns(points))
+        return solution.expand(len(points))[:, None]
 
-    def solution(self, values: Mapping[str, float], points: Tensor) -> Tensor:
-        """The form with these constants at points (n, d), shape (n,)."""
-        columns = dict(zip(self.variables, points.unbind(1), strict=True))
-        return evaluate(self.form_with(values), columns).expand(len(points))
+    def columns(self, points: Tensor) -> dict[str, Tensor]:
+        """Points (n, d) by variable, each of shape (n,)."""
+        return dict(zip(self.variables, points.unbind(1), strict=True))
+
+    def on_boundary(self, condition: Condition, points: Tensor) -> Tensor:
+        """Points (n, d), moved to where a condition holds."""
+        edge = points.clone()
+        for name, value in condition.at.items():
+            edge[:, self.variables.index(name)] = value
+        return edge
 
     def form_with(self, values: Mapping[str, float]) -> Expression:
         """The form with numbers for its constants."""

@@ -161,8 +161,9 @@ class _Job:
             loss.backward()
             return loss
 
-        # One call of L-BFGS takes a whole part of steps, one of Adam a single step.
-        calls = 1 if isinstance(optimizer, torch.optim.LBFGS) else steps
+        calls = steps
+        if isinstance(optimizer, torch.optim.LBFGS):  # one call of it takes a whole part of steps
+            optimizer.param_groups[0]["max_iter"], calls = steps, 1
         for _ in range(calls):
             optimizer.step(closure)  # type: ignore[arg-type]  # torch's own examples return the tensor
         return float(self._loss().detach())
@@ -202,9 +203,7 @@ def physics_loss(
     shares = Counter(tuple(condition.at) for condition in problem.conditions)
     conditions = []
     for condition in problem.conditions:
-        edge = inside.clone()
-        for name, value in condition.at.items():
-            edge[:, problem.variables.index(name)] = value
+        edge = problem.on_boundary(condition, inside)
         edge = edge[:1] if len(condition.at) == len(problem.variables) else edge  # a corner is one point
         weight = settings.weight_conditions / shares[tuple(condition.at)]
         conditions.append((weight, _Residual(problem, condition.equation), edge))
@@ -224,16 +223,17 @@ class _Residual:
     """What is left of an equation, read once, with a network as the unknown."""
 
     def __init__(self, problem: Problem, equation: str) -> None:
-        self._variables = problem.variables
+        self._problem = problem
         self._expression: Expression = parse(equation)
-        found = {name: derivative(name, "u", self._variables) for name in variables(self._expression)}
-        self._by = {name: by for name, by in found.items() if by is not None and name not in self._variables}
+        found = {name: derivative(name, "u", problem.variables) for name in variables(self._expression)}
+        self._by = {
+            name: by for name, by in found.items() if by is not None and name not in problem.variables
+        }
 
     def __call__(self, network: nn.Module, points: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
-        values = derivatives(network, points, self._by.values(), self._variables)
-        columns = dict(zip(self._variables, points.unbind(1), strict=True))
+        values = derivatives(network, points, self._by.values(), self._problem.variables)
         known = {name: values[by] for name, by in self._by.items()}
-        return evaluate(self._expression, {**columns, **known, **constants})
+        return evaluate(self._expression, {**self._problem.columns(points), **known, **constants})
 
 
 def _lbfgs(parameters: list[nn.Parameter]) -> torch.optim.LBFGS:
