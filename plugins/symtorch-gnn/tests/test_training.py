@@ -134,3 +134,16 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
 def test_too_few_samples_are_said(data: Trajectories) -> None:
     with pytest.raises(SearchError, match="do not fill one batch"):
         train(network("bottleneck"), data, replace(TINY, batch=100_000))
+
+
+def test_a_checkpoint_is_known_again_whatever_the_number_of_threads(tmp_path: Path) -> None:
+    many = simulate(FORCES["r2"], 1000, seed=0, steps=250)  # enough that threads share its sums
+    settings, before = replace(TINY, epochs=1, batch=50_000), torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(train(network("bottleneck"), many, settings, folder=tmp_path))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0].losses, results[1].losses)
