@@ -18,6 +18,7 @@ from symtorch_gnn.training import SCALES as TRAININGS
 SCALES: Mapping[str, Scale] = {
     "tiny": Scale(TRAININGS["tiny"], test_simulations=20, niterations=20, timeout=5.0),
     "laptop": Scale(TRAININGS["laptop"], test_simulations=200, niterations=400, timeout=60.0),
+    "gpu": Scale(TRAININGS["gpu"], test_simulations=200, niterations=400, timeout=60.0),
     "paper": Scale(TRAININGS["paper"], test_simulations=500, niterations=7_000, timeout=None),
 }
 
@@ -34,8 +35,9 @@ class GnnStudy(Study):
         "bottleneck", "How the network is brought to send few numbers."
     )
     regressor: str = setting("torchgp", "The search; `symtorch plugins` lists what is installed.")
-    scale: Literal["tiny", "laptop", "paper"] = setting(
-        "laptop", "tiny: seconds, for a look; laptop: minutes a network; paper: as published, for a GPU."
+    scale: Literal["tiny", "laptop", "gpu", "paper"] = setting(
+        "laptop",
+        "tiny: seconds, for a look; laptop: minutes a network; gpu: minutes a network on a GPU; paper: as published.",
     )
     seed: int = setting(0, "Of the simulations, the networks and the searches.")
     device: str = setting("cpu", "Where to train: cpu, cuda, cuda:1, mps.")

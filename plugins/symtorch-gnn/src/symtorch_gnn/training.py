@@ -84,6 +84,16 @@ SCALES: Final[Mapping[str, Settings]] = MappingProxyType(
             warmup=0.1,
             shift=1.0,
         ),
+        # As wide as in the paper, batches that fill a GPU, about as many steps as at laptop scale.
+        "gpu": Settings(
+            simulations=8000,
+            epochs=32,
+            batch=2048,
+            activation="silu",
+            learning_rate=2e-3,
+            warmup=0.05,
+            shift=1.0,
+        ),
         "tiny": Settings(
             simulations=50, epochs=2, batch=128, hidden=32, activation="silu", learning_rate=5e-3, warmup=0.1
         ),
