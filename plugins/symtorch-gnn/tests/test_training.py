@@ -111,6 +111,20 @@ def test_another_trainings_checkpoint_is_refused(data: Trajectories, tmp_path: P
         train(network("bottleneck"), data, replace(TINY, epochs=1), seed=1, folder=tmp_path)
 
 
+def test_a_training_on_another_kind_of_device_is_read_but_not_gone_on_with(
+    data: Trajectories, tmp_path: Path
+) -> None:
+    settings = replace(TINY, epochs=1)
+    train(network("bottleneck"), data, settings, folder=tmp_path)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    state["generator"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's generators have it
+    torch.save(state, tmp_path / CHECKPOINT)
+    train(network("bottleneck"), data, settings, folder=tmp_path)
+    torch.save(state | {"step": 1}, tmp_path / CHECKPOINT)
+    with pytest.raises(FileFormatError, match="another kind of device"):
+        train(network("bottleneck"), data, settings, folder=tmp_path)
+
+
 def test_progress_is_told_step_by_step(data: Trajectories) -> None:
     events: list[Event] = []
     train(network("bottleneck"), data, replace(TINY, epochs=1), callbacks=[events.append])

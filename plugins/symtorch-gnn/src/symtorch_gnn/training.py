@@ -159,7 +159,7 @@ def train(
     generator = torch.Generator(device).manual_seed(seed)
     losses = torch.zeros(settings.epochs, device=device)
     run = _Run(network, optimizer, generator, losses, _told(network, trajectories, settings, seed))
-    first, earlier = (0, 0.0) if folder is None else run.restore(Path(folder) / CHECKPOINT)
+    first, earlier = (0, 0.0) if folder is None else run.restore(Path(folder) / CHECKPOINT, steps)
     edges = fully_connected(settings.batch, states.shape[1], device)
     every = max(1, steps // 500)
     notify(callbacks, StageStarted("train", steps))
@@ -296,8 +296,8 @@ class _Run:
         torch.save(state, unfinished)
         unfinished.replace(file)
 
-    def restore(self, file: Path) -> tuple[int, float]:
-        """Steps done and seconds spent, none where there is no file."""
+    def restore(self, file: Path, steps: int) -> tuple[int, float]:
+        """Of so many steps, those done, and seconds spent; none where there is no file."""
         if not file.exists():
             return 0, 0.0
         state = torch.load(file, map_location=self.losses.device, weights_only=True)
@@ -305,8 +305,15 @@ class _Run:
             raise FileFormatError(
                 f"{file} is a checkpoint of another training: give another folder, or remove it"
             )
+        noise = state["generator"].cpu()
+        if state["step"] < steps and noise.shape != self.generator.get_state().shape:
+            raise FileFormatError(
+                f"{file} was trained on another kind of device, whose random numbers cannot be gone on with on "
+                f"{self.generator.device}: go on there, or give another folder"
+            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
+        if state["step"] < steps:  # a finished training can be read anywhere
+            self.generator.set_state(noise)
         self.losses.copy_(state["losses"])
         return int(state["step"]), float(state["seconds"])
