@@ -211,9 +211,37 @@ class SymbolicModel(nn.Module):
                 self.surrogate, self._distillation = surrogate, result
                 self._mode, self._symbolic_outputs = "symbolic", result.outputs
                 result = replace(result, task_metric=MetricChange(with_block, float(metric(model))))
+        self._take(result, surrogate)
+        return result
+
+    def adopt(self, result: Distillation) -> SymbolicModel:
+        """Take equations that were found elsewhere: from one pass over several blocks, or from a file.
+
+        As after :meth:`distill`, the block itself runs until :meth:`switch_to_symbolic` is called.
+
+        >>> net = nn.Sequential(nn.Linear(2, 1))
+        >>> from symtorch_core.capture import capture
+        >>> rows = capture(net, ["0"], torch.randn(100, 2))["0"]
+        >>> found = distill(rows, regressor="sparse", progress=False)  # doctest: +SKIP
+        >>> SymbolicModel(net[0]).adopt(found).switch_to_symbolic()  # doctest: +SKIP
+
+        Args:
+            result: a distillation of this block's inputs and outputs.
+
+        Returns:
+            Itself.
+
+        Raises:
+            SwitchError: the block was released, so that nothing could run until the switch.
+        """
+        if self.released:
+            raise SwitchError(f"{self.name} was released: adopt equations before the block is freed")
+        self._take(result, self._placed(result.surrogate()))
+        return self
+
+    def _take(self, result: Distillation, surrogate: Surrogate) -> None:
         self._mode, self._symbolic_outputs = "block", ()
         self.surrogate, self._distillation = surrogate, result
-        return result
 
     def export(self, path: Path | str) -> Path:
         """Write the equations in use, with their current constants; see :func:`symtorch_core.exports.export`."""

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from symtorch_core.errors import ExpressionError
-from symtorch_core.expression import Expression, Program, constants, evaluate, parse
+from symtorch_core.expression import Call, Constant, Expression, Program, constants, evaluate, parse
 from symtorch_core.identity import IdentityReducer, Reduction
 from symtorch_core.surrogate import TorchSurrogate
 from symtorch_core.testing.strategies import expressions
@@ -151,6 +152,106 @@ def test_operations_of_a_kind_run_together() -> None:
     # What makes it fast: 32 equations of one shape need as many torch calls as one of them.
     one, many = surrogate_of("sin(2.0*x) + y"), surrogate_of(*(f"sin({n}.5*x) + y" for n in range(32)))
     assert len(many._program._batched._steps) == len(one._program._batched._steps) == 3
+
+
+def sums_of_terms() -> st.SearchStrategy[Expression]:
+    """Trees of +, - and neg over terms with and without numbers."""
+    numbers = st.floats(-4, 4).map(Constant)
+    terms = st.sampled_from(["x*y", "x*x", "x", "y", "x^3", "exp(x)", "2.0*3.0", "1.5*x*y", "y/2.0"]).map(
+        parse
+    )
+    parts = st.one_of(
+        numbers,
+        terms,
+        st.builds(lambda number, term: Call("*", number, term), numbers, terms),
+        st.builds(lambda number, term: Call("*", term, number), numbers, terms),
+    )
+    return st.recursive(
+        parts,
+        lambda inner: st.one_of(
+            st.builds(lambda a, b: Call("+", a, b), inner, inner),
+            st.builds(lambda a, b: Call("-", a, b), inner, inner),
+            inner.map(lambda a: Call("neg", a)),
+        ),
+        max_leaves=30,
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(sums_of_terms(), min_size=1, max_size=4), st.sampled_from([torch.float32, torch.float64]))
+def test_sums_agree_with_the_interpreter(trees: list[Expression], dtype: torch.dtype) -> None:
+    x = rows(5, dtype=dtype)
+    numbers = torch.tensor([number for tree in trees for number in constants(tree)], dtype=dtype)
+    columns = dict(zip(NAMES, x.unbind(-1), strict=True))
+    expected = torch.stack([evaluate(tree, columns).expand(5) for tree in trees], dim=-1)
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-11
+    torch.testing.assert_close(Program(trees, NAMES)(x, numbers), expected, rtol=1e-4, atol=tolerance)
+
+
+SUMS = (
+    "0.5*(x*y) - 1.5*x + y*2.0 - (x - 3.0*x^2) + 4.0",
+    "-(x + 2.0*x^2 - 0.25*x^3 + 1.5*x^5) - 2.0*3.0",
+    "y^2 + y + 2.0*y^3 - y^5",
+    "1.0 + 2.0 - 3.5 + 4.0 + 1.0",
+    "x + y",
+)
+
+
+def test_long_sums_are_no_steps_of_their_own() -> None:
+    kinds = {step.operator for step in surrogate_of(*SUMS[:3])._program._batched._steps}
+    assert kinds == {"*", "power"}  # the product of the numbers 2 and 3, x*y
+
+
+@pytest.mark.parametrize("spoiled", [float("inf"), float("-inf"), float("nan"), 1e300])
+@pytest.mark.parametrize("column", [0, 1])
+def test_values_that_are_not_finite_spoil_only_the_sums_they_are_in(column: int, spoiled: float) -> None:
+    surrogate = surrogate_of(*SUMS)
+    x = rows(6, dtype=torch.float64)
+    x[2, column] = spoiled
+    with torch.no_grad():
+        y = surrogate(x)
+    torch.testing.assert_close(y, by_graph(surrogate, x), equal_nan=True)
+    assert bool(y[:, 2 - column].isfinite().all())
+
+
+def test_zero_weights_of_infinite_terms() -> None:
+    surrogate = surrogate_of("0.0*x + y + 2.0*y^2 + y^3", "y + y^2 + y^3 + 0.0*y^5")
+    x = torch.tensor([[float("inf"), 1.0], [1.0, 1.0]])
+    assert surrogate(x).nan_to_num(-1).tolist() == [[-1.0, 3.0], [4.0, 3.0]]
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_sums_keep_their_digits_whatever_precision_matrix_products_have(precision: str) -> None:
+    surrogate, x = surrogate_of(*SUMS), rows(300)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = surrogate(x)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    torch.testing.assert_close(y, by_graph(surrogate, x), rtol=1e-5, atol=1e-5)
+
+
+def test_sums_follow_their_numbers() -> None:
+    surrogate = surrogate_of(*SUMS).trainable()
+    x = rows(7, dtype=torch.float64)
+    with torch.no_grad():
+        before = surrogate(x)
+        surrogate.constants.mul_(-1.5).add_(0.25)
+        after = surrogate(x)
+    torch.testing.assert_close(after, by_graph(surrogate, x))
+    assert not torch.equal(before[:, 3], after[:, 3])
+    assert surrogate(rows(0)).shape == (0, len(SUMS))
+    again = copy.deepcopy(surrogate)
+    with torch.no_grad():
+        assert torch.equal(again(x), after)
+
+
+def test_tracers_see_one_operation_per_node() -> None:
+    surrogate, x = surrogate_of(*SUMS), rows(3)
+    traced = make_fx(surrogate)(x)
+    torch.testing.assert_close(traced(x), by_graph(surrogate, x))
 
 
 def test_numbers_alone_and_outputs_that_repeat() -> None:

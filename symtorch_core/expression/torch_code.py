@@ -103,7 +103,7 @@ class Program(nn.Module):
                 f"the equations take {len(self._variables)} inputs ({', '.join(self._variables)}), "
                 f"got {x.shape[-1]} columns"
             )
-        if _is_plain(x, numbers) and x.shape[:-1].numel() <= self._batched.most_rows:
+        if _is_plain(x, numbers) and x.shape[:-1].numel() <= self._batched.most_rows(x.device):
             rows = x.reshape(-1, x.shape[-1])
             values: Tensor = self._batched(rows, numbers)
             return values.reshape(*x.shape[:-1], len(self._expressions))
@@ -122,6 +122,8 @@ class Program(nn.Module):
 def _is_plain(x: Tensor, numbers: Tensor) -> bool:
     """Whether this is eager inference: nobody differentiates, traces or transforms."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    if torch._C._len_torch_dispatch_stack() > 0:  # make_fx, fake tensors, counters of operations
         return False
     if torch.is_grad_enabled() and (x.requires_grad or numbers.requires_grad):
         return False
