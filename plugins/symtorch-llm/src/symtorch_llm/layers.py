@@ -1,0 +1,181 @@
+"""Which layers, and how narrow: what the model loses when layers are replaced, before any search."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core import Activations, Reducer, Reduction, load
+from symtorch_core.errors import SearchError
+from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
+from symtorch_core.timing import Stopwatch
+from symtorch_llm.baselines import Sizes, full_linear
+from symtorch_llm.models import device_of, placed
+from symtorch_llm.recipes import rebuild
+from symtorch_llm.tasks import HeldOut, Task
+
+
+@final
+@dataclass(frozen=True)
+class LayerCost:
+    """What replacing one layer's MLP alone costs: the model's score with zeros, and with its best linear map."""
+
+    layer: int
+    path: str
+    zero: float
+    linear: float
+
+
+def layer_scan(
+    model: nn.Module,
+    rows: Mapping[str, Activations],
+    layers: Mapping[str, int],
+    data: HeldOut,
+    task: Task,
+    callbacks: Sequence[Callback] = (),
+) -> list[LayerCost]:
+    """Layers by what their replacement costs, the cheapest first.
+
+    A layer counts by the score that its best linear map leaves: quick to have, and near what equations reach.
+
+    Args:
+        model: as it is.
+        rows: of the MLPs, by path.
+        layers: the layer's number, by path.
+        data: to judge on.
+        task: that judges.
+        callbacks: told of the stage ``"scan"``.
+    """
+    watch, found = Stopwatch(), []
+    notify(callbacks, StageStarted("scan", len(rows)))
+    for path, some in rows.items():
+        with placed(model, {path: Zero()}):
+            zero = task.score(model, data)
+        linear = full_linear(some, Sizes(0, 1, 1), 0).to(device_of(model))
+        with placed(model, {path: linear}):
+            found.append(LayerCost(layers[path], path, zero, task.score(model, data)))
+        notify(callbacks, StageAdvanced("scan"))
+    notify(callbacks, StageFinished("scan", watch.seconds()))
+    return sorted(found, key=lambda cost: cost.linear)
+
+
+def as_many_as_fit(
+    costs: Sequence[LayerCost], score: Callable[[Sequence[str]], float], limit: float
+) -> tuple[list[str], list[float]]:
+    """The longest run of the cheapest layers that are replaced within a limit.
+
+    Args:
+        costs: the cheapest first.
+        score: of the model with the MLPs at these paths replaced.
+        limit: of the score.
+
+    Returns:
+        Their paths, and the scores with one, two... layers replaced, the first one over the limit included.
+    """
+    chosen: list[str] = []
+    scores: list[float] = []
+    for cost in costs:
+        scores.append(score([*chosen, cost.path]))
+        if not scores[-1] <= limit:
+            break
+        chosen.append(cost.path)
+    return chosen, scores
+
+
+@final
+@dataclass(frozen=True)
+class Sensitivity:
+    """The score with the exact MLPs between a reducer's maps; infinite or NaN where the size does not fit."""
+
+    reducer: str
+    k_in: int
+    k_out: int
+    score: float
+
+
+def sensitivity(
+    model: nn.Module,
+    mlps: Mapping[str, nn.Module],
+    rows: Mapping[str, Activations],
+    data: HeldOut,
+    task: Task,
+    *,
+    reducers: Sequence[str] = ("pca", "projection"),
+    k_in: Sequence[int] = (4, 8, 16, 32),
+    k_out: Sequence[int] = (4, 8, 16),
+    callbacks: Sequence[Callback] = (),
+) -> list[Sensitivity]:
+    """How narrow may maps be, with the exact MLPs between them (SymTorch paper, figure 4)?
+
+    Inputs are narrowed and rebuilt by their best linear guess; outputs are narrowed and widened. All MLPs are replaced
+    together.
+
+    Args:
+        model: as it is.
+        mlps: by path.
+        rows: that passed them.
+        data: to judge on.
+        task: that judges.
+        reducers: by name.
+        k_in, k_out: dimensions; those above the model's width are left out.
+        callbacks: told of the stage ``"sweep"``.
+    """
+    width = next(iter(rows.values())).inputs.shape[1]
+    grid = [
+        (name, a, b) for name, a, b in itertools.product(reducers, k_in, k_out) if a <= width and b <= width
+    ]
+    watch, found = Stopwatch(), []
+    notify(callbacks, StageStarted("sweep", len(grid)))
+    for name, a, b in grid:
+        # Without a linear part, which would go round the MLP.
+        reducer = load("reducers", name).with_options({"k_in": a, "k_out": b, "linear": False})
+        try:
+            between = {
+                path: _between(mlps[path], reducer, some, device_of(model)) for path, some in rows.items()
+            }
+        except SearchError:
+            found.append(Sensitivity(name, a, b, math.nan))
+        else:
+            with placed(model, between):
+                found.append(Sensitivity(name, a, b, task.score(model, data)))
+        notify(callbacks, StageAdvanced("sweep"))
+    notify(callbacks, StageFinished("sweep", watch.seconds()))
+    return found
+
+
+def _between(mlp: nn.Module, reducer: Reducer, rows: Activations, device: torch.device) -> nn.Module:
+    reduction = reducer.fit(rows.inputs, rows.outputs, variable_names=rows.input_names)
+    return Between(mlp, rebuild(reduction, rows.inputs), reduction).to(device)
+
+
+@final
+class Zero(nn.Module):
+    """Nothing is added to the residual stream."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., d) to (..., d)."""
+        return torch.zeros_like(x)
+
+
+@final
+class Between(nn.Module):
+    """An exact MLP on narrowed inputs, its outputs narrowed."""
+
+    def __init__(self, mlp: nn.Module, projector: nn.Linear, reduction: Reduction) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.projector = projector
+        self.reduction = reduction
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., d) to (..., d)."""
+        work = x.float()
+        exact = self.mlp(self.projector(work).to(x.dtype)).float()
+        z = self.reduction.reduce_inputs(work)
+        return self.reduction.restore_outputs(self.reduction.reduce_targets(exact, z), z).to(x.dtype)

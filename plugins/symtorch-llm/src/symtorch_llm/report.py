@@ -1,0 +1,406 @@
+"""What the study says: the paper's Tables 1, 4 and 5 with ours beside them, figures 4 and 5, equations and samples."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import torch
+import transformers
+
+from symtorch_core import SymbolicModel
+from symtorch_core.report.parts import Equation, Part, Section, Table, Text
+from symtorch_core.study import Claim, Drawing, StudyReport
+from symtorch_llm.baselines import BASELINES
+from symtorch_llm.layers import LayerCost, Sensitivity
+from symtorch_llm.measure import Speed
+from symtorch_llm.solving import Variant, won_back
+
+PAPER_SCORES: Final = {"baseline": 10.62, "paper": 13.76, "control (output = input)": 17.59, "between": 13.73}
+"""Perplexities of Qwen2.5-1.5B-Instruct on WikiText-2 with the MLPs of layers 7, 14 and 21 replaced (Table 1), and with
+the exact MLPs between PCAs to 32 and 8 (figure 4); digits from the authors' repository astroautomata/LLM_PCA."""
+PAPER_THROUGHPUT: Final = {"baseline": 4878.82, "paper": 5281.42}
+"""Tokens a second of the same on an A100 (Table 5)."""
+PAPER_LATENCY: Final = {"baseline": 0.2099, "paper": 0.1939}
+"""Mean seconds of a pass of the same (Table 5)."""
+PAPER_KEPT: Final = "inputs 32 %, 30 %, 40 %; outputs 13 %, 15 %, 12 %"
+"""Variance that 32 and 8 components keep, by layer (the authors' repository)."""
+_SHOWN_EQUATIONS = 2
+
+
+@final
+@dataclass(frozen=True)
+class Sample:
+    """Text that a variant wrote; without a name, what it was to go on with."""
+
+    name: str
+    text: str
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """All that was measured."""
+
+    title: str
+    kind: str
+    score_name: str
+    k_in: int
+    k_out: int
+    variants: Sequence[Variant]
+    scan: Sequence[LayerCost]
+    auto_scores: Sequence[float]
+    budget: float | None
+    sensitivity: Sequence[Sensitivity]
+    speeds: Mapping[str, Speed]
+    bytes_before: int
+    bytes_after: int
+    blocks: Mapping[str, SymbolicModel]
+    samples: Sequence[Sample]
+    setup: str
+
+    def named(self, name: str) -> list[Variant]:
+        """A variant, with every seed."""
+        return [variant for variant in self.variants if variant.name == name]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the variants, in order."""
+        return list(dict.fromkeys(variant.name for variant in self.variants))
+
+    @property
+    def baseline(self) -> float:
+        """The score of the model as it was."""
+        return self.named("baseline")[0].raw
+
+    @property
+    def zero(self) -> float:
+        """The score with MLPs that give nothing."""
+        return self.named("MLP zero")[0].raw
+
+
+def report_of(found: Findings) -> StudyReport:
+    """The report."""
+    tables = {"surrogates": surrogates(found), "speed": speed(found), "paper": beside_the_paper(found)}
+    if found.scan:
+        tables["layers"] = scanned(found)
+    if found.sensitivity:
+        tables["sensitivity"] = narrowed(found)
+    pictures = dict(drawings(found))
+    sections = [
+        Section("Figures", tuple(tables.values())),
+        Section("Pictures", tuple(drawing.part() for drawing in pictures.values())),
+        Section("Equations", tuple(equations(found))),
+    ]
+    if found.samples:
+        sections.append(Section("What it writes", tuple(samples(found))))
+    return StudyReport(
+        name="llm",
+        title=f"Equations in the place of MLPs: {found.title}",
+        subtitle=f"k_in {found.k_in}, k_out {found.k_out}; {found.setup}",
+        claims=list(claims(found)),
+        tables=tables,
+        drawings=pictures,
+        sections=sections,
+        figures={"model": found.title, "variants": [_plain(found, variant) for variant in found.variants]},
+        footer=f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}",
+    )
+
+
+def claims(found: Findings) -> Iterator[Claim]:
+    """What the study was asked to show."""
+    ours = {variant.seed: variant for variant in found.named("best")}
+    for name in BASELINES if ours else ():
+        for other in found.named(name):
+            mine = ours[other.seed]
+            if other.cost <= mine.cost + 1e-9:
+                yield Claim(
+                    f"best beats {name} after equal tuning, seed {other.seed}",
+                    f"below {other.final:.4g} (cost {other.cost:.1%})",
+                    f"{mine.final:.4g} (cost {mine.cost:.1%})",
+                    mine.final < other.final,
+                )
+            else:
+                yield Claim(
+                    f"{name}, which costs more, seed {other.seed}",
+                    f"told: {other.final:.4g} (cost {other.cost:.1%})",
+                    f"best {mine.final:.4g} (cost {mine.cost:.1%})",
+                )
+    for recipe in found.named("paper"):
+        if ours:
+            mine = next(iter(ours.values()))
+            yield Claim(
+                "best beats the paper's recipe",
+                f"below {recipe.raw:.4g}",
+                f"{mine.final:.4g}",
+                mine.final < recipe.raw,
+            )
+    if found.budget is not None:
+        mine = (found.named("best") or found.named("paper"))[0]
+        rise = mine.final - found.baseline
+        yield Claim(
+            f"auto: {found.score_name} rises within the budget, on text nothing was chosen by",
+            f"at most {found.budget:g}",
+            f"{rise:.3f}",
+            rise <= found.budget,
+        )
+    for variant in (*found.named("best"), *found.named("paper")):
+        won = won_back(variant.final, found.zero, found.baseline)
+        yield Claim(
+            f"{variant.name}, tuned, seed {variant.seed}: {found.score_name}",
+            f"baseline {found.baseline:.4g}, MLP zero {found.zero:.4g}",
+            f"{variant.final:.4g} ({won:.1%} of the way back)",
+        )
+
+
+def surrogates(found: Findings) -> Table:
+    """All variants beside one another: over several seeds, the mean and the range."""
+    rows = []
+    for name in found.names:
+        group = found.named(name)
+        tuned = [variant.score for variant in group if variant.tuned is not None]
+        final = sum(variant.final for variant in group) / len(group)
+        rows.append(
+            (
+                name,
+                _ranged([variant.raw for variant in group]),
+                _ranged(tuned) if tuned else "",
+                f"{won_back(final, found.zero, found.baseline):.1%}",
+                f"{group[0].cost:.1%}",
+                f"{sum(variant.tuned.seconds for variant in group if variant.tuned):.0f}" if tuned else "",
+            )
+        )
+    return Table(
+        (
+            "in the MLPs' place",
+            f"{found.score_name}, as fitted",
+            "tuned",
+            "won back",
+            "multiply-adds",
+            "tuning, s",
+        ),
+        tuple(rows),
+        f"{found.title}: mean and range over seeds; won back: of log({found.score_name}) between zero and baseline",
+        numbers=False,
+    )
+
+
+def speed(found: Findings) -> Table:
+    """Table 5 of the paper: throughput and latency, measured in turns."""
+    first = found.speeds["baseline"].throughput
+    rows = tuple(
+        (
+            name,
+            f"{one.throughput:,.0f}",
+            f"{one.throughput / first - 1:+.1%}",
+            f"{1000 * one.latency:.1f}",
+            f"{1000 * one.p95:.1f}",
+        )
+        for name, one in found.speeds.items()
+    )
+    return Table(
+        ("in the MLPs' place", "tokens/s", "over baseline", "latency, ms", "95 % within, ms"),
+        rows,
+        f"Forward passes without KV cache, in turns. Memory of the replaced MLPs {_size(found.bytes_before)}, of the "
+        f"equations and maps {_size(found.bytes_after)}",
+        numbers=False,
+    )
+
+
+def beside_the_paper(found: Findings) -> Table:
+    """Tables 1, 4 and 5 of the paper, and ours: another model, so that only ratios can be compared."""
+    base = found.speeds["baseline"]
+    between = next(
+        (
+            s.score
+            for s in found.sensitivity
+            if (s.reducer, s.k_in, s.k_out) == ("pca", found.k_in, found.k_out)
+        ),
+        math.nan,
+    )
+    rows: list[tuple[str, str, str]] = []
+    for name, label in (
+        ("baseline", "baseline"),
+        ("paper", "surrogate"),
+        ("control (output = input)", "control"),
+    ):
+        ours = found.named(name) or (found.named("best") if name == "paper" else [])
+        named = f"{label} ({ours[0].name})" if label == "surrogate" else label
+        rows.append((f"{found.score_name}, {named}", f"{PAPER_SCORES[name]:.2f}", f"{ours[0].final:.4g}"))
+    rows.append(
+        (f"{found.score_name}, exact MLPs between PCAs", f"{PAPER_SCORES['between']:.2f}", f"{between:.4g}")
+    )
+    best = found.speeds.get("paper") or found.speeds["best"]
+    rows += [
+        ("throughput, baseline, tokens/s", f"{PAPER_THROUGHPUT['baseline']:.0f}", f"{base.throughput:.0f}"),
+        (
+            "throughput, surrogate, over baseline",
+            f"{PAPER_THROUGHPUT['paper'] / PAPER_THROUGHPUT['baseline'] - 1:+.1%}",
+            f"{best.throughput / base.throughput - 1:+.1%}",
+        ),
+        ("latency, baseline, ms", f"{1000 * PAPER_LATENCY['baseline']:.1f}", f"{1000 * base.latency:.1f}"),
+        ("latency, surrogate, ms", f"{1000 * PAPER_LATENCY['paper']:.1f}", f"{1000 * best.latency:.1f}"),
+        (
+            "what the maps keep, by layer",
+            PAPER_KEPT,
+            "; ".join(block.distillation.reduction.summary() for block in found.blocks.values()),
+        ),
+    ]
+    return Table(
+        ("", "paper: Qwen2.5-1.5B, layers 7, 14, 21 of 28, A100", f"ours: {found.title}"),
+        tuple(rows),
+        "Beside Tables 1, 4 and 5 of the paper",
+        numbers=False,
+    )
+
+
+def scanned(found: Findings) -> Table:
+    """The layers by what their replacement costs, and what equations in the first ones, together, added."""
+    rows = tuple(
+        (
+            str(cost.layer),
+            f"{cost.zero:.4g}",
+            f"{cost.linear:.4g}",
+            f"{found.auto_scores[place]:+.3f}" if place < len(found.auto_scores) else "",
+        )
+        for place, cost in enumerate(found.scan)
+    )
+    return Table(
+        ("layer", "zero", "best linear map", "equations here and above add"),
+        rows,
+        f"One layer replaced alone: {found.score_name}; and layers replaced together, on text held out to choose by",
+        numbers=False,
+    )
+
+
+def narrowed(found: Findings) -> Table:
+    """Figure 4 of the paper in numbers."""
+    rows = tuple((s.reducer, str(s.k_in), str(s.k_out), f"{s.score:.4g}") for s in found.sensitivity)
+    return Table(
+        ("reducer", "k_in", "k_out", found.score_name),
+        rows,
+        "The exact MLPs between maps (paper, figure 4)",
+        numbers=False,
+    )
+
+
+def pareto(points: Sequence[tuple[str, float, float]]) -> list[str]:
+    """Names of the points (name, throughput, score) that no other is both faster and better than.
+
+    >>> pareto([("a", 1.0, 5.0), ("b", 2.0, 9.0), ("c", 1.5, 9.5)])
+    ['a', 'b']
+    """
+    return [
+        name
+        for name, fast, score in points
+        if not any((f >= fast and s <= score) and (f > fast or s < score) for n, f, s in points if n != name)
+    ]
+
+
+def drawings(found: Findings) -> Iterator[tuple[str, Drawing]]:
+    """Figures 5 and 4 of the paper."""
+    yield "pareto", _pareto(found)
+    if found.sensitivity:
+        yield "sensitivity", _sensitivity(found)
+
+
+def _pareto(found: Findings) -> Drawing:
+    finals = {name: sum(v.final for v in found.named(name)) / len(found.named(name)) for name in found.names}
+    points = [
+        (name, one.throughput, finals[name])
+        for name, one in found.speeds.items()
+        if math.isfinite(finals[name])
+    ]
+    front = set(pareto(points))
+
+    def draw(ax: Any) -> None:
+        for name, fast, score in sorted(points, key=lambda point: point[2]):
+            on_it = name in front
+            (line,) = ax.plot([fast], [score], "o" if on_it else "x", markersize=7 if on_it else 6)
+            line.set_label(name + (" *" if on_it else ""))
+        steps = sorted((fast, score) for name, fast, score in points if name in front)
+        ax.plot(
+            [fast for fast, _ in steps],
+            [score for _, score in steps],
+            "-",
+            color="0.6",
+            linewidth=1,
+            zorder=0,
+        )
+        ax.set_yscale("log")
+        ax.set(xlabel="tokens a second", ylabel=found.score_name)
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+    return Drawing(draw, f"{found.score_name} against throughput; * on the Pareto front", 7.5, 4.0)
+
+
+def _sensitivity(found: Findings) -> Drawing:
+    def draw(ax: Any) -> None:
+        reducers = list(dict.fromkeys(s.reducer for s in found.sensitivity))
+        widths = sorted({s.k_out for s in found.sensitivity})
+        for (colour, reducer), (marker, width) in itertools.product(
+            enumerate(reducers), zip("osd^v*x", widths, strict=False)
+        ):
+            line = [s for s in found.sensitivity if (s.reducer, s.k_out) == (reducer, width)]
+            ax.plot(
+                [s.k_in for s in line],
+                [s.score for s in line],
+                f"{marker}-",
+                color=f"C{colour}",
+                markersize=5,
+                alpha=0.8,
+                label=f"{reducer}, k_out {width}",
+            )
+        ax.axhline(found.baseline, color="0.5", linewidth=1, label="baseline")
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set(xlabel="k_in", ylabel=found.score_name)
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+    return Drawing(draw, "The exact MLPs between maps", 7.5, 4.0)
+
+
+def equations(found: Findings) -> Iterator[Part]:
+    """The first equations of each layer; all of them are in the file that is saved."""
+    for path, block in found.blocks.items():
+        assert block.surrogate is not None
+        yield Text(f"{path}: {block.distillation.reduction.summary()}")
+        for name, expression in list(
+            zip(block.distillation.equation_names, block.surrogate.expressions(), strict=True)
+        )[:_SHOWN_EQUATIONS]:
+            yield Equation.of(name, expression, digits=3)
+
+
+def samples(found: Findings) -> Iterator[Part]:
+    """What was written, one after the other."""
+    for sample in found.samples:
+        yield Text(f"{sample.name or 'to go on with'}: {sample.text}")
+
+
+def _ranged(values: Sequence[float]) -> str:
+    mean = sum(values) / len(values)
+    low, high = min(values), max(values)
+    return f"{mean:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"{mean:.4g} ({low:.4g} to {high:.4g})"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.2f} MiB"
+
+
+def _plain(found: Findings, variant: Variant) -> dict[str, Any]:
+    return {
+        "name": variant.name,
+        "seed": variant.seed,
+        "cost": variant.cost,
+        "as_fitted": variant.raw,
+        "tuned": None if variant.tuned is None else variant.score,
+        "won_back": won_back(variant.final, found.zero, found.baseline),
+        "tuning": None if variant.tuned is None else vars(variant.tuned),
+        "throughput": found.speeds[variant.name].throughput if variant.name in found.speeds else None,
+    }

@@ -1,0 +1,67 @@
+"""A two-layer toy model that every test may use, and the small trained one where it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+WORDS = ("one", "fox", "hen", "ran", "sat", "and", "then", "it", "hid", "far", "off", ".")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder: Llama, two layers, twelve words, random weights that are large enough to matter."""
+    folder = tmp_path_factory.mktemp("toy")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(WORDS) + 2,
+            hidden_size=16,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=64,
+            initializer_range=0.4,
+            bos_token_id=1,
+            eos_token_id=0,
+        )
+        LlamaForCausalLM(config).save_pretrained(folder)
+    vocabulary = {word: number for number, word in enumerate(["<unk>", "<s>", *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>").save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty documents of random words, the first word of each "one"."""
+    generator = torch.Generator().manual_seed(0)
+    texts = []
+    for _ in range(60):
+        picked = torch.randint(
+            1, len(WORDS), (int(torch.randint(12, 40, (1,), generator=generator)),), generator=generator
+        )
+        texts.append("one " + " ".join(WORDS[number] for number in picked.tolist()))
+    file = tmp_path_factory.mktemp("text") / "toy.txt"
+    file.write_text("\n\n".join(texts), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of shared data."""
+    folder = Path(os.environ.get("SYMTORCH_DATA", "../shared/data"))
+    if not (folder / "stories260K").is_dir():
+        pytest.skip(f"there is no trained model in {folder} (SYMTORCH_DATA says where)")
+    return folder

@@ -1,0 +1,190 @@
+"""Surrogates go to a folder and back; layers are ranked; speed is measured in turns."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import symtorch_core as st
+from symtorch_core.errors import CaptureError, FileFormatError, SwitchError
+from symtorch_llm.layers import Between, LayerCost, Zero, as_many_as_fit, layer_scan, sensitivity
+from symtorch_llm.measure import Speed, block_of_tokens, speeds
+from symtorch_llm.models import load_causal, mlp_paths, placed, size_in_bytes
+from symtorch_llm.recipes import best
+from symtorch_llm.report import pareto
+from symtorch_llm.saving import LAYERS, TENSORS, load_surrogates, save_surrogates
+from symtorch_llm.solving import won_back
+from symtorch_llm.tasks import HeldOut, LanguageModelling
+from symtorch_llm.text import batched, documents, sequences
+from symtorch_llm.tuning import Tuning, tune
+
+IDS = torch.tensor([[1, 4, 5, 6, 7, 8]])
+
+
+@pytest.fixture
+def model(toy: Path) -> Any:
+    return load_causal(str(toy))[0]
+
+
+@pytest.fixture
+def rows(model: Any, data_out: HeldOut) -> dict[str, st.Activations]:
+    return st.capture(model, mlp_paths(model), list(data_out.batches))
+
+
+@pytest.fixture(scope="module")
+def data_out(toy: Path, toy_text: Path) -> HeldOut:
+    tokenizer = load_causal(str(toy))[1]
+    return HeldOut(
+        tuple(batched(sequences(tokenizer, documents(toy_text.read_text("utf-8"), "one"), 40), 16))
+    )
+
+
+def replaced(model: Any, rows: dict[str, st.Activations], data_out: HeldOut) -> dict[str, st.SymbolicModel]:
+    blocks = best(4, 2, terms=4).blocks(rows, {path: model.get_submodule(path) for path in rows})
+    tune(model, blocks, data_out.batches, LanguageModelling(), Tuning(epochs=1))
+    return blocks
+
+
+def test_surrogates_come_back_as_they_were_and_the_model_writes(
+    model: Any, rows: dict[str, st.Activations], data_out: HeldOut, toy: Path, tmp_path: Path
+) -> None:
+    blocks = replaced(model, rows, data_out)
+    with placed(model, blocks):
+        wanted = model(input_ids=IDS).logits
+        save_surrogates(model, tmp_path)
+        equations = {path: block.equations() for path, block in blocks.items()}
+    assert {file.name for file in tmp_path.iterdir()} == {TENSORS, LAYERS}
+    fresh = load_causal(str(toy))[0]
+    before = size_in_bytes([fresh])
+    loaded = load_surrogates(fresh, tmp_path)
+    torch.testing.assert_close(fresh(input_ids=IDS).logits, wanted, rtol=0, atol=0)
+    assert all(block.released for block in loaded)
+    # The weights of both MLPs are gone; what came instead is smaller.
+    gone = size_in_bytes([model.get_submodule(path) for path in rows])
+    came = size_in_bytes([block.surrogate for block in loaded if block.surrogate])
+    assert size_in_bytes([fresh]) == before - gone + came
+    assert [block.equations() for block in loaded] == list(equations.values())
+    written = fresh.generate(IDS, max_new_tokens=5, do_sample=False, pad_token_id=0)
+    assert written.shape[1] > IDS.shape[1]
+    # And once more, from the loaded model, beside its own checkpoint.
+    fresh.save_pretrained(tmp_path / "again")
+    assert (save_surrogates(fresh, tmp_path / "again") / "config.json").is_file()
+    again = load_causal(str(toy))[0]
+    load_surrogates(again, tmp_path / "again")
+    torch.testing.assert_close(again(input_ids=IDS).logits, wanted, rtol=0, atol=0)
+    kept = load_causal(str(toy))[0]
+    (first, *_) = load_surrogates(kept, tmp_path, release_block=False)
+    first.switch_to_block()
+
+
+def test_what_is_not_there_or_damaged_is_said(
+    model: Any, rows: dict[str, st.Activations], data_out: HeldOut, toy: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SwitchError, match="nothing in the model"):
+        save_surrogates(model, tmp_path)
+    with pytest.raises(FileFormatError, match="no readable surrogates"):
+        load_surrogates(model, tmp_path)
+    with placed(model, replaced(model, rows, data_out)):
+        save_surrogates(model, tmp_path)
+    with pytest.raises(FileFormatError, match="another model"):
+        load_surrogates(nn.Linear(2, 2), tmp_path)
+    saved = json.loads((tmp_path / LAYERS).read_text())
+    (tmp_path / LAYERS).write_text(json.dumps(saved | {"schema": 99}))
+    with pytest.raises(FileFormatError, match="another version"):
+        load_surrogates(load_causal(str(toy))[0], tmp_path)
+    (tmp_path / LAYERS).write_text(json.dumps(saved))
+    whole = (tmp_path / TENSORS).read_bytes()
+    (tmp_path / TENSORS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FileFormatError, match="no readable surrogates"):
+        load_surrogates(load_causal(str(toy))[0], tmp_path)
+
+
+def test_layers_are_ranked_by_what_their_replacement_costs(
+    model: Any, rows: dict[str, st.Activations], data_out: HeldOut
+) -> None:
+    task, paths = LanguageModelling(), mlp_paths(model)
+    found = layer_scan(model, rows, {path: number for number, path in enumerate(paths)}, data_out, task)
+    assert [cost.linear for cost in found] == sorted(cost.linear for cost in found)
+    for cost in found:
+        assert paths[cost.layer] == cost.path
+        with placed(model, {cost.path: Zero()}):
+            assert task.score(model, data_out) == pytest.approx(cost.zero)
+
+
+def test_as_many_layers_are_replaced_as_fit() -> None:
+    costs = [LayerCost(number, f"layer{number}", 9.0, 1.0) for number in (2, 0, 1)]
+    asked = []
+
+    def score(paths: Any) -> float:
+        asked.append(list(paths))
+        return float(len(paths))
+
+    assert as_many_as_fit(costs, score, 2.0) == (["layer2", "layer0"], [1.0, 2.0, 3.0])
+    assert asked[-1] == ["layer2", "layer0", "layer1"]
+    assert as_many_as_fit(costs, score, 0.5) == ([], [1.0])
+    assert as_many_as_fit(costs, score, 9.0)[0] == ["layer2", "layer0", "layer1"]
+    assert as_many_as_fit(costs, lambda paths: float("nan"), 9.0)[0] == []
+
+
+def test_maps_that_keep_all_change_nothing(
+    model: Any, rows: dict[str, st.Activations], data_out: HeldOut
+) -> None:
+    task = LanguageModelling()
+    mlps = {path: model.get_submodule(path) for path in rows}
+    found = sensitivity(model, mlps, rows, data_out, task, reducers=["pca"], k_in=(2, 16, 32), k_out=(16,))
+    assert [(s.k_in, s.k_out) for s in found] == [(2, 16), (16, 16)]  # 32 is more than the model has
+    assert found[1].score == pytest.approx(task.score(model, data_out), rel=1e-3)
+    assert found[0].score != pytest.approx(found[1].score, rel=1e-3)
+    path, some = next(iter(rows.items()))
+    reduction = st.load("reducers", "pca")(k_in=16, k_out=16).fit(
+        some.inputs, some.outputs, variable_names=some.input_names
+    )
+    half = Between(copy.deepcopy(mlps[path]).bfloat16(), nn.Linear(16, 16), reduction)
+    assert half(torch.zeros(2, 16).bfloat16()).dtype == torch.bfloat16
+
+
+def test_speeds_take_turns_and_leave_the_model(model: Any) -> None:
+    calls: list[str] = []
+
+    class Noted(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(self.name)
+            return x
+
+    path = mlp_paths(model)[0]
+    before = model.get_submodule(path)
+    found = speeds(
+        model, {"a": {path: Noted("a")}, "b": {path: Noted("b")}}, IDS, rounds=3, warmups=1, use_cache=False
+    )
+    assert calls == ["a", "b"] * 4
+    assert model.get_submodule(path) is before
+    assert [len(speed.seconds) for speed in found.values()] == [3, 3]
+    assert found["a"].tokens == 6
+
+
+def test_figures_of_speed() -> None:
+    speed = Speed(100, (1.0, 2.0, 9.0))
+    assert speed.throughput == 50
+    assert speed.latency == 4
+    assert speed.p95 == pytest.approx(8.3)
+    block = block_of_tokens([torch.tensor([1, 2, 3])], 2, 4)
+    assert block.tolist() == [[1, 2, 3, 1], [2, 3, 1, 2]]
+    with pytest.raises(CaptureError, match="no tokens"):
+        block_of_tokens([], 1, 1)
+
+
+def test_the_front_and_the_way_back() -> None:
+    assert pareto([("a", 1.0, 5.0), ("b", 1.0, 5.0), ("c", 2.0, 4.0)]) == ["c"]
+    assert won_back(10.0, 1000.0, 10.0) == 1
+    assert won_back(1000.0, 1000.0, 10.0) == 0
+    assert won_back(float("inf"), 10.0, 1.0) != won_back(float("inf"), 10.0, 1.0)  # NaN: nobody knows

@@ -1,0 +1,112 @@
+"""The study as a user runs it, on a two-layer toy model; and on the small trained one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from symtorch_core import cli
+from symtorch_core.errors import SearchError
+from symtorch_core.study import StudyReport
+from symtorch_core.testing import StudyContract
+from symtorch_llm.models import load_causal
+from symtorch_llm.saving import load_surrogates
+from symtorch_llm.study import LlmStudy
+
+
+class TestLlmStudy(StudyContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def study(cls, toy: Path, toy_text: Path) -> LlmStudy:
+        return LlmStudy(
+            model=str(toy),
+            text=str(toy_text),
+            opening="one",
+            length=40,
+            layers="0,1",
+            recipe="all",
+            k_in=4,
+            k_out=2,
+            terms=4,
+            regressor="sparse",
+            epochs=2,
+            seeds=2,
+        )
+
+    def test_everything_is_compared(self, report: StudyReport) -> None:
+        variants = {(v["name"], v["seed"]): v for v in report.figures["variants"]}
+        names = {name for name, _ in variants}
+        assert {"baseline", "MLP zero", "control (output = input)", "paper", "best", "constant"} <= names
+        assert {"linear of equal cost", "full linear", "network between maps", "narrow SwiGLU"} <= names
+        assert {seed for name, seed in variants if name == "best"} == {0, 1}
+        for name in ("linear of equal cost", "narrow SwiGLU", "network between maps"):
+            assert variants[name, 0]["cost"] <= variants["best", 0]["cost"]
+        assert all(v["throughput"] > 0 for v in report.figures["variants"])
+        assert len(report.tables["sensitivity"].rows) == 2 * 5 * 4
+
+    def test_what_was_saved_runs(self, report: StudyReport, folder: Path, toy: Path) -> None:
+        blocks = load_surrogates(load_causal(str(toy))[0], folder / "surrogates")
+        assert [block.mode for block in blocks] == ["symbolic", "symbolic"]
+
+
+def test_layers_are_chosen_within_a_budget(
+    toy: Path, toy_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    arguments = [
+        "run", "llm", "--model", str(toy), "--text", str(toy_text), "--opening", "one", "--length", "40", "--layers",
+        "auto", "--budget", "1000000", "--k-in", "4", "--k-out", "2", "--terms", "4", "--epochs", "1", "--no-sweep",
+        "--out", str(tmp_path),
+    ]  # fmt: skip
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "auto: perplexity rises within the budget" in result.output
+    assert "layers 0, 1 of 2" in result.output
+    assert tmp_path.joinpath("report.html").is_file()
+    assert tmp_path.joinpath("pareto.png").is_file()
+    with pytest.raises(SearchError, match="no layer can be replaced within"):
+        LlmStudy(
+            model=str(toy), text=str(toy_text), opening="one", length=40, budget=-100.0, k_in=4, k_out=2, terms=4,
+            epochs=1,
+        ).run(tmp_path)  # fmt: skip
+
+
+def test_what_is_missing_or_makes_no_sense_is_said(toy: Path, toy_text: Path, tmp_path: Path) -> None:
+    for study, said in (
+        (LlmStudy(), "give --model"),
+        (LlmStudy(model=str(toy)), "give --text"),
+        (LlmStudy(model=str(toy), text="nowhere.txt"), "no file nowhere.txt"),
+        (LlmStudy(model=str(toy), text=str(toy_text), k_in=0), "at least 1"),
+        (LlmStudy(model=str(toy), text=str(toy_text), length=1000), "64 tokens at most"),
+        (LlmStudy(model=str(toy), text=str(toy_text), layers="0,7"), "numbers from 0 to 1"),
+        (LlmStudy(model=str(toy), text=str(toy_text), layers="first"), "numbers from 0 to 1"),
+    ):
+        with pytest.raises(SearchError, match=said):
+            study.run(tmp_path)
+
+
+def test_a_trained_model_is_won_back_further_than_by_the_papers_recipe(data: Path, tmp_path: Path) -> None:
+    report = LlmStudy(
+        model=str(data / "stories260K"),
+        text=str(data / "text/tinystories_slice_197KB.txt"),
+        opening="Once upon|One day",
+        length=257,
+        layers="3",
+        recipe="all",
+        k_in=8,
+        k_out=4,
+        terms=8,
+        regressor="sparse",
+        epochs=2,
+        rows=6000,
+        sweep=False,
+    ).run(tmp_path)
+    found = {v["name"]: v for v in report.figures["variants"]}
+    assert found["baseline"]["as_fitted"] == pytest.approx(6.02, abs=0.02)
+    assert found["best"]["tuned"] < found["best"]["as_fitted"] < found["paper"]["as_fitted"]
+    assert found["baseline"]["won_back"] == 1
+    assert found["MLP zero"]["won_back"] == 0
+    assert found["best"]["won_back"] > max(0.2, found["paper"]["won_back"])
+    assert found["best"]["cost"] < 0.06

@@ -1,0 +1,181 @@
+"""Modules in a model are tuned towards what it gave; costs are counted."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import symtorch_core as st
+from symtorch_core.errors import SearchError, UnknownComponentError
+from symtorch_core.events import Event, Interrupted, StageAdvanced
+from symtorch_core.expression import parse
+from symtorch_llm.baselines import BASELINES, Sizes
+from symtorch_llm.costs import multiply_adds, operations
+from symtorch_llm.models import load_causal, mlp_paths
+from symtorch_llm.recipes import best, computed, paper, rebuild
+from symtorch_llm.tasks import LanguageModelling
+from symtorch_llm.text import Batch, batched, documents, sequences
+from symtorch_llm.tuning import Tuning, tune
+
+SHORT = Tuning(epochs=3)
+
+
+@pytest.fixture(scope="module")
+def model(toy: Path) -> nn.Module:
+    return load_causal(str(toy))[0]
+
+
+@pytest.fixture(scope="module")
+def batches(toy: Path, toy_text: Path) -> list[Batch]:
+    tokenizer = load_causal(str(toy))[1]
+    return batched(sequences(tokenizer, documents(toy_text.read_text(encoding="utf-8"), "one"), 40), 8)
+
+
+@pytest.fixture(scope="module")
+def rows(model: nn.Module, batches: list[Batch]) -> dict[str, st.Activations]:
+    return st.capture(model, mlp_paths(model), batches)
+
+
+def test_all_layers_are_captured_in_one_pass_without_padding(
+    rows: dict[str, st.Activations], batches: list[Batch]
+) -> None:
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    assert [len(some) for some in rows.values()] == [tokens, tokens]
+
+
+@pytest.mark.parametrize("name", ["network between maps", "narrow SwiGLU"])
+def test_trained_baselines_learn_what_they_can(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(8000, 6, generator=generator)
+    rows = st.Activations.of(X, torch.stack([X[:, 0] * X[:, 1], X[:, 2]], dim=1))
+    module = BASELINES[name](rows, Sizes(multiply_adds=500, k_in=4, k_out=1), 0)
+    with torch.no_grad():
+        left = (module(X) - rows.outputs).square().sum()
+    assert left < 0.5 * (rows.outputs - rows.outputs.mean(0)).square().sum()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_costs_no_more_than_allowed_and_is_made_better_by_tuning(
+    name: str, model: nn.Module, batches: list[Batch], rows: dict[str, st.Activations]
+) -> None:
+    before = copy.deepcopy(model.state_dict())
+    sizes = Sizes(multiply_adds=400, k_in=4, k_out=2)
+    modules = {path: BASELINES[name](some, sizes, 0) for path, some in rows.items()}
+    for module in modules.values():
+        assert module(torch.randn(2, 3, 16)).shape == (2, 3, 16)
+        assert module(torch.randn(2, 16).bfloat16()).dtype == torch.bfloat16
+        assert name == "full linear" or multiply_adds(module) <= 400
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+    done = tune(model, modules, batches, LanguageModelling(), SHORT)
+    assert done.after < done.before
+    # Flags are as they were: the caller decides whether its modules go on learning.
+    assert not any(p.requires_grad for module in modules.values() for p in module.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same_and_another_another(
+    model: nn.Module, batches: list[Batch], rows: dict[str, st.Activations]
+) -> None:
+    results = []
+    for seed in (0, 0, 1):
+        modules = {
+            path: BASELINES["narrow SwiGLU"](some, Sizes(300, 4, 2), seed) for path, some in rows.items()
+        }
+        results.append(tune(model, modules, batches, LanguageModelling(), Tuning(epochs=1), seed=seed).after)
+    assert results[0] == results[1] != results[2]
+
+
+def test_a_stopped_tuning_keeps_its_best(
+    model: nn.Module, batches: list[Batch], rows: dict[str, st.Activations]
+) -> None:
+    modules = {path: BASELINES["constant"](some, Sizes(0, 1, 1), 0) for path, some in rows.items()}
+    events: list[Event] = []
+
+    def stop(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, StageAdvanced):
+            raise KeyboardInterrupt
+
+    done = tune(model, modules, batches, LanguageModelling(), SHORT, callbacks=[stop])
+    assert done.interrupted
+    assert any(isinstance(event, Interrupted) for event in events)
+    assert done.after < done.before
+
+
+def test_settings_that_make_no_sense_are_refused(model: nn.Module, batches: list[Batch]) -> None:
+    for tuning, some in ((Tuning(epochs=0), batches), (Tuning(held_out=0), batches), (SHORT, batches[:1])):
+        with pytest.raises(SearchError, match="two batches or more"):
+            tune(model, {}, some, LanguageModelling(), tuning)
+    assert tune(model, {}, batches, LanguageModelling(), SHORT).epochs == 0
+
+
+def test_best_puts_equations_in_place_and_tuning_changes_their_constants(
+    model: nn.Module, batches: list[Batch], rows: dict[str, st.Activations]
+) -> None:
+    mlps = {path: model.get_submodule(path) for path in rows}
+    blocks = best(4, 2, terms=5).blocks(rows, mlps)
+    (first, *_) = blocks.values()
+    assert first.mode == "symbolic"
+    assert first.distillation.reduction.linear is not None
+    before = first.equations()
+    assert tune(model, blocks, batches, LanguageModelling(), SHORT).after < float("inf")
+    assert first.equations() != before
+    assert first.equations().keys() == before.keys()
+
+
+def test_the_papers_recipe_fits_the_exact_mlp_between_the_maps(
+    model: nn.Module, rows: dict[str, st.Activations]
+) -> None:
+    path, some = next(iter(rows.items()))
+    mlp = model.get_submodule(path)
+    recipe = paper(2, 1, regressor="sparse")
+    with pytest.raises(UnknownComponentError, match="no_such"):
+        paper(2, 1, regressor="no_such").distill(some, mlp)
+    result = recipe.distill(some, mlp)
+    reduction = st.load("reducers", "pca")(k_in=2, k_out=1).fit(
+        some.inputs, some.outputs, variable_names=some.input_names
+    )
+    between = computed(mlp, rebuild(reduction, some.inputs)(some.inputs))
+    assert result.train is not None
+    whole = st.Activations.of(some.inputs, between)
+    expected, _ = whole.split(0.2, 0)
+    torch.testing.assert_close(result.train.outputs, expected.outputs)
+
+
+def test_rebuilding_keeps_what_all_components_keep(rows: dict[str, st.Activations]) -> None:
+    some = next(iter(rows.values()))
+    whole = st.load("reducers", "pca")(k_in=16).fit(
+        some.inputs, some.outputs, variable_names=some.input_names
+    )
+    torch.testing.assert_close(rebuild(whole, some.inputs)(some.inputs), some.inputs, rtol=1e-3, atol=1e-3)
+    half = st.load("reducers", "pca")(k_in=8).fit(some.inputs, some.outputs, variable_names=some.input_names)
+    rebuilt = rebuild(half, some.inputs)(some.inputs)
+    left = (some.inputs - rebuilt).square().sum()
+    assert 0 < left < (some.inputs - some.inputs.mean(0)).square().sum()
+    torch.testing.assert_close(rebuild(half, some.inputs)(rebuilt), rebuilt, rtol=1e-3, atol=1e-3)
+
+
+def test_costs_are_those_counted_by_hand() -> None:
+    assert operations([parse("2*x*y + sin(x)"), parse("3*(x*y) - x/y")]) == 6  # 2*x, *y, sin; 3*, x*y, /
+    assert operations([parse("x*y + 1"), parse("(x*y)*x")]) == 2
+    assert (
+        multiply_adds(GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2)).transformer.h[0].mlp) == 512
+    )
+    X = torch.randn(50, 6)
+    result = st.distill(
+        (X, X[:, :2]),
+        regressor="sparse",
+        reducer="pca",
+        reducer_options={"k_in": 3, "linear": True},
+        progress=False,
+    )
+    block = st.SymbolicModel(nn.Linear(6, 2)).adopt(result)
+    assert multiply_adds(block) == 12  # in block mode, what the block costs
+    block.switch_to_symbolic()
+    equations = operations([candidate.expression for candidate in result.chosen()])
+    assert multiply_adds(block) == 6 * 3 + 3 * 2 + equations
