@@ -18,7 +18,8 @@ from symtorch_core.study import Claim, Drawing, StudyReport
 from symtorch_llm.baselines import BASELINES
 from symtorch_llm.layers import LayerCost, Sensitivity
 from symtorch_llm.measure import Speed
-from symtorch_llm.solving import Variant, won_back
+from symtorch_llm.solving import Variant
+from symtorch_llm.tasks import Task
 
 PAPER_SCORES: Final = {"baseline": 10.62, "paper": 13.76, "control (output = input)": 17.59, "between": 13.73}
 """Perplexities of Qwen2.5-1.5B-Instruct on WikiText-2 with the MLPs of layers 7, 14 and 21 replaced (Table 1), and with
@@ -47,8 +48,7 @@ class Findings:
     """All that was measured."""
 
     title: str
-    kind: str
-    score_name: str
+    task: Task
     k_in: int
     k_out: int
     variants: Sequence[Variant]
@@ -73,6 +73,11 @@ class Findings:
         return list(dict.fromkeys(variant.name for variant in self.variants))
 
     @property
+    def score_name(self) -> str:
+        """What the score is."""
+        return self.task.score_name
+
+    @property
     def baseline(self) -> float:
         """The score of the model as it was."""
         return self.named("baseline")[0].raw
@@ -81,6 +86,10 @@ class Findings:
     def zero(self) -> float:
         """The score with MLPs that give nothing."""
         return self.named("MLP zero")[0].raw
+
+    def won_back(self, score: float) -> float:
+        """The share of the way from zero to the baseline."""
+        return self.task.won_back(score, self.zero, self.baseline)
 
 
 def report_of(found: Findings) -> StudyReport:
@@ -149,7 +158,7 @@ def claims(found: Findings) -> Iterator[Claim]:
             rise <= found.budget,
         )
     for variant in (*found.named("best"), *found.named("paper")):
-        won = won_back(variant.final, found.zero, found.baseline)
+        won = found.won_back(variant.final)
         yield Claim(
             f"{variant.name}, tuned, seed {variant.seed}: {found.score_name}",
             f"baseline {found.baseline:.4g}, MLP zero {found.zero:.4g}",
@@ -169,7 +178,7 @@ def surrogates(found: Findings) -> Table:
                 name,
                 _ranged([variant.raw for variant in group]),
                 _ranged(tuned) if tuned else "",
-                f"{won_back(final, found.zero, found.baseline):.1%}",
+                f"{found.won_back(final):.1%}",
                 f"{group[0].cost:.1%}",
                 f"{sum(variant.tuned.seconds for variant in group if variant.tuned):.0f}" if tuned else "",
             )
@@ -331,7 +340,8 @@ def _pareto(found: Findings) -> Drawing:
             linewidth=1,
             zorder=0,
         )
-        ax.set_yscale("log")
+        if all(score > 0 for _, _, score in points):
+            ax.set_yscale("log")
         ax.set(xlabel="tokens a second", ylabel=found.score_name)
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
@@ -400,7 +410,7 @@ def _plain(found: Findings, variant: Variant) -> dict[str, Any]:
         "cost": variant.cost,
         "as_fitted": variant.raw,
         "tuned": None if variant.tuned is None else variant.score,
-        "won_back": won_back(variant.final, found.zero, found.baseline),
+        "won_back": found.won_back(variant.final),
         "tuning": None if variant.tuned is None else vars(variant.tuned),
         "throughput": found.speeds[variant.name].throughput if variant.name in found.speeds else None,
     }

@@ -151,17 +151,6 @@ def judged(
     return replace(variant, score=_score(bench, modules), tuned=tuned)
 
 
-def won_back(score: float, zero: float, baseline: float) -> float:
-    """The share of the log-perplexity between 'MLP zero' and the baseline that is won back.
-
-    >>> round(won_back(10.0, 100.0, 1.0), 3)
-    0.5
-    """
-    if not math.isfinite(score) or zero <= baseline:
-        return math.nan
-    return (math.log(zero) - math.log(score)) / (math.log(zero) - math.log(baseline))
-
-
 def equations_of(variant: Variant) -> dict[str, SymbolicModel]:
     """The variant's blocks that run on equations, by path."""
     return {path: module for path, module in variant.modules.items() if isinstance(module, SymbolicModel)}

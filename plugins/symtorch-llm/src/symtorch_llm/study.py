@@ -122,8 +122,7 @@ class LlmStudy(Study):
         return report_of(
             Findings(
                 title=f"{Path(self.model).name}, {_listed(watched, paths)}",
-                kind=self.kind,
-                score_name=task.score_name,
+                task=task,
                 k_in=self.k_in,
                 k_out=self.k_out,
                 variants=variants,

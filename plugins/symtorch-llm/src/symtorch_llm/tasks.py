@@ -55,6 +55,21 @@ class Task(ABC):
     def score(self, model: nn.Module, data: HeldOut) -> float:
         """How well a model does; the lower the better."""
 
+    @abstractmethod
+    def level(self, score: float) -> float:
+        """A score where differences can be compared with one another."""
+
+    def won_back(self, score: float, zero: float, baseline: float) -> float:
+        """The share of the way from the score of MLPs that give nothing to the baseline; NaN where there is none.
+
+        >>> round(LanguageModelling().won_back(10.0, 100.0, 1.0), 3)
+        0.5
+        """
+        way = self.level(zero) - self.level(baseline)
+        if not (math.isfinite(score) and math.isfinite(way) and way > 0):
+            return math.nan
+        return (self.level(zero) - self.level(score)) / way
+
 
 @final
 @dataclass(frozen=True)
@@ -94,6 +109,10 @@ class LanguageModelling(Task):
         mean = total / count
         return math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf
 
+    def level(self, score: float) -> float:
+        """The logarithm of the perplexity, which is the mean loss."""
+        return math.log(score)
+
 
 @final
 @dataclass(frozen=True)
@@ -127,6 +146,10 @@ class Embedding(Task):
                 total += float(self.distance(given, wanted.to(given))) * len(given)
                 count += len(given)
         return total / count
+
+    def level(self, score: float) -> float:
+        """The score itself."""
+        return score
 
 
 TASKS: Final[Mapping[str, Task]] = MappingProxyType(
