@@ -769,3 +769,40 @@ class TestRoundTrips:
         state["mlp._extra_state"] = torch.tensor(list(text.encode()), dtype=torch.uint8)
         with pytest.raises(st.UnknownComponentError, match="no component 'absent' among the reducers"):
             wrapped()[0].load_state_dict(state)
+
+
+def test_equations_found_elsewhere_are_adopted() -> None:
+    net = nn.Sequential(mlp(), nn.Linear(2, 2), mlp())
+    rows = st.capture(net, ["0", "2"], data())  # one pass for both
+    for path, some in rows.items():
+        found = st.distill(some, regressor=scripted(), progress=False)
+        block = st.wrap(net, path).adopt(found)
+        assert block.mode == "block"
+        assert block.distillation is found
+    before = net(data())
+    x = data(seed=1)
+    for path in rows:
+        block = net.get_submodule(path)
+        assert isinstance(block, st.SymbolicModel)
+        block.switch_to_symbolic()
+        torch.testing.assert_close(block(x), block.distillation.surrogate()(x))
+    assert not torch.equal(net(data()), before)
+
+
+def test_equations_from_a_file_are_adopted(tmp_path: Any) -> None:
+    block = mlp()
+    found = st.distill(st.capture(block, {"all": block}, data())["all"], regressor=scripted(), progress=False)
+    found.save(tmp_path / "found.json")
+    wrapped = (
+        st.SymbolicModel(block).adopt(st.Distillation.load(tmp_path / "found.json")).switch_to_symbolic()
+    )
+    torch.testing.assert_close(wrapped(data()), found.surrogate()(data()))
+
+
+def test_nothing_is_adopted_when_no_block_could_run() -> None:
+    block = mlp()
+    found = st.distill(st.capture(block, {"all": block}, data())["all"], regressor=scripted(), progress=False)
+    wrapped = st.SymbolicModel(block).adopt(found).switch_to_symbolic(release_block=True)
+    with pytest.raises(st.SwitchError, match="before the block is freed"):
+        wrapped.adopt(found)
+    assert wrapped.mode == "symbolic"
