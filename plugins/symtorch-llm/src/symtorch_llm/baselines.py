@@ -16,11 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from symtorch_core import Activations
+from symtorch_llm.fitting import fit_outputs
 from symtorch_projection.reducer import ProjectionReducer
-
-_BATCH = 512
-_EPOCHS = 15
-_LEARNING_RATE = 3e-3
 
 
 @final
@@ -131,14 +128,14 @@ def network(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
     maps = sizes.k_in * (d_in + d_out) + sizes.k_out * d_out
     hidden = max(1, (sizes.multiply_adds - maps) // (sizes.k_in + sizes.k_out))
     made = _seeded(lambda: BetweenMaps(d_in, d_out, sizes.k_in, sizes.k_out, hidden), seed)
-    return fitted(made, rows, seed)
+    return _fitted(made, rows, seed)
 
 
 def swiglu(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
     """A trained gated MLP, narrow enough to cost no more."""
     d_in, d_out = rows.inputs.shape[1], rows.outputs.shape[1]
     hidden = max(1, sizes.multiply_adds // (2 * d_in + d_out))
-    return fitted(_seeded(lambda: GatedMLP(d_in, d_out, hidden), seed), rows, seed)
+    return _fitted(_seeded(lambda: GatedMLP(d_in, d_out, hidden), seed), rows, seed)
 
 
 BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
@@ -152,21 +149,8 @@ BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
 )
 
 
-def fitted(module: nn.Module, rows: Activations, seed: int) -> nn.Module:
-    """A module trained to give an MLP's outputs (mean squared error, Adam on a one-cycle schedule); itself."""
-    generator = torch.Generator().manual_seed(seed)
-    X, Y = rows.inputs.float(), rows.outputs.float()
-    height = Y.std(0).mean().clamp_min(1e-12)
-    optimizer = torch.optim.Adam(module.parameters(), lr=_LEARNING_RATE)
-    steps = _EPOCHS * -(-len(X) // _BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps + 1)
-    for _ in range(_EPOCHS):
-        for part in torch.randperm(len(X), generator=generator).split(_BATCH):
-            optimizer.zero_grad()
-            with torch.enable_grad():
-                ((module(X[part]) - Y[part]) / height).square().mean().backward()
-            optimizer.step()
-            schedule.step()
+def _fitted(module: nn.Module, rows: Activations, seed: int) -> nn.Module:
+    fit_outputs(module, rows, list(module.parameters()), seed=seed)
     return module.requires_grad_(False)
 
 

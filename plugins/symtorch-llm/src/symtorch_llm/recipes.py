@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from symtorch_core.events import Callback
 from symtorch_core.front import SelectionRule
 from symtorch_core.maps import Size
 from symtorch_core.study import finished
+from symtorch_llm.fitting import fit_outputs
 from symtorch_llm.tuning import Tuning
 
 _ROWS_AT_ONCE = 8192
@@ -32,6 +34,8 @@ class Recipe:
         select: the rule that chooses from the fronts.
         exact_between: fit the equations to what the MLP gives for inputs that are rebuilt from z, as in the paper,
             rather than to what it gave: then a perfect search ends at the exact MLP between the maps.
+        together: fit constants and maps together to what the MLP gave, by gradients, once the equations are found; each
+            was found with the others as they were.
         tuning: of constants and maps afterwards, against the model as it was; None for none.
     """
 
@@ -42,6 +46,7 @@ class Recipe:
     options: Mapping[str, Any]
     select: SelectionRule
     exact_between: bool = False
+    together: bool = False
     tuning: Tuning | None = field(default_factory=Tuning)
 
     def distill(
@@ -104,12 +109,13 @@ class Recipe:
         resume: Path | None = None,
     ) -> dict[str, SymbolicModel]:
         """Wrapped MLPs that run on their equations, by path; not tuned yet."""
-        return {
-            path: SymbolicModel(mlps[path], path)
-            .adopt(self.distill(some, mlps[path], seed=seed, callbacks=callbacks, resume=resume))
-            .switch_to_symbolic()
-            for path, some in rows.items()
-        }
+        found = {}
+        for path, some in rows.items():
+            result = self.distill(some, mlps[path], seed=seed, callbacks=callbacks, resume=resume)
+            found[path] = SymbolicModel(mlps[path], path).adopt(result).switch_to_symbolic()
+            if self.together:
+                _fit_together(found[path], some, seed, callbacks)
+        return found
 
 
 def paper(k_in: Size, k_out: Size, *, regressor: str = "operon", timeout: float | None = 5.0) -> Recipe:
@@ -132,8 +138,8 @@ def paper(k_in: Size, k_out: Size, *, regressor: str = "operon", timeout: float 
     )
 
 
-def best(k_in: Size, k_out: Size, *, terms: int = 48, tuning: Tuning | None = None) -> Recipe:
-    """A learned projection with a linear part beside sums of products of two variables, then tuned as a whole.
+def best(k_in: Size, k_out: Size, *, terms: int = 24, tuning: Tuning | None = None) -> Recipe:
+    """A learned projection with a linear part beside sums of products of two variables, fitted and tuned as a whole.
 
     Args:
         k_in, k_out: dimensions.
@@ -160,8 +166,19 @@ def best(k_in: Size, k_out: Size, *, terms: int = 48, tuning: Tuning | None = No
             "refine": False,
         },
         select="accuracy",
+        together=True,
         tuning=tuning or Tuning(),
     )
+
+
+def _fit_together(block: SymbolicModel, rows: Activations, seed: int, callbacks: Sequence[Callback]) -> None:
+    """Fit constants and maps of a block's equations; flags are as before."""
+    assert block.surrogate is not None
+    # On the CPU, where the rows are.
+    surrogate = copy.deepcopy(block.surrogate).cpu().trainable(True, maps=True)
+    parameters = [p for p in surrogate.parameters() if p.requires_grad and p.numel()]
+    fit_outputs(surrogate, rows, parameters, seed=seed, callbacks=callbacks)
+    block.surrogate.load_state_dict(surrogate.state_dict())
 
 
 def rebuild(reduction: Reduction, X: Tensor) -> nn.Linear:

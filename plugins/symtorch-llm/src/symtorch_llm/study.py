@@ -64,10 +64,11 @@ class LlmStudy(Study):
     recipe: Literal["best", "paper", "all"] = setting("best", "How equations are found.")
     k_in: int = setting(32, "Dimensions that equations see.")
     k_out: int = setting(8, "Equations of each layer.")
-    terms: int = setting(48, "Most terms in an equation of the best recipe.")
+    terms: int = setting(24, "Most terms in an equation of the best recipe.")
     regressor: str = setting("operon", "The search of the paper recipe; the paper's own is pysr.")
     timeout: float = setting(5.0, "Seconds for each equation of the paper recipe.")
     epochs: int = setting(30, "Most passes of the tuning.")
+    learning_rate: float = setting(3e-3, "Of the tuning, at its highest.")
     sweep: bool = setting(True, "Measure how narrow maps may be.")
     rows: int = setting(30_000, "Tokens kept of each MLP.")
     batch: int = setting(8, "Sequences in a batch.")
@@ -150,6 +151,8 @@ class LlmStudy(Study):
                 raise SearchError(f"--{option}: there is no file {file}")
         if min(self.k_in, self.k_out, self.terms, self.batch, self.seeds, self.epochs, self.rows) < 1:
             raise SearchError("k-in, k-out, terms, batch, seeds, epochs and rows must be at least 1")
+        if self.learning_rate <= 0:
+            raise SearchError(f"learning_rate={self.learning_rate}: it must be positive")
 
     def _length(self, model: Any) -> int:
         longest = int(model.config.max_position_embeddings)
@@ -183,8 +186,11 @@ class LlmStudy(Study):
         digest = hashlib.sha256(torch.cat(list(fit)).numpy().tobytes()).hexdigest()
         return f"{self.model} {self.dtype} {digest} {self.batch} {self.kind}"
 
+    def _tuning(self) -> Tuning:
+        return Tuning(epochs=self.epochs, learning_rate=self.learning_rate)
+
     def _recipes(self) -> list[Recipe]:
-        tuning = Tuning(epochs=self.epochs)
+        tuning = self._tuning()
         made = {
             "best": best(self.k_in, self.k_out, terms=self.terms, tuning=tuning),
             # The paper tunes nothing; the report shows both, as for all others.
@@ -224,7 +230,7 @@ class LlmStudy(Study):
 
     def _variants(self, bench: Bench) -> list[Variant]:
         """All that is compared, with every seed."""
-        found, tuning = untouched_and_empty(bench), Tuning(epochs=self.epochs)
+        found, tuning = untouched_and_empty(bench), self._tuning()
         found = [replace(variant, seed=self.seed) for variant in found]
         for recipe in self._recipes():
             # What is compared over several seeds is what the report claims something of.
