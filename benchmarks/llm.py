@@ -73,6 +73,7 @@ def main() -> None:
         f"{torch.get_num_threads()} threads; equations: {K_OUT} sums of {TERMS} products. Paper: {PAPER}"
     )
     for count in options.replaced:
+        torch._dynamo.reset()  # one function is compiled for at most eight surrogates
         chosen = spread(paths, count)
         variants: dict[str, Mapping[str, nn.Module]] = {
             "baseline": {},
@@ -182,6 +183,7 @@ def kernels(variants: Mapping[str, Mapping[str, nn.Module]], ids: torch.Tensor, 
 
     if ids.device.type != "cuda":
         return "kernels are counted on a GPU only"
+    torch._dynamo.reset()
     x = torch.randn(*ids.shape, WIDTH, device=ids.device, dtype=next(model.parameters()).dtype)
     told = []
     for name, modules in variants.items():

@@ -116,7 +116,7 @@ class LlmStudy(Study):
         passes = speeds(
             model,
             {variant.name: variant.modules for variant in variants if variant.seed == self.seed},
-            block_of_tokens(judge, self.batch, min(self._length(model), min(map(len, judge)) * 8)),
+            block_of_tokens(judge, self.batch, self._length(model)),
             callbacks=callbacks,
             **({"use_cache": False} if self.kind == "causal" else {}),
         )
