@@ -65,6 +65,24 @@ def layer_scan(
     return sorted(found, key=lambda cost: cost.linear)
 
 
+@final
+@dataclass(frozen=True)
+class Choice:
+    """Layers that were chosen within a budget.
+
+    Attributes:
+        paths: of their MLPs.
+        costs: of all layers, the cheapest first.
+        rises: of the score, with the first one, two... of these replaced; the last may be over the budget.
+        budget: how much the score might rise.
+    """
+
+    paths: tuple[str, ...]
+    costs: tuple[LayerCost, ...]
+    rises: tuple[float, ...]
+    budget: float
+
+
 def as_many_as_fit(
     costs: Sequence[LayerCost], score: Callable[[Sequence[str]], float], limit: float
 ) -> tuple[list[str], list[float]]:

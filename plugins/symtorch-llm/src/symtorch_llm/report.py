@@ -16,7 +16,7 @@ from symtorch_core import SymbolicModel
 from symtorch_core.report.parts import Equation, Part, Section, Table, Text
 from symtorch_core.study import Claim, Drawing, StudyReport
 from symtorch_llm.baselines import BASELINES
-from symtorch_llm.layers import LayerCost, Sensitivity
+from symtorch_llm.layers import Choice, Sensitivity
 from symtorch_llm.measure import Speed
 from symtorch_llm.solving import Variant
 from symtorch_llm.tasks import Task
@@ -52,9 +52,7 @@ class Findings:
     k_in: int
     k_out: int
     variants: Sequence[Variant]
-    scan: Sequence[LayerCost]
-    auto_scores: Sequence[float]
-    budget: float | None
+    choice: Choice | None
     sensitivity: Sequence[Sensitivity]
     speeds: Mapping[str, Speed]
     bytes_before: int
@@ -95,8 +93,8 @@ class Findings:
 def report_of(found: Findings) -> StudyReport:
     """The report."""
     tables = {"surrogates": surrogates(found), "speed": speed(found), "paper": beside_the_paper(found)}
-    if found.scan:
-        tables["layers"] = scanned(found)
+    if found.choice is not None:
+        tables["layers"] = scanned(found.choice, found.score_name)
     if found.sensitivity:
         tables["sensitivity"] = narrowed(found)
     pictures = dict(drawings(found))
@@ -148,14 +146,14 @@ def claims(found: Findings) -> Iterator[Claim]:
                 f"{mine.final:.4g}",
                 mine.final < recipe.raw,
             )
-    if found.budget is not None:
+    if found.choice is not None:
         mine = (found.named("best") or found.named("paper"))[0]
         rise = mine.final - found.baseline
         yield Claim(
             f"auto: {found.score_name} rises within the budget, on text nothing was chosen by",
-            f"at most {found.budget:g}",
+            f"at most {found.choice.budget:g}",
             f"{rise:.3f}",
-            rise <= found.budget,
+            rise <= found.choice.budget,
         )
     for variant in (*found.named("best"), *found.named("paper")):
         won = found.won_back(variant.final)
@@ -267,21 +265,21 @@ def beside_the_paper(found: Findings) -> Table:
     )
 
 
-def scanned(found: Findings) -> Table:
+def scanned(choice: Choice, score_name: str) -> Table:
     """The layers by what their replacement costs, and what equations in the first ones, together, added."""
     rows = tuple(
         (
             str(cost.layer),
             f"{cost.zero:.4g}",
             f"{cost.linear:.4g}",
-            f"{found.auto_scores[place]:+.3f}" if place < len(found.auto_scores) else "",
+            f"{choice.rises[place]:+.3f}" if place < len(choice.rises) else "",
         )
-        for place, cost in enumerate(found.scan)
+        for place, cost in enumerate(choice.costs)
     )
     return Table(
         ("layer", "zero", "best linear map", "equations here and above add"),
         rows,
-        f"One layer replaced alone: {found.score_name}; and layers replaced together, on text held out to choose by",
+        f"One layer replaced alone: {score_name}; and layers replaced together, on text held out to choose by",
         numbers=False,
     )
 

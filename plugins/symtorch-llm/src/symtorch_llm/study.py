@@ -18,7 +18,7 @@ from symtorch_core.events import Callback
 from symtorch_core.study import Study, StudyReport, setting
 from symtorch_llm.baselines import BASELINES, Sizes
 from symtorch_llm.costs import multiply_adds
-from symtorch_llm.layers import LayerCost, Sensitivity, as_many_as_fit, layer_scan, sensitivity
+from symtorch_llm.layers import Choice, Sensitivity, as_many_as_fit, layer_scan, sensitivity
 from symtorch_llm.measure import block_of_tokens, speeds
 from symtorch_llm.models import device_of, load_causal, load_encoder, mlp_paths, placed, size_in_bytes
 from symtorch_llm.recipes import Recipe, best, paper
@@ -83,33 +83,14 @@ class LlmStudy(Study):
         load = load_causal if self.kind == "causal" else load_encoder
         model, tokenizer = load(self.model, dtype=self.dtype, device=self.device)
         paths = mlp_paths(model, self.mlp or None)
-        task, (fit, judge) = TASKS[self.kind], self._tokens(model, tokenizer)
-        fit_batches = batched(fit, self.batch)
-        bench = Bench(
-            model=model,
-            task=task,
-            mlps={},
-            rows={},
-            fit=fit_batches,
-            held_out=task.held_out(model, batched(judge, self.batch)),
-            folder=folder,
-            told=self._told(fit),
-            callbacks=callbacks,
-        )
-        wanted = _numbers(self.layers, len(paths))
-        watched = paths if wanted is None else [paths[number] for number in wanted]
-        rows = capture(
-            model, {path: submodule(model, path) for path in watched}, fit_batches,
-            max_rows=self.rows, seed=self.seed, callbacks=callbacks,
-        )  # fmt: skip
-        bench = replace(bench, mlps={path: submodule(model, path) for path in watched}, rows=rows)
-        scan: list[LayerCost] = []
-        scores: list[float] = []
-        if wanted is None:
-            watched, scan, scores = self._chosen(bench, fit, paths)
-            bench = bench.only(watched)
+        numbers = _numbers(self.layers, len(paths))
+        fit, judge = self._tokens(model, tokenizer)
+        watched = paths if numbers is None else [paths[number] for number in numbers]
+        bench = self._bench(model, watched, fit, judge, folder, callbacks)
+        choice = self._chosen(bench, fit, paths) if numbers is None else None
+        if choice is not None:
+            bench = bench.only(choice.paths)
         variants = self._variants(bench)
-        narrow = self._narrow(bench) if self.sweep else []
         shown = next(v for v in variants if v.name in ("best", "paper") and v.seed == self.seed)
         with placed(model, shown.modules):
             save_surrogates(model, folder / "surrogates")
@@ -120,25 +101,48 @@ class LlmStudy(Study):
             callbacks=callbacks,
             **({"use_cache": False} if self.kind == "causal" else {}),
         )
+        blocks = equations_of(shown)
         return report_of(
             Findings(
-                title=f"{Path(self.model).name}, {_listed(watched, paths)}",
-                task=task,
+                title=f"{Path(self.model).name}, {_listed(list(bench.mlps), paths)}",
+                task=bench.task,
                 k_in=self.k_in,
                 k_out=self.k_out,
                 variants=variants,
-                scan=scan,
-                auto_scores=scores,
-                budget=self.budget if wanted is None else None,
-                sensitivity=narrow,
+                choice=choice,
+                sensitivity=self._narrow(bench) if self.sweep else [],
                 speeds=passes,
                 bytes_before=size_in_bytes(list(bench.mlps.values())),
-                bytes_after=size_in_bytes([b.surrogate for b in equations_of(shown).values() if b.surrogate]),
-                blocks=equations_of(shown),
+                bytes_after=size_in_bytes([b.surrogate for b in blocks.values() if b.surrogate]),
+                blocks=blocks,
                 samples=self._samples(model, tokenizer, judge, variants),
                 setup=f"{sum(map(len, fit)):,} tokens to fit to, {sum(map(len, judge)):,} to judge on, "
                 f"{torch.get_num_threads()} threads, {device_of(model)}",
             )
+        )
+
+    def _bench(
+        self,
+        model: nn.Module,
+        watched: Sequence[str],
+        fit: Sequence[Tensor],
+        judge: Sequence[Tensor],
+        folder: Path,
+        callbacks: Sequence[Callback],
+    ) -> Bench:
+        """What all variants share, with the rows of all watched MLPs from one pass."""
+        task, batches = TASKS[self.kind], batched(fit, self.batch)
+        mlps = {path: submodule(model, path) for path in watched}
+        return Bench(
+            model=model,
+            task=task,
+            mlps=mlps,
+            rows=capture(model, mlps, batches, max_rows=self.rows, seed=self.seed, callbacks=callbacks),
+            fit=batches,
+            held_out=task.held_out(model, batched(judge, self.batch)),
+            folder=folder,
+            told=self._told(fit),
+            callbacks=callbacks,
         )
 
     def _check(self) -> None:
@@ -200,10 +204,14 @@ class LlmStudy(Study):
         }
         return list(made.values()) if self.recipe == "all" else [made[self.recipe]]
 
-    def _chosen(
-        self, bench: Bench, fit: Sequence[Tensor], paths: Sequence[str]
-    ) -> tuple[list[str], list[LayerCost], list[float]]:
-        """Paths of the layers that fit the budget; how they rank; and the scores with one, two... of them."""
+    def _chosen(self, bench: Bench, fit: Sequence[Tensor], paths: Sequence[str]) -> Choice:
+        """As many layers as fit the budget, on a part of the text that is held out to choose by.
+
+        It is held out of the tuning; equations are fitted to rows of the whole text, captured once.
+
+        Raises:
+            SearchError: not even one does.
+        """
         some, held = split(list(fit), _CHOOSING)
         choosing = replace(
             bench,
@@ -220,13 +228,13 @@ class LlmStudy(Study):
             return with_recipe(choosing.only(chosen), recipe, self.seed).final
 
         chosen, scores = as_many_as_fit(costs, score, baseline + self.budget)
-        rises = [score - baseline for score in scores]
+        rises = tuple(score - baseline for score in scores)
         if not chosen:
             raise SearchError(
                 f"no layer can be replaced within budget={self.budget}: the cheapest, {costs[0].path}, adds "
                 f"{rises[0]:.3g}. Give a larger budget, or larger k_in, k_out and terms"
             )
-        return chosen, costs, rises
+        return Choice(tuple(chosen), tuple(costs), rises, self.budget)
 
     def _variants(self, bench: Bench) -> list[Variant]:
         """All that is compared, with every seed."""
