@@ -17,8 +17,8 @@ from symtorch_core.errors import CaptureError, FileFormatError, SwitchError
 from symtorch_llm.layers import Between, LayerCost, Zero, as_many_as_fit, layer_scan, sensitivity
 from symtorch_llm.measure import Speed, block_of_tokens, speeds
 from symtorch_llm.models import load_causal, mlp_paths, placed, size_in_bytes
+from symtorch_llm.pictures import pareto
 from symtorch_llm.recipes import best
-from symtorch_llm.report import pareto
 from symtorch_llm.saving import LAYERS, TENSORS, load_surrogates, save_surrogates
 from symtorch_llm.tasks import Embedding, HeldOut, LanguageModelling
 from symtorch_llm.text import batched, documents, sequences

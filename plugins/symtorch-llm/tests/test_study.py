@@ -73,6 +73,28 @@ def test_layers_are_chosen_within_a_budget(
         ).run(tmp_path)  # fmt: skip
 
 
+def test_an_encoder_takes_the_same_road(toy_encoder: Path, toy_text: Path, tmp_path: Path) -> None:
+    study = LlmStudy(
+        model=str(toy_encoder),
+        text=str(toy_text),
+        opening="one",
+        length=40,
+        kind="encoder",
+        layers="0",
+        k_in=4,
+        k_out=2,
+        terms=4,
+        epochs=2,
+        sweep=False,
+    )
+    report = study.run(tmp_path)
+    found = {v["name"]: v for v in report.figures["variants"]}
+    assert found["baseline"]["as_fitted"] == pytest.approx(0, abs=1e-6)
+    assert 0 < found["best"]["tuned"] < found["MLP zero"]["as_fitted"]
+    assert "paper" not in report.tables  # which measured perplexities
+    assert report.write(tmp_path / "written").is_file()
+
+
 def test_what_is_missing_or_makes_no_sense_is_said(toy: Path, toy_text: Path, tmp_path: Path) -> None:
     for study, said in (
         (LlmStudy(), "give --model"),

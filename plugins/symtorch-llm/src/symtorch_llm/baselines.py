@@ -109,17 +109,19 @@ def constant(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
 def linear(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
     """The best linear map that costs no more (reduced-rank regression)."""
     d_in, d_out = rows.inputs.shape[1], rows.outputs.shape[1]
-    rank = max(1, min(d_in, d_out, sizes.multiply_adds // (d_in + d_out)))
-    reduction = ProjectionReducer(k_in=rank).fit(rows.inputs, rows.outputs, variable_names=rows.input_names)
-    assert reduction.linear is not None
-    return LinearMap(reduction.down, reduction.linear)
+    return linear_map(rows, max(1, min(d_in, d_out, sizes.multiply_adds // (d_in + d_out))))
 
 
 def full_linear(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
     """The best linear map, whatever it costs."""
-    reduction = ProjectionReducer(k_in=None).fit(rows.inputs, rows.outputs, variable_names=rows.input_names)
+    return linear_map(rows)
+
+
+def linear_map(rows: Activations, rank: int | None = None) -> LinearMap:
+    """The best linear map of some rank, as two maps; of any rank, as one."""
+    reduction = ProjectionReducer(k_in=rank).fit(rows.inputs, rows.outputs, variable_names=rows.input_names)
     assert reduction.linear is not None
-    return LinearMap(reduction.linear)
+    return LinearMap(reduction.linear) if rank is None else LinearMap(reduction.down, reduction.linear)
 
 
 def network(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:

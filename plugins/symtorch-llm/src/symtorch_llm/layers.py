@@ -15,7 +15,7 @@ from symtorch_core import Activations, Reducer, Reduction, load
 from symtorch_core.errors import SearchError
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
 from symtorch_core.timing import Stopwatch
-from symtorch_llm.baselines import Sizes, full_linear
+from symtorch_llm.baselines import linear_map
 from symtorch_llm.models import device_of, placed
 from symtorch_llm.recipes import rebuild
 from symtorch_llm.tasks import HeldOut, Task
@@ -57,7 +57,7 @@ def layer_scan(
     for path, some in rows.items():
         with placed(model, {path: Zero()}):
             zero = task.score(model, data)
-        linear = full_linear(some, Sizes(0, 1, 1), 0).to(device_of(model))
+        linear = linear_map(some).to(device_of(model))
         with placed(model, {path: linear}):
             found.append(LayerCost(layers[path], path, zero, task.score(model, data)))
         notify(callbacks, StageAdvanced("scan"))

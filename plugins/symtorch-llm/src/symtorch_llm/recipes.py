@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -77,13 +77,7 @@ class Recipe:
                 .with_options(self.reducer_options)
                 .fit(rows.inputs, rows.outputs, variable_names=rows.input_names, seed=seed)
             )
-            rows = Activations(
-                inputs=rows.inputs,
-                outputs=computed(mlp, rebuild(reduction, rows.inputs)(rows.inputs)),
-                input_names=rows.input_names,
-                output_names=rows.output_names,
-                source=rows.source,
-            )
+            rows = replace(rows, outputs=computed(mlp, rebuild(reduction, rows.inputs)(rows.inputs)))
         return finished(
             distill(
                 rows,

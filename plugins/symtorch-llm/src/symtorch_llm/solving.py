@@ -98,9 +98,7 @@ def untouched_and_empty(bench: Bench) -> list[Variant]:
     found = []
     for name, make in made.items():
         modules = {} if make is None else {path: make() for path in bench.mlps}
-        with placed(bench.model, modules):
-            score = bench.task.score(bench.model, bench.held_out)
-        found.append(Variant(name, modules, 1.0 if make is None else 0.0, score))
+        found.append(Variant(name, modules, 1.0 if make is None else 0.0, _score(bench, modules)))
     return found
 
 

@@ -18,11 +18,12 @@ from symtorch_core.events import Callback
 from symtorch_core.study import Study, StudyReport, setting
 from symtorch_llm.baselines import BASELINES, Sizes
 from symtorch_llm.costs import multiply_adds
+from symtorch_llm.findings import Findings, Sample
 from symtorch_llm.layers import Choice, Sensitivity, as_many_as_fit, layer_scan, sensitivity
 from symtorch_llm.measure import block_of_tokens, speeds
 from symtorch_llm.models import device_of, load_causal, load_encoder, mlp_paths, placed, size_in_bytes
 from symtorch_llm.recipes import Recipe, best, paper
-from symtorch_llm.report import Findings, Sample, report_of
+from symtorch_llm.report import report_of
 from symtorch_llm.saving import save_surrogates
 from symtorch_llm.solving import (
     Bench,

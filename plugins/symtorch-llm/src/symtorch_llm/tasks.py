@@ -38,6 +38,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     score_name: ClassVar[str]
+    way: ClassVar[str]
+    """Of what :meth:`won_back` tells a share, in words."""
 
     @abstractmethod
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -78,6 +80,7 @@ class LanguageModelling(Task):
 
     name: ClassVar[str] = "causal"
     score_name: ClassVar[str] = "perplexity"
+    way: ClassVar[str] = "of log(perplexity)"
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logarithms of the next token's probabilities after every real token, shape (tokens, vocabulary)."""
@@ -121,6 +124,7 @@ class Embedding(Task):
 
     name: ClassVar[str] = "encoder"
     score_name: ClassVar[str] = "1 - cosine"
+    way: ClassVar[str] = "of 1 - cosine"
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Embeddings of unit length, shape (texts, d)."""

@@ -7,7 +7,7 @@ compare tuning, not equations. The model's own weights stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -112,44 +112,61 @@ def tune(
             with placed(model, modules):
                 return task.distance(task.outputs(model, batches[number]), wanted)
 
-        def held_out() -> float:
-            with torch.no_grad():
-                mean = sum(float(distance(number)) for number in judged) / len(judged)
-            return mean if math.isfinite(mean) else math.inf
-
-        steps = tuning.epochs * len(train)
-        optimizer = torch.optim.Adam(parameters, lr=tuning.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, tuning.learning_rate, total_steps=steps + 1, pct_start=0.1
+        before, after, epochs, interrupted = _descend(
+            parameters, distance, train, judged, tuning, generator, callbacks
         )
-        before = lowest = held_out()
-        best, idle, epoch, interrupted = _state(parameters), 0, 0, False
-        notify(callbacks, StageStarted(_STAGE, tuning.epochs))
-        try:
-            while epoch < tuning.epochs and idle < tuning.patience:
-                for position in torch.randperm(len(train), generator=generator).tolist():
-                    optimizer.zero_grad()
-                    with torch.enable_grad():
-                        distance(train[position]).backward()
-                    norm = nn.utils.clip_grad_norm_(parameters, tuning.clip)
-                    if bool(torch.isfinite(norm)):  # a pole met in one batch must not be the end of all
-                        optimizer.step()
-                    schedule.step()
-                epoch += 1
-                now = held_out()
-                idle = 0 if now < lowest else idle + 1
-                if now < lowest:
-                    lowest, best = now, _state(parameters)
-                notify(callbacks, StageAdvanced(_STAGE))
-                notify(callbacks, StageTold(_STAGE, f"held-out distance {now:.4g}, at first {before:.4g}"))
-        except KeyboardInterrupt:
-            interrupted = True
-            notify(callbacks, Interrupted(1))
+    return Tuned(before, after, epochs, watch.seconds(), interrupted)
+
+
+def _descend(
+    parameters: Sequence[nn.Parameter],
+    distance: Callable[[int], Tensor],
+    train: Sequence[int],
+    judged: Sequence[int],
+    tuning: Tuning,
+    generator: torch.Generator,
+    callbacks: Sequence[Callback],
+) -> tuple[float, float, int, bool]:
+    """Held-out distance before and after, epochs run, whether interrupted; the best state is in place."""
+
+    def held_out() -> float:
         with torch.no_grad():
-            for parameter, value in zip(parameters, best, strict=True):
-                parameter.copy_(value)
+            mean = sum(float(distance(number)) for number in judged) / len(judged)
+        return mean if math.isfinite(mean) else math.inf
+
+    optimizer = torch.optim.Adam(parameters, lr=tuning.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, tuning.learning_rate, total_steps=tuning.epochs * len(train) + 1, pct_start=0.1
+    )
+    watch = Stopwatch()
+    before = lowest = held_out()
+    best, idle, epoch, interrupted = _state(parameters), 0, 0, False
+    notify(callbacks, StageStarted(_STAGE, tuning.epochs))
+    try:
+        while epoch < tuning.epochs and idle < tuning.patience:
+            for position in torch.randperm(len(train), generator=generator).tolist():
+                optimizer.zero_grad()
+                with torch.enable_grad():
+                    distance(train[position]).backward()
+                norm = nn.utils.clip_grad_norm_(parameters, tuning.clip)
+                if bool(torch.isfinite(norm)):  # a pole met in one batch must not be the end of all
+                    optimizer.step()
+                schedule.step()
+            epoch += 1
+            now = held_out()
+            idle = 0 if now < lowest else idle + 1
+            if now < lowest:
+                lowest, best = now, _state(parameters)
+            notify(callbacks, StageAdvanced(_STAGE))
+            notify(callbacks, StageTold(_STAGE, f"held-out distance {now:.4g}, at first {before:.4g}"))
+    except KeyboardInterrupt:
+        interrupted = True
+        notify(callbacks, Interrupted(1))
+    with torch.no_grad():
+        for parameter, value in zip(parameters, best, strict=True):
+            parameter.copy_(value)
     notify(callbacks, StageFinished(_STAGE, watch.seconds()))
-    return Tuned(before, lowest, epoch, watch.seconds(), interrupted)
+    return before, lowest, epoch, interrupted
 
 
 @final
