@@ -53,6 +53,7 @@ def distill(
     search: SearchSpace | None = None,
     select: SelectionRule = "score",
     test_fraction: float = 0.2,
+    out_of_range: bool = True,
     max_rows: int = DEFAULT_MAX_ROWS,
     seed: int = 0,
     resume: Path | str | None = None,
@@ -81,6 +82,8 @@ def distill(
         search: the search space; or give its fields as options.
         select: the rule that chooses an equation from each front; see :meth:`ParetoFront.select`.
         test_fraction: share of the rows held out of the search, to judge on.
+        out_of_range: afterwards, ask a block that can be asked for rows beyond the range of the data, too, and
+            judge the equations there; False where each call is dear, or numbers must be whole.
         max_rows: rows kept of what passes the block, a uniform sample; arrays are used whole.
         seed: same seed, same result.
         resume: a folder where each finished front is written at once, and looked up before searching.
@@ -167,7 +170,7 @@ def distill(
                 train=train,
                 held_out=held_out,
             )
-            result = verified(result, train, held_out, function)
+            result = verified(result, train, held_out, function if out_of_range else None)
     return replace(result, seconds=stages.seconds)
 
 

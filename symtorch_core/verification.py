@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -43,7 +44,17 @@ def verified(
     unseen = nothing if held_out is None else of(held_out)
     far = nothing
     if function is not None:
-        far = out_of_range(lambda rows: predict(surrogate, rows), function, train.inputs, columns)
+        try:
+            far = out_of_range(lambda rows: predict(surrogate, rows), function, train.inputs, columns)
+        except (
+            Exception
+        ) as error:  # a block may refuse such rows in its own way; the search must not be lost for it
+            warnings.warn(
+                f"the block failed on rows out of range, so its equations are not judged there ({error}); "
+                "out_of_range=False leaves that out",
+                RuntimeWarning,
+                stacklevel=3,
+            )
     baseline = linear_baseline(result, train, held_out or train)
     judged = zip(of(train), unseen, far, baseline, strict=True)
     return replace(result, fidelity=tuple(OutputFidelity(*entry) for entry in judged))

@@ -120,6 +120,30 @@ class TestWhatCanBeDistilled:
         assert distill(nn.Linear(2, 1), X).fidelity[0].out_of_range is not None
         assert distill((rows(), targets(rows()))).fidelity[0].out_of_range is None
 
+    def test_a_block_is_not_asked_beyond_the_range_where_that_is_not_wanted(self) -> None:
+        seen: list[Tensor] = []
+
+        def block(x: Tensor) -> Tensor:
+            seen.append(x)
+            return targets(x)
+
+        result = distill(block, rows(), out_of_range=False)
+        assert result.fidelity[0].out_of_range is None
+        assert float(torch.cat(seen).max()) <= 1.0
+        distill(block, rows())
+        assert float(torch.cat(seen).max()) > 1.0
+
+    def test_a_block_that_fails_beyond_the_range_loses_nothing(self) -> None:
+        def block(x: Tensor) -> Tensor:
+            if bool((x > 1.0).any()):
+                raise ValueError("only numbers up to 1")
+            return targets(x)
+
+        with pytest.warns(RuntimeWarning, match=r"only numbers up to 1.*out_of_range=False"):
+            result = distill(block, rows())
+        assert exact(result)
+        assert result.fidelity[0].out_of_range is None
+
 
 class TestOptions:
     def test_names_are_used_throughout(self) -> None:

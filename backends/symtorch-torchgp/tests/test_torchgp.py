@@ -234,6 +234,23 @@ def test_forces_with_heavy_tails_are_found() -> None:
     assert front[-1].loss < 1e-5 * float(y.abs().mean())
 
 
+@pytest.mark.parametrize("loss", ["mae", "log1p(abs(r))"])
+def test_robust_losses_find_what_few_rows_show_among_outliers(loss: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randint(10, (400, 3), generator=generator).double()
+    y = -10.0 * (X[:, 0] + X[:, 1] >= 12)  # 0 in seven rows of ten
+    y[:12] = 5000.0 * torch.rand(12, generator=generator, dtype=torch.float64)
+    search = SearchSpace(
+        ("+", "*", "greater_equal"), (), maxsize=9, niterations=200, loss=loss, timeout_in_seconds=30.0
+    )
+    (front,) = TorchGPRegressor(population_size=1000).fit(
+        X, y[:, None], search=search, variable_names=("a", "b", "c")
+    )
+    columns = dict(zip("abc", X.unbind(1), strict=True))
+    explained = (evaluate_expression(front[-1].expression, columns) - y).abs() < 0.1
+    assert int(explained.sum()) == 388
+
+
 def test_inputs_that_tell_nothing_give_the_best_constant() -> None:
     y = torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
     engine = TorchGPRegressor(population_size=150)

@@ -13,6 +13,9 @@ from symtorch_core import SearchSpace
 from symtorch_torchgp.fitting import Rows
 
 _JUDGING_ROWS = 20_000
+_COMPARING = frozenset({"greater", "less", "greater_equal", "less_equal", "max", "min", "clamp"})
+_MILD = 50.0
+"""A loss is robust where a residual of 10 costs less than so many of 1; squares cost 100."""
 
 
 @final
@@ -60,6 +63,12 @@ class Data:
         losses = [loss(m, y, weights) for m, y in zip(middle, Y.T, strict=True)]
         return self.search.parsimony / torch.tensor(losses, dtype=torch.float64).clamp_min(1e-300)
 
+    def levels(self, device: torch.device) -> Tensor | None:
+        """Values of the inputs, where operators compare: then constants are thresholds among such values."""
+        if not _COMPARING & set(self.search.operators):
+            return None
+        return self.X.flatten().to(device, torch.float32)
+
     def sample(self, count: int, seed: int) -> Tensor:
         """Numbers of at most ``count`` random rows, ascending."""
         n = len(self.X)
@@ -80,12 +89,21 @@ class Data:
             weights = self.weights[index].to(device, dtype)
         return Rows.of(X, Y, weights[None, :] * self._emphasis(Y))
 
+    @property
+    def _robust(self) -> bool:
+        """Whether large residuals cost much less than their squares."""
+        small, large = self.search.loss_function.of_residual(torch.tensor([1.0, 10.0], dtype=torch.float64))
+        return bool(large < _MILD * small)
+
     def _emphasis(self, Y: Tensor) -> Tensor:
         """Row weights (k, n) under which least squares acts like the loss that was asked.
 
         For robust losses, rows count alike whatever the size of y, so that heavy tails do not drown the rest.
         """
-        if self.search.loss not in {"mae", "huber"}:
+        if not self._robust:
             return torch.ones_like(Y.T)
         size = (Y - Y.median(0).values).abs()
-        return (1 / (size + size.median(0).values + torch.finfo(Y.dtype).tiny)).square().T
+        # Where most rows are the same number, the others say what the scale is.
+        scale = size.median(0).values
+        scale = torch.where(scale > 0, scale, size.masked_fill(size == 0, torch.nan).nanmedian(0).values)
+        return (1 / (size + scale)).square().nan_to_num(1.0, 1.0).T

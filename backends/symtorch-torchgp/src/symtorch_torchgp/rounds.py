@@ -111,7 +111,7 @@ class _Evolution:
         self._population = Population(
             data.rows(self._active, data.sample(task.rows, int(second)), self._device, torch.float32),
             self._primitives,
-            Sampler(self._primitives, data.length, generator, self._device),
+            Sampler(self._primitives, data.length, generator, self._device, data.levels(self._device)),
             max(_FEWEST_PROGRAMS, round(options.population_size / len(self._active) ** 0.5)),
             data.search.maxsize,
             _admission(data.search, self._primitives),

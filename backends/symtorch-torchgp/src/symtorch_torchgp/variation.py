@@ -19,12 +19,20 @@ _ODDS = (0.40, 0.12, 0.12, 0.06, 0.05, 0.15, 0.10)
 @final
 @dataclass(frozen=True)
 class Sampler:
-    """Draws leaves, operators, small pieces and places, from one generator."""
+    """Draws leaves, operators, small pieces and places, from one generator.
+
+    Attributes:
+        primitives: to draw from.
+        length: places of a program.
+        generator, device: of all draws.
+        levels: numbers of the data's size, shape (n,), where constants may be thresholds; None where they are none.
+    """
 
     primitives: Primitives
     length: int
     generator: torch.Generator
     device: torch.device
+    levels: Tensor | None = None
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers in [0, 1)."""
@@ -56,6 +64,9 @@ class Sampler:
         constant = self.uniform(count) < 0.25
         whole = self.pick(torch.tensor([1.0, 1.0, 1.0, 2.0, -1.0], device=self.device), count)
         values = torch.where(self.uniform(count) < 0.5, whole, 2.0 * self.normal(count))
+        if self.levels is not None:  # a threshold of a variable, or of a sum of two
+            second = torch.where(self.uniform(count) < 0.5, self.pick(self.levels, count), 0.0)
+            values = torch.where(self.uniform(count) < 0.5, values, self.pick(self.levels, count) + second)
         values = torch.where(constant, values, 0.0)
         return torch.where(constant, CONSTANT, codes), values
 
