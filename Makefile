@@ -44,6 +44,9 @@ docs: ## what there is to read
 studies: $(STAMP) ## run every study at laptop scale; hours, and stopped runs go on
 	$(BIN)/symtorch run pinn --problem all --seeds 3 --out studies/pinn
 	$(BIN)/symtorch run gnn --force all --variant all --out studies/gnn
+	$(BIN)/symtorch run arithmetic --task all --model oracle --out studies/arithmetic-oracle
+	$(BIN)/symtorch run arithmetic --task all --model erring-oracle --out studies/arithmetic-erring-oracle
+	$(BIN)/symtorch run arithmetic --task all --out studies/arithmetic
 	@set -e; data=$${SYMTORCH_DATA:-../shared/data}; \
 	if test -d "$$data/stories260K"; then \
 	    $(BIN)/symtorch run llm --model "$$data/stories260K" --text "$$data/text/tinystories_slice_197KB.txt" \

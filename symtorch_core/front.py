@@ -12,10 +12,15 @@ import sympy as sp
 from symtorch_core.errors import FileFormatError, SelectionError
 from symtorch_core.expression import Expression, parse, to_sympy, to_text
 
-SelectionRule = Literal["score", "best", "accuracy", "validation"]
+SelectionRule = Literal["score", "best", "accuracy", "validation", "simplest"]
+HELD_OUT_RULES: Final = ("validation", "simplest")
+"""Rules that need held-out rows."""
 BEST_WITHIN = 1.5
 """The rule "best" considers equations with a loss of at most this many times the lowest (PySR's figure)."""
+SIMPLEST_WITHIN = 1.05
+"""The rule "simplest" considers equations with a held-out loss of at most this many times the lowest."""
 _SMALLEST_LOSS = 1e-300
+_ROUNDING = 1e-9  # of the loss of the front's first equation
 
 
 @final
@@ -132,7 +137,8 @@ class ParetoFront(Sequence[Candidate]):
         Args:
             rule: ``"score"``, the largest score; ``"best"``, PySR's rule, the largest score among equations
                 with a loss within 1.5 times the lowest; ``"accuracy"``, the lowest loss; ``"validation"``,
-                the lowest held-out loss. Ties go to the simpler equation.
+                the lowest held-out loss; ``"simplest"``, the simplest equation with a held-out loss within 1.05 times
+                the lowest. Ties go to the simpler equation.
             complexity: pick the equation of exactly this complexity instead.
 
         Raises:
@@ -156,11 +162,15 @@ class ParetoFront(Sequence[Candidate]):
             return max((c for c in self if c.loss <= threshold), key=lambda c: c.score)
         if rule == "accuracy":
             return self._candidates[-1]
-        if rule == "validation":
-            judged = [c for c in self if c.validation_loss is not None]
-            if not judged:
+        if rule in HELD_OUT_RULES:
+            losses = [math.inf if c.validation_loss is None else c.validation_loss for c in self]
+            least = min(losses)
+            if not math.isfinite(least):
                 raise SelectionError("the front has no held-out losses: distill with test_fraction > 0")
-            return min(judged, key=lambda c: c.validation_loss if c.validation_loss is not None else math.inf)
+            within = least
+            if rule == "simplest":
+                within = SIMPLEST_WITHIN * least + _ROUNDING * self._candidates[0].loss
+            return next(c for c, loss in zip(self, losses, strict=True) if loss <= within)
         raise SelectionError(f"unknown rule {rule!r}; there are: {', '.join(get_args(SelectionRule))}")
 
     def to_json(self) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from symtorch_core.capture import DEFAULT_MAX_ROWS, Capture
 from symtorch_core.distillation import Distillation
 from symtorch_core.errors import CaptureError, SearchError, SelectionError
 from symtorch_core.events import Callback, StageFinished, StageStarted, notify
-from symtorch_core.front import SelectionRule
+from symtorch_core.front import HELD_OUT_RULES, SelectionRule
 from symtorch_core.progress import progress_bars
 from symtorch_core.reducer import Reducer, Reduction
 from symtorch_core.registry import available, load
@@ -253,10 +253,8 @@ def _check_rule(select: str, test_fraction: float) -> None:
         raise SelectionError(f"unknown rule {select!r}; there are: {', '.join(get_args(SelectionRule))}")
     if not 0 <= test_fraction < 1:
         raise CaptureError(f"test_fraction must be at least 0 and less than 1, got {test_fraction}")
-    if select == "validation" and test_fraction == 0:
-        raise SelectionError(
-            'the rule "validation" needs rows held out of the search: give test_fraction > 0'
-        )
+    if select in HELD_OUT_RULES and test_fraction == 0:
+        raise SelectionError(f'the rule "{select}" needs rows held out of the search: give test_fraction > 0')
 
 
 def _activations(

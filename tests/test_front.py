@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from symtorch_core.errors import FileFormatError, SelectionError
 from symtorch_core.expression import parse
-from symtorch_core.front import Candidate, ParetoFront, Unrunnable
+from symtorch_core.front import HELD_OUT_RULES, Candidate, ParetoFront, Unrunnable
 from symtorch_core.testing.strategies import expressions
 
 
@@ -39,6 +39,7 @@ def test_each_rule_picks_its_own() -> None:
     assert FRONT.select() is FRONT.select("score") is FRONT[2]
     assert FRONT.select("accuracy") is FRONT[4]
     assert FRONT.select("validation") is FRONT[3]
+    assert FRONT.select("simplest") is FRONT[3]  # 0.12 is not within 1.05 x 0.11
     # 1.5 x 0.06 = 0.09: complexity 7 and 11 qualify, and 11 has the larger score.
     assert FRONT.select("best") is FRONT[4]
     assert FRONT.select(complexity=5) is FRONT[2]
@@ -92,14 +93,32 @@ def test_an_unknown_complexity_lists_those_there_are() -> None:
         FRONT.select(complexity=4)
 
 
+def test_the_simplest_of_those_that_hold_out_about_as_well() -> None:
+    front = ParetoFront(
+        [
+            candidate("1", 1, 4.0, 5.0),
+            candidate("x", 3, 1.0, 1.04),
+            candidate("x + y", 5, 0.9, 1.0),
+            candidate("x + inv(y)", 6, 0.0, 1.3),  # a pole on the one row that was off
+        ]
+    )
+    assert front.select("best") is front[3]
+    assert front.select("simplest") is front[1]
+    exact = ParetoFront(
+        [candidate("1", 1, 4.0, 5.0), candidate("x", 3, 0.5, 1e-12), candidate("x*y", 5, 0.1, 0.0)]
+    )
+    assert exact.select("simplest") is exact[1]  # 1e-12 is rounding
+
+
 def test_an_unknown_rule_lists_the_rules() -> None:
     with pytest.raises(SelectionError, match="unknown rule 'bset'.*score, best, accuracy, validation"):
         FRONT.select("bset")  # type: ignore[arg-type]
 
 
 def test_no_held_out_rows_to_judge_by() -> None:
-    with pytest.raises(SelectionError, match="test_fraction"):
-        ParetoFront([candidate("x", 1, 1.0)]).select("validation")
+    for rule in HELD_OUT_RULES:
+        with pytest.raises(SelectionError, match="test_fraction"):
+            ParetoFront([candidate("x", 1, 1.0)]).select(rule)
 
 
 @pytest.mark.parametrize("front", [ParetoFront([]), ParetoFront([candidate("x", 1, math.inf)])])

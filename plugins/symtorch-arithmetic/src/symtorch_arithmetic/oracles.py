@@ -1,0 +1,73 @@
+"""Stub models that answer by Python: what the study finds in them is known, so they judge the study itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, final
+
+import numpy as np
+import torch
+
+from symtorch_arithmetic.models import LanguageModel
+from symtorch_arithmetic.tasks import Task
+from symtorch_arithmetic.worked import boxed
+
+OUTLIERS: Final = 0.03
+"""Share of arbitrary answers of the erring oracle."""
+SILENT: Final = 0.01
+"""Share of its answers without a number."""
+_TOO_LARGE: Final = 10  # arbitrary answers go up to so many times the largest right one
+
+
+@final
+class Oracle(LanguageModel):
+    r"""Answers by the task's law; or by the law and the task's planted error, with outliers and refusals.
+
+    Args:
+        task: that it knows.
+        errs: whether it does so wrongly.
+        seed: of outliers and refusals. They are drawn from the prompt, not from the order of prompts.
+
+    >>> from symtorch_arithmetic.tasks import TASKS
+    >>> Oracle(TASKS["add"]).answer(TASKS["add"].ask(torch.tensor([[12, 9]])))
+    ['The answer is $\\boxed{21}$.']
+    """
+
+    def __init__(self, task: Task, *, errs: bool = False, seed: int = 0) -> None:
+        self._task, self._errs, self._seed = task, errs, seed
+        self.name = "an oracle that errs" if errs else "an oracle"
+        self.revision = f"{self.name} of {task.name}, {task.law}, {task.planted if errs else 0}, seed {seed}"
+        self.batch = 10_000
+        places = (rf"(?P<{variable}>-?\d+?)" for variable in task.variables)
+        pattern = re.escape(task.prompt)
+        for variable, place in zip(task.variables, places, strict=True):
+            pattern = pattern.replace(re.escape(f"{{{variable}}}"), place)
+        self._pattern: Final = re.compile(pattern)
+
+    def answer(self, prompts: Sequence[str]) -> list[str]:
+        numbers = torch.tensor([self._numbers(prompt) for prompt in prompts], dtype=torch.float64)
+        values = self._task.truth(numbers)
+        if not self._errs:
+            return [self._said(value) for value in values.tolist()]
+        values = values + self._task.value(self._task.planted, numbers)
+        largest = float(self._task.truth(torch.tensor([[high for _, high in self._task.ranges]])))
+        return [self._erring(*each, largest) for each in zip(prompts, values.tolist(), strict=True)]
+
+    def _numbers(self, prompt: str) -> list[int]:
+        found = self._pattern.fullmatch(prompt)
+        if found is None:
+            raise ValueError(f"{prompt!r} is no question of {self._task.name}")
+        return [int(found[variable]) for variable in self._task.variables]
+
+    def _erring(self, prompt: str, value: float, largest: float) -> str:
+        generator = np.random.default_rng([self._seed, *prompt.encode()])
+        luck = generator.random()
+        if luck < SILENT:
+            return "I would rather not say."
+        if luck < SILENT + OUTLIERS:
+            return self._said(float(generator.integers(int(_TOO_LARGE * largest))))
+        return self._said(value)
+
+    def _said(self, value: float) -> str:
+        return f"The answer is ${boxed(value)}$."

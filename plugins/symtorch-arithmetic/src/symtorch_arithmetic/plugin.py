@@ -1,0 +1,18 @@
+"""What this distribution offers to symtorch-core; read at every listing, so it imports nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symtorch_core import Component, hookimpl
+
+
+@hookimpl
+def symtorch_studies() -> Iterator[Component]:
+    """Offer the study of arithmetic."""
+    yield Component(
+        name="arithmetic",
+        target="symtorch_arithmetic.study:ArithmeticStudy",
+        summary="What arithmetic a language model has learned, as equations",
+        hint="pip install symtorch-arithmetic",
+    )

@@ -1,0 +1,82 @@
+r"""Reading the number out of an answer: what is in ``\boxed{}``, or the first number; never a guess.
+
+The rule is the SymTorch paper's (Table 10). An answer that it does not settle has no number: an empty text, a box with
+several numbers, a box that was cut off.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, final
+
+_BOX: Final = "boxed{"
+_NUMBER: Final = re.compile(
+    r"""(?<![\w.])                              # not inside a word, nor behind the digits of another number
+        [-+\u2212]?
+        (?: (?:\d{1,3}(?:,\d{3})+ | \d+) (?:\.\d+)? | \.\d+ )
+        (?:[eE][-+]?\d+)?
+        (?!\d)""",
+    re.VERBOSE,
+)
+_SPACING: Final = re.compile(r"\{,\}|\\[,!]")  # LaTeX's ways to group digits: 1{,}345 and 1\,345
+
+
+@final
+@dataclass(frozen=True)
+class Reading:
+    """What an answer says.
+
+    Attributes:
+        value: the number; NaN where there is none.
+        source: where it stood.
+    """
+
+    value: float
+    source: Literal["box", "first number", "nothing"]
+
+
+NOTHING: Final = Reading(math.nan, "nothing")
+
+
+def read(answer: str) -> Reading:
+    r"""The number that an answer gives.
+
+    >>> read(r"Step 1: add 972 and 373. The answer is $\boxed{1,345}$").value
+    1345.0
+    >>> read("The sum is -12.5 degrees.")
+    Reading(value=-12.5, source='first number')
+    >>> read(r"\boxed{12 + 7}").source, read("I do not know.").source
+    ('nothing', 'nothing')
+    """
+    text = _SPACING.sub("", answer)
+    boxes = _boxes(text)
+    if boxes:
+        numbers = [_float(number) for number in _NUMBER.findall(boxes[0])]
+        return Reading(numbers[0], "box") if len(numbers) == 1 and math.isfinite(numbers[0]) else NOTHING
+    found = _NUMBER.search(text)
+    value = math.nan if found is None else _float(found.group())
+    return Reading(value, "first number") if math.isfinite(value) else NOTHING
+
+
+def _boxes(text: str) -> list[str]:
+    """What stands in boxes, but for blank ones; of one that is never closed, something without a number."""
+    found, start = [], text.find(_BOX)
+    while start >= 0:
+        inside = text[start + len(_BOX) :]
+        depth, end = 1, len(inside)
+        for place, letter in enumerate(inside):
+            depth += {"{": 1, "}": -1}.get(letter, 0)
+            if depth == 0:
+                end = place
+                break
+        content = inside[:end] if depth == 0 else "(cut off)"
+        if content.strip():
+            found.append(content)
+        start = text.find(_BOX, start + len(_BOX))
+    return found
+
+
+def _float(number: str) -> float:
+    return float(number.replace(",", "").replace("\u2212", "-"))

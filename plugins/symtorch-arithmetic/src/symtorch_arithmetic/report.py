@@ -1,0 +1,313 @@
+"""What the study says: accuracy, equations of answers and of errors, the published ones beside, pictures."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from symtorch_arithmetic.laws import WITHIN, law_error
+from symtorch_arithmetic.pictures import draw_errors, draw_where
+from symtorch_arithmetic.solving import LOSS, Run
+from symtorch_core.report.page import front_part
+from symtorch_core.report.parts import Equation, Part, Section, Table, Text
+from symtorch_core.study import Claim, Drawing, StudyReport
+
+TO_FOUR_DIGITS: Final = 5e-5
+ENOUGH: Final = 0.95
+"""Accuracy that a decoder trained on a GPU is asked for, in addition and in multiplication."""
+_SHOWN: Final = 20
+_LETTERS: Final = 200
+_DIGITS: Final = 6
+
+
+def report_of(runs: Sequence[Run], *, model: str, scale: str, regressor: str, seed: int) -> StudyReport:
+    """The report of all runs, one for each task.
+
+    Args:
+        runs: of one model.
+        model, scale, regressor, seed: settings of the study.
+    """
+    tables = {"equations": equations(runs), "errors": errors(runs), "published": published(runs)}
+    failures = unread(runs)
+    pictures = {run.task.name: dict(drawings(run)) for run in runs}
+    return StudyReport(
+        name="arithmetic",
+        title="What arithmetic a language model has learned",
+        subtitle=f"{runs[0].model if model != 'trained' else f'a decoder trained here, {scale} scale'}; "
+        f"{regressor}, loss {LOSS}, seed {seed}",
+        claims=[claim for run in runs for claim in claims(run, model, scale)],
+        tables={
+            **tables,
+            **({"unread": failures} if failures.rows else {}),
+            "answers": answers(runs),
+        },
+        drawings={
+            f"{name}-{kind}": drawing for name, kinds in pictures.items() for kind, drawing in kinds.items()
+        },
+        sections=[
+            Section("All tasks", tuple(tables.values())),
+            *(
+                Section(run.task.title, tuple(_details(run, list(pictures[run.task.name].values()))))
+                for run in runs
+            ),
+            *(
+                (
+                    Section(
+                        "Answers without a number",
+                        (Table(failures.headings, failures.rows[:_SHOWN], failures.caption, numbers=False),),
+                    ),
+                )
+                if failures.rows
+                else ()
+            ),
+        ],
+        figures={"runs": [_plain(run) for run in runs]},
+        footer=", ".join(f"{name} {version}" for name, version in runs[0].law.versions.items())
+        + f", {platform.machine()}",
+    )
+
+
+def claims(run: Run, model: str, scale: str) -> Iterator[Claim]:
+    """What the study was asked to show of a model, and what came out."""
+    name, chosen = run.task.name, run.equation
+    error = law_error(chosen.expression, run.task)
+    asked, within = {
+        "oracle": (f"{run.task.law}, constants to 4 digits", TO_FOUR_DIGITS),
+        "erring-oracle": (f"{run.task.law}, constants within {WITHIN:.0%}", WITHIN),
+    }.get(model, (run.task.law, None))
+    yield _accuracy(run, model, scale)
+    yield Claim(
+        f"{name}: chosen equation",
+        asked,
+        chosen.text(_DIGITS),
+        None if within is None else error <= within,
+    )
+    yield Claim(f"{name}: the true law on the front", "", _place(run), None)
+    yield Claim(
+        f"{name}: answers explained by the law; with the equation of the errors",
+        "",
+        f"{run.explained(with_error=False):.1%}; {run.explained(with_error=True):.1%} with "
+        f"{run.error_equation.text(4)}",
+        None,
+    )
+    erring = model == "erring-oracle"
+    yield Claim(
+        f"{name}: variables in the equation of the errors; of wrong answers",
+        ", ".join(run.task.planted_in) if erring else "",
+        f"{_listed(run.error_variables)}; {_listed(run.screening.named)}",
+        set(run.error_variables) == set(run.task.planted_in) if erring else None,
+    )
+
+
+def _accuracy(run: Run, model: str, scale: str) -> Claim:
+    name = f"{run.task.name}: answers that are exactly right"
+    reached = f"{run.accuracy:.1%} of {len(run.answers)}"
+    if model == "oracle":
+        return Claim(name, "100%", reached, run.accuracy == 1.0)
+    held_back = any("kept" in kind for kind in run.kinds)
+    if model == "trained" and scale == "gpu" and not held_back and run.task.name in ("add", "multiply"):
+        return Claim(name, f"> {ENOUGH:.0%}", reached, run.accuracy > ENOUGH)
+    return Claim(name, "", reached, None)
+
+
+def equations(runs: Sequence[Run]) -> Table:
+    """Accuracy, the chosen equation, and where the true law is."""
+    return Table(
+        (
+            "task",
+            "asked",
+            "right",
+            "no number",
+            "chosen equation",
+            "true law",
+            "on the front",
+            "largest error",
+        ),
+        tuple(
+            (
+                run.task.name,
+                str(len(run.answers)),
+                f"{run.accuracy:.1%}",
+                str(sum(reading.source == "nothing" for reading in run.readings)),
+                run.equation.text(_DIGITS),
+                run.task.law,
+                _place(run),
+                "" if run.standing is None else f"{run.standing.error:.2g}",
+            )
+            for run in runs
+        ),
+        "Equations of the answers; largest relative error of the true law's coefficients, where it is on the front",
+        numbers=False,
+    )
+
+
+def errors(runs: Sequence[Run]) -> Table:
+    """What systematic error is left after the true law."""
+    return Table(
+        (
+            "task",
+            "wrong",
+            "equation of the errors",
+            "answers that the law explains",
+            "with the errors' equation",
+            "variables of wrong answers",
+            "ROC area",
+        ),
+        tuple(
+            (
+                run.task.name,
+                str(int((~run.right[run.usable]).sum())),
+                run.error_equation.text(4),
+                f"{run.explained(with_error=False):.1%}",
+                f"{run.explained(with_error=True):.1%}",
+                _listed(run.screening.named),
+                "too few" if run.screening.auc != run.screening.auc else f"{run.screening.auc:.3f}",
+            )
+            for run in runs
+        ),
+        "Errors, answer minus truth, of answers with a number; variables by a random forest, area on held-out answers",
+        numbers=False,
+    )
+
+
+def published(runs: Sequence[Run]) -> Table:
+    """The reference study's equations beside ours."""
+    return Table(
+        (
+            "task",
+            "reference: chosen equation",
+            "mean squared error",
+            "of the law's form",
+            "questions",
+            "ours",
+        ),
+        tuple(
+            (
+                run.task.name,
+                run.task.published.chosen,
+                f"{run.task.published.chosen_loss:.3g}",
+                "" if run.task.published.law_loss is None else f"{run.task.published.law_loss:.4g}",
+                str(run.task.published.questions),
+                run.equation.text(_DIGITS),
+            )
+            for run in runs
+        ),
+        "The reference study (its notebook: Llama-3.2-1B-Instruct, PySR, squared errors; it counts in four digits, not "
+        "six) beside ours: another model, and a robust loss",
+        numbers=False,
+    )
+
+
+def unread(runs: Sequence[Run]) -> Table:
+    """Answers that give no number, and those so far from all others that no equation is fitted to them."""
+    rows = []
+    for run in runs:
+        for place in (~run.usable).nonzero()[:, 0].tolist():
+            reason = "no number" if run.readings[place].source == "nothing" else "absurdly far off"
+            rows.append((run.task.name, run.prompts[place], reason, run.answers[place][:_LETTERS]))
+    return Table(
+        ("task", "question", "why", "answer"),
+        tuple(rows),
+        f"{len(rows)} answers were not used",
+        numbers=False,
+    )
+
+
+def answers(runs: Sequence[Run]) -> Table:
+    """Every answer."""
+    return Table(
+        ("task", "question", "truth", "number", "found in", "right", "answer"),
+        tuple(
+            (
+                run.task.name,
+                prompt,
+                f"{truth:.10g}",
+                f"{reading.value:.10g}",
+                reading.source,
+                str(right),
+                answer,
+            )
+            for run in runs
+            for prompt, truth, reading, right, answer in zip(
+                run.prompts,
+                run.task.truth(run.numbers).tolist(),
+                run.readings,
+                run.right.tolist(),
+                run.answers,
+                strict=True,
+            )
+        ),
+        "All answers",
+        numbers=False,
+    )
+
+
+def drawings(run: Run) -> Iterator[tuple[str, Drawing]]:
+    """Pictures of one run, by kind."""
+    name = run.task.name
+    yield "errors", Drawing(lambda ax: draw_errors(ax, run), f"{name}: what is left after {run.task.law}")
+    yield "where", Drawing(lambda ax: draw_where(ax, run), f"{name}: where answers are wrong")
+    yield "front", Drawing(lambda ax: run.law.front(0).plot(ax), f"{name}: Pareto front of the answers")
+    yield (
+        "errors-front",
+        Drawing(lambda ax: run.residual.front(0).plot(ax), f"{name}: Pareto front of the errors"),
+    )
+
+
+def _details(run: Run, pictures: Sequence[Drawing]) -> Iterator[Part]:
+    sources = [reading.source for reading in run.readings]
+    kinds = "".join(
+        f" Of the {int(kind.sum())} {name}: {float(run.right[kind].double().mean()):.1%}."
+        for name, kind in run.kinds.items()
+    )
+    yield Text(
+        f"Asked: {run.prompts[0]} Right: {run.accuracy:.1%} of {len(run.answers)}.{kinds} Numbers were found in a box "
+        f"{sources.count('box')} times, as the first number {sources.count('first number')} times, and not at all "
+        f"{sources.count('nothing')} times."
+    )
+    yield Equation.of("answer", run.equation.expression, _DIGITS)
+    yield Text(f"The true law, {run.task.law}, on the front: {_place(run)}.")
+    yield front_part(run.law.front(0), run.equation, f"front-{run.task.name}", "answer")
+    yield Text(
+        f"What is left after the true law (answer minus truth), in the variables {', '.join(run.task.digits)}. With "
+        f"this equation {run.explained(with_error=True):.1%} of the answers are explained exactly, without it "
+        f"{run.explained(with_error=False):.1%}."
+    )
+    yield front_part(run.residual.front(0), run.error_equation, f"errors-{run.task.name}", "error")
+    for picture in pictures[:2]:
+        yield picture.part()
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _place(run: Run) -> str:
+    found = run.standing
+    if found is None:
+        return "no"
+    return f"{found.position} of {found.of} by complexity, {found.rank} by score"
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    return {
+        "task": run.task.name,
+        "model": run.model,
+        "questions": len(run.answers),
+        "accuracy": run.accuracy,
+        "accuracy_of": {name: float(run.right[kind].double().mean()) for name, kind in run.kinds.items()},
+        "unused": int((~run.usable).sum()),
+        "chosen": str(run.equation.expression),
+        "law_error": None if run.standing is None else run.standing.error,
+        "law_place": _place(run),
+        "errors": str(run.error_equation.expression),
+        "explained": {
+            "law": run.explained(with_error=False),
+            "law and errors": run.explained(with_error=True),
+        },
+        "named": list(run.screening.named),
+        "importances": dict(run.screening.importances),
+        "front": [[c.complexity, c.loss, str(c.expression)] for c in run.law.front(0)],
+        "errors_front": [[c.complexity, c.loss, str(c.expression)] for c in run.residual.front(0)],
+    }

@@ -1,0 +1,110 @@
+"""The study: train or load a model, ask it, distill its answers, report (SymTorch paper, 4.3.2 and G)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar, Final, Literal, final
+
+import torch
+from torch import Tensor
+
+from symtorch_arithmetic.asking import Answers
+from symtorch_arithmetic.models import NEW_TOKENS, HuggingFaceModel, LanguageModel
+from symtorch_arithmetic.oracles import Oracle
+from symtorch_arithmetic.report import report_of
+from symtorch_arithmetic.solving import Run, Searching, solve
+from symtorch_arithmetic.tasks import TASKS, Task
+from symtorch_arithmetic.training import SCALES, lessons, train
+from symtorch_core.events import Callback
+from symtorch_core.study import Study, StudyReport, setting
+
+TRAINED: Final = "trained"
+ORACLES: Final[Mapping[str, bool]] = MappingProxyType({"oracle": False, "erring-oracle": True})
+"""Names of stub models, and whether they err."""
+_QUESTIONS: Final[Mapping[str, int]] = MappingProxyType({"tiny": 200, "laptop": 1_000, "gpu": 1_000})
+_SECONDS: Final[Mapping[str, float]] = MappingProxyType({"tiny": 4.0, "laptop": 15.0, "gpu": 15.0})
+_ITERATIONS: Final = 400
+
+
+@final
+@dataclass(frozen=True)
+class ArithmeticStudy(Study):
+    """What arithmetic a language model has learned, as equations (SymTorch paper, 4.3.2 and G)."""
+
+    name: ClassVar[str] = "arithmetic"
+
+    task: Literal["add", "multiply", "count", "celsius", "all"] = setting("add", "What to ask.")
+    model: str = setting(
+        TRAINED,
+        "A hub's name or a folder of a causal language model. Or: trained, a small decoder that the study trains from "
+        "scratch; oracle, a stub that is always right; erring-oracle, one with a planted error.",
+    )
+    scale: Literal["tiny", "laptop", "gpu"] = setting(
+        "laptop", "tiny: for a look; laptop: minutes on two cores; gpu: a larger decoder, trained for longer."
+    )
+    regressor: str = setting("torchgp", "The search; `symtorch plugins` lists what is installed.")
+    questions: int = setting(0, "How many questions to ask; 0 for the scale's number.")
+    withhold: bool = setting(
+        True, "Train without questions that carry out of the ones (and their like in other tasks)."
+    )
+    device: str = setting("auto", "Where models run: auto, cpu, cuda, ...")
+    batch: int = setting(64, "Questions to the model at once.")
+    new_tokens: int = setting(NEW_TOKENS, "Longest answer, in tokens.")
+    seed: int = setting(0, "Of questions, training and searches.")
+
+    def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
+        """Ask and distill, task by task; see :class:`Study`."""
+        tasks = list(TASKS.values()) if self.task == "all" else [TASKS[self.task]]
+        runs = [self._solved(task, folder, callbacks) for task in tasks]
+        return report_of(runs, model=self.model, scale=self.scale, regressor=self.regressor, seed=self.seed)
+
+    def _solved(self, task: Task, folder: Path, callbacks: Sequence[Callback]) -> Run:
+        numbers = task.questions(self.questions or _QUESTIONS[self.scale], self.seed)
+        searching = Searching(self.regressor, _ITERATIONS, _SECONDS[self.scale], self.seed)
+        return solve(
+            task,
+            self._model(task, numbers, folder, callbacks),
+            numbers,
+            Answers(folder / "answers.sqlite"),
+            searching,
+            folder,
+            kinds=self._kinds(task, numbers) if self.model == TRAINED else {},
+            callbacks=callbacks,
+        )
+
+    def _model(
+        self, task: Task, numbers: Tensor, folder: Path, callbacks: Sequence[Callback]
+    ) -> LanguageModel:
+        if self.model in ORACLES:
+            return Oracle(task, errs=ORACLES[self.model], seed=self.seed)
+        path = self.model
+        if path == TRAINED:
+            path = str(
+                train(
+                    task,
+                    numbers,
+                    SCALES[self.scale],
+                    folder / "decoders",
+                    withhold=self.withhold,
+                    seed=self.seed,
+                    device=self._device(),
+                    callbacks=callbacks,
+                )
+            )
+        return HuggingFaceModel(path, device=self._device(), batch=self.batch, new_tokens=self.new_tokens)
+
+    def _kinds(self, task: Task, numbers: Tensor) -> dict[str, Tensor]:
+        """Questions of which the accuracy of a decoder trained here is told apart."""
+        learned = lessons(task, numbers, SCALES[self.scale].examples, withhold=self.withhold, seed=self.seed)
+        kinds = {"learned from": task.among(numbers, learned)}
+        if self.withhold:
+            kinds["of the kind that was kept from training"] = task.value(task.withheld, numbers) > 0
+        return {name: kind for name, kind in kinds.items() if bool(kind.any())}
+
+    def _device(self) -> str:
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,116 @@
+"""The whole study on models of which the truth is known, and on small real ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import pytest
+from typer.testing import CliRunner
+
+from symtorch_arithmetic.asking import Answers
+from symtorch_arithmetic.models import LanguageModel
+from symtorch_arithmetic.oracles import Oracle
+from symtorch_arithmetic.solving import Searching, solve
+from symtorch_arithmetic.study import ArithmeticStudy
+from symtorch_arithmetic.tasks import TASKS
+from symtorch_core.cli import app
+from symtorch_core.errors import SearchError
+from symtorch_core.study import StudyReport
+from symtorch_core.testing.studies import StudyContract
+
+QUICK = Searching("torchgp", 200, 4.0, 0)
+
+
+class TestArithmetic(StudyContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def study(cls) -> ArithmeticStudy:
+        return ArithmeticStudy(task="add", model="trained", scale="tiny")
+
+    def test_the_decoder_is_an_ordinary_folder_that_can_be_asked_again(
+        self, study: ArithmeticStudy, folder: Path, report: StudyReport
+    ) -> None:
+        (decoder,) = (folder / "decoders").iterdir()
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in decoder.iterdir()}
+        again = ArithmeticStudy(task="add", model=str(decoder), scale="tiny").run(folder)
+        figures = [run["accuracy"] for run in (*report.figures["runs"], *again.figures["runs"])]
+        assert figures[0] == figures[1]
+
+
+def test_a_perfect_oracle_gives_every_law_exactly(tmp_path: Path) -> None:
+    report = ArithmeticStudy(task="all", model="oracle", scale="tiny").run(tmp_path)
+    assert [claim.text for claim in report.claims if claim.met is False] == []
+    for run in report.figures["runs"]:
+        assert run["accuracy"] == 1.0
+        assert run["law_error"] < 5e-5
+        assert run["errors"] in ("0", "0.0")
+        assert run["named"] == []
+
+
+def test_a_planted_error_is_named_and_moves_no_constant(tmp_path: Path) -> None:
+    report = ArithmeticStudy(task="all", model="erring-oracle", scale="tiny").run(tmp_path)
+    assert [claim.text for claim in report.claims if claim.met is False] == []
+    for run in report.figures["runs"]:
+        assert run["law_error"] <= 0.01
+        assert run["explained"]["law and errors"] > run["explained"]["law"]
+    (add,) = (run for run in report.figures["runs"] if run["task"] == "add")
+    assert set(add["named"]) == {"ones_x0", "ones_x1"}
+    assert add["explained"]["law and errors"] > 0.93  # all but 3 % outliers, 1 % silence, and a border
+    assert "unread" in report.tables  # the silent answers
+    assert len(report.tables["answers"].rows) == sum(run["questions"] for run in report.figures["runs"])
+
+
+def test_another_backend_is_another_name(tmp_path: Path) -> None:
+    report = ArithmeticStudy(task="add", model="erring-oracle", scale="tiny", regressor="operon").run(
+        tmp_path
+    )
+    (run,) = report.figures["runs"]
+    assert run["law_error"] == 0.0
+
+
+@final
+class Scripted(LanguageModel):
+    """Gives the law's answers, but for those that a function changes."""
+
+    def __init__(self, change: dict[int, str]) -> None:
+        self._oracle, self._change = Oracle(TASKS["add"]), change
+        self.name, self.revision, self.batch = "scripted", repr(change), 10_000
+
+    def answer(self, prompts: Sequence[str]) -> list[str]:
+        answers = self._oracle.answer(prompts)
+        return [self._change.get(place, answer) for place, answer in enumerate(answers)]
+
+
+def test_absurd_answers_are_listed_and_kept_out_of_the_fit(tmp_path: Path) -> None:
+    task = TASKS["add"]
+    model = Scripted({3: r"\boxed{1" + "0" * 200 + "}", 5: "I pass.", 7: r"\boxed{7}"})
+    run = solve(task, model, task.questions(300), Answers(tmp_path / "answers.sqlite"), QUICK, tmp_path)
+    assert int((~run.usable).sum()) == 2
+    assert int((~run.right).sum()) == 3
+    assert run.law.chosen()[0].text() in ("x0 + x1", "x1 + x0")
+    assert sum(run.law.rows) == 298
+
+
+def test_a_model_that_gives_no_numbers_is_an_error_that_shows_an_answer(tmp_path: Path) -> None:
+    task = TASKS["add"]
+    model = Scripted(dict.fromkeys(range(40), "What a question!"))
+    with pytest.raises(SearchError, match="0 of 40 answers of scripted.*What a question!"):
+        solve(task, model, task.questions(40), Answers(tmp_path / "answers.sqlite"), QUICK, tmp_path)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    arguments = ["run", "arithmetic", "--task", "celsius", "--model", "oracle", "--scale", "tiny"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "1.8*x0 + 32" in result.output
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert figures["runs"][0]["chosen"] == "1.8*x0 + 32.0"
+
+
+def test_the_same_seed_gives_the_same_study(tmp_path: Path) -> None:
+    study = ArithmeticStudy(task="count", model="erring-oracle", scale="tiny", seed=3)
+    first, second = (study.run(tmp_path / name) for name in ("first", "second"))
+    assert [claim.reached for claim in first.claims] == [claim.reached for claim in second.claims]
