@@ -122,6 +122,14 @@ class TestHuggingFace:
             HuggingFaceModel(str(tmp_path / "nothing"))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_answers(toy: Path) -> None:
+    prompts = TASKS["add"].ask(TASKS["add"].questions(40))
+    here, there = (HuggingFaceModel(str(toy), device=device, new_tokens=12) for device in ("cpu", "cuda"))
+    assert here.revision == there.revision
+    assert here.answer(prompts) == there.answer(prompts)
+
+
 class TestOracles:
     @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
     def test_an_oracle_is_right(self, task: Task) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from symtorch_arithmetic.asking import Answers
@@ -99,6 +100,28 @@ def test_a_model_that_gives_no_numbers_is_an_error_that_shows_an_answer(tmp_path
     model = Scripted(dict.fromkeys(range(40), "What a question!"))
     with pytest.raises(SearchError, match="0 of 40 answers of scripted.*What a question!"):
         solve(task, model, task.questions(40), Answers(tmp_path / "answers.sqlite"), QUICK, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"questions": -1}, "at least one question"),
+        ({"batch": 0}, "at least 1"),
+        ({"new_tokens": 0}, "at least 1"),
+        ({"model": "no/such-folder"}, "cannot load a model"),
+        pytest.param(
+            {"device": "cuda"},
+            "finds no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_an_error_that_says_so(
+    options: dict[str, Any], message: str, toy: Path, tmp_path: Path
+) -> None:
+    study = ArithmeticStudy.with_options({"task": "add", "model": str(toy), "scale": "tiny"} | options)
+    with pytest.raises(SearchError, match=message):
+        study.run(tmp_path)
 
 
 def test_the_command(tmp_path: Path) -> None:

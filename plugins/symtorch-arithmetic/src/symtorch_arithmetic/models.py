@@ -54,12 +54,14 @@ class HuggingFaceModel(LanguageModel):
         new_tokens: longest answer.
 
     Raises:
-        SearchError: there is no such model, or it cannot be loaded; the message says why.
+        SearchError: there is no such model, or it cannot be loaded; the message says why. Or a number is not positive.
     """
 
     def __init__(
         self, path: str, *, device: str = "cpu", batch: int = 64, new_tokens: int = NEW_TOKENS
     ) -> None:
+        if batch < 1 or new_tokens < 1:
+            raise SearchError(f"batch={batch} and new_tokens={new_tokens} must be at least 1")
         try:
             with quietly():
                 model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto")

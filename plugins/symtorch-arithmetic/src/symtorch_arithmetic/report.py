@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -83,7 +84,7 @@ def claims(run: Run, model: str, scale: str) -> Iterator[Claim]:
         chosen.text(_DIGITS),
         None if within is None else error <= within,
     )
-    yield Claim(f"{name}: the true law on the front", "", _place(run), None)
+    yield Claim(f"{name}: the true law on the front, from simple to complex; by score", "", _place(run), None)
     yield Claim(
         f"{name}: answers explained by the law; with the equation of the errors",
         "",
@@ -112,61 +113,55 @@ def _accuracy(run: Run, model: str, scale: str) -> Claim:
 
 
 def equations(runs: Sequence[Run]) -> Table:
-    """Accuracy, the chosen equation, and where the true law is."""
+    """Accuracy, the chosen equation, where the true law is, and the equation of what it leaves."""
     return Table(
-        (
-            "task",
-            "asked",
-            "right",
-            "no number",
-            "chosen equation",
-            "true law",
-            "on the front",
-            "largest error",
-        ),
+        ("task", "right", "chosen equation", "true law on the front", "errors after the law"),
         tuple(
             (
                 run.task.name,
-                str(len(run.answers)),
                 f"{run.accuracy:.1%}",
-                str(sum(reading.source == "nothing" for reading in run.readings)),
                 run.equation.text(_DIGITS),
-                run.task.law,
                 _place(run),
-                "" if run.standing is None else f"{run.standing.error:.2g}",
+                run.error_equation.text(4),
             )
             for run in runs
         ),
-        "Equations of the answers; largest relative error of the true law's coefficients, where it is on the front",
+        "Equations of the answers, and of the errors that the true law leaves; the law's place on the front from simple to "
+        "complex, and its rank by score",
         numbers=False,
     )
 
 
 def errors(runs: Sequence[Run]) -> Table:
-    """What systematic error is left after the true law."""
+    """How far the law and the equation of the errors go, and what wrong answers have in common."""
     return Table(
         (
             "task",
+            "asked",
             "wrong",
-            "equation of the errors",
-            "answers that the law explains",
+            "no number",
+            "explained by the law",
             "with the errors' equation",
+            "law's constants off by",
             "variables of wrong answers",
             "ROC area",
         ),
         tuple(
             (
                 run.task.name,
+                str(len(run.answers)),
                 str(int((~run.right[run.usable]).sum())),
-                run.error_equation.text(4),
+                str(sum(reading.source == "nothing" for reading in run.readings)),
                 f"{run.explained(with_error=False):.1%}",
                 f"{run.explained(with_error=True):.1%}",
+                "" if run.standing is None else f"{run.standing.error:.1g}",
                 _listed(run.screening.named),
-                "too few" if run.screening.auc != run.screening.auc else f"{run.screening.auc:.3f}",
+                "too few" if math.isnan(run.screening.auc) else f"{run.screening.auc:.3f}",
             )
             for run in runs
         ),
-        "Errors, answer minus truth, of answers with a number; variables by a random forest, area on held-out answers",
+        "Share of the answers with a number that are explained to the last digit; largest relative error of a constant "
+        "of the law on the front; variables by a random forest, its area on answers that it has not seen",
         numbers=False,
     )
 
@@ -286,8 +281,8 @@ def _listed(names: Sequence[str]) -> str:
 def _place(run: Run) -> str:
     found = run.standing
     if found is None:
-        return "no"
-    return f"{found.position} of {found.of} by complexity, {found.rank} by score"
+        return "not there"
+    return f"{found.position} of {found.of}, rank {found.rank}"
 
 
 def _plain(run: Run) -> dict[str, Any]:

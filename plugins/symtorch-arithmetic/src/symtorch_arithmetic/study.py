@@ -18,6 +18,7 @@ from symtorch_arithmetic.report import report_of
 from symtorch_arithmetic.solving import Run, Searching, solve
 from symtorch_arithmetic.tasks import TASKS, Task
 from symtorch_arithmetic.training import SCALES, lessons, train
+from symtorch_core.errors import SearchError
 from symtorch_core.events import Callback
 from symtorch_core.study import Study, StudyReport, setting
 
@@ -58,42 +59,42 @@ class ArithmeticStudy(Study):
     def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
         """Ask and distill, task by task; see :class:`Study`."""
         tasks = list(TASKS.values()) if self.task == "all" else [TASKS[self.task]]
-        runs = [self._solved(task, folder, callbacks) for task in tasks]
+        given = None if self.model in (TRAINED, *ORACLES) else self._loaded(self.model)
+        runs = [self._solved(task, given, folder, callbacks) for task in tasks]
         return report_of(runs, model=self.model, scale=self.scale, regressor=self.regressor, seed=self.seed)
 
-    def _solved(self, task: Task, folder: Path, callbacks: Sequence[Callback]) -> Run:
+    def _solved(
+        self, task: Task, given: LanguageModel | None, folder: Path, callbacks: Sequence[Callback]
+    ) -> Run:
         numbers = task.questions(self.questions or _QUESTIONS[self.scale], self.seed)
-        searching = Searching(self.regressor, _ITERATIONS, _SECONDS[self.scale], self.seed)
         return solve(
             task,
-            self._model(task, numbers, folder, callbacks),
+            given or self._own(task, numbers, folder, callbacks),
             numbers,
             Answers(folder / "answers.sqlite"),
-            searching,
+            Searching(self.regressor, _ITERATIONS, _SECONDS[self.scale], self.seed),
             folder,
             kinds=self._kinds(task, numbers) if self.model == TRAINED else {},
             callbacks=callbacks,
         )
 
-    def _model(
-        self, task: Task, numbers: Tensor, folder: Path, callbacks: Sequence[Callback]
-    ) -> LanguageModel:
+    def _own(self, task: Task, numbers: Tensor, folder: Path, callbacks: Sequence[Callback]) -> LanguageModel:
+        """A model for one task: a stub, or a decoder trained for it."""
         if self.model in ORACLES:
             return Oracle(task, errs=ORACLES[self.model], seed=self.seed)
-        path = self.model
-        if path == TRAINED:
-            path = str(
-                train(
-                    task,
-                    numbers,
-                    SCALES[self.scale],
-                    folder / "decoders",
-                    withhold=self.withhold,
-                    seed=self.seed,
-                    device=self._device(),
-                    callbacks=callbacks,
-                )
-            )
+        decoder = train(
+            task,
+            numbers,
+            SCALES[self.scale],
+            folder / "decoders",
+            withhold=self.withhold,
+            seed=self.seed,
+            device=self._device(),
+            callbacks=callbacks,
+        )
+        return self._loaded(str(decoder))
+
+    def _loaded(self, path: str) -> LanguageModel:
         return HuggingFaceModel(path, device=self._device(), batch=self.batch, new_tokens=self.new_tokens)
 
     def _kinds(self, task: Task, numbers: Tensor) -> dict[str, Tensor]:
@@ -105,6 +106,7 @@ class ArithmeticStudy(Study):
         return {name: kind for name, kind in kinds.items() if bool(kind.any())}
 
     def _device(self) -> str:
-        if self.device != "auto":
-            return self.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        there = torch.cuda.is_available()
+        if self.device.startswith("cuda") and not there:
+            raise SearchError(f"device={self.device!r}: torch finds no GPU here; give auto or cpu")
+        return ("cuda" if there else "cpu") if self.device == "auto" else self.device
