@@ -126,8 +126,8 @@ def equations(runs: Sequence[Run]) -> Table:
             )
             for run in runs
         ),
-        "Equations of the answers, and of the errors that the true law leaves; the law's place on the front from simple to "
-        "complex, and its rank by score",
+        "Equations of the answers, and of the errors that the true law leaves; the law's place on the front from "
+        "simple to complex, and its rank by score",
         numbers=False,
     )
 
