@@ -22,7 +22,9 @@ from symtorch_core.errors import SearchError
 from symtorch_core.study import StudyReport
 from symtorch_core.testing.studies import StudyContract
 
-QUICK = Searching("torchgp", 200, 4.0, 0)
+
+def quick(folder: Path) -> Searching:
+    return Searching("torchgp", 200, 4.0, 0, folder / "searches")
 
 
 class TestArithmetic(StudyContract):
@@ -88,7 +90,7 @@ class Scripted(LanguageModel):
 def test_absurd_answers_are_listed_and_kept_out_of_the_fit(tmp_path: Path) -> None:
     task = TASKS["add"]
     model = Scripted({3: r"\boxed{1" + "0" * 200 + "}", 5: "I pass.", 7: r"\boxed{7}"})
-    run = solve(task, model, task.questions(300), Answers(tmp_path / "answers.sqlite"), QUICK, tmp_path)
+    run = solve(task, model, task.questions(300), Answers(tmp_path / "answers.sqlite"), quick(tmp_path))
     assert int((~run.usable).sum()) == 2
     assert int((~run.right).sum()) == 3
     assert run.law.chosen()[0].text() in ("x0 + x1", "x1 + x0")
@@ -99,7 +101,7 @@ def test_a_model_that_gives_no_numbers_is_an_error_that_shows_an_answer(tmp_path
     task = TASKS["add"]
     model = Scripted(dict.fromkeys(range(40), "What a question!"))
     with pytest.raises(SearchError, match="0 of 40 answers of scripted.*What a question!"):
-        solve(task, model, task.questions(40), Answers(tmp_path / "answers.sqlite"), QUICK, tmp_path)
+        solve(task, model, task.questions(40), Answers(tmp_path / "answers.sqlite"), quick(tmp_path))
 
 
 @pytest.mark.parametrize(

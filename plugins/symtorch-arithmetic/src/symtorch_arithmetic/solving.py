@@ -45,12 +45,16 @@ class Searching:
         regressor: name of the backend.
         niterations, timeout: of each search.
         seed: of each search.
+        folder: for finished searches.
+        callbacks: told of all stages.
     """
 
     regressor: str
     niterations: int
     timeout: float | None
     seed: int
+    folder: Path
+    callbacks: Sequence[Callback] = ()
 
 
 @final
@@ -137,10 +141,8 @@ def solve(
     numbers: Tensor,
     answers: Answers,
     searching: Searching,
-    folder: Path,
     *,
     kinds: Mapping[str, Tensor] = MappingProxyType({}),
-    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Ask, read, and look for equations.
 
@@ -150,19 +152,16 @@ def solve(
         numbers: to ask about, shape (n, d).
         answers: where all answers are kept.
         searching: how.
-        folder: for finished searches.
         kinds: see :class:`Run`.
-        callbacks: told of all stages.
 
     Raises:
         SearchError: fewer than ten answers have a number.
     """
     prompts = task.ask(numbers)
-    texts = ask(model, prompts, answers, callbacks)
+    texts = ask(model, prompts, answers, searching.callbacks)
     readings = [read(text) for text in texts]
     values = torch.tensor([reading.value for reading in readings], dtype=torch.float64)
-    numbered = values[~values.isnan()]
-    usable = _within(values, numbered)
+    usable = _within(values, values)
     if int(usable.sum()) < _FEWEST:
         raise SearchError(
             f"only {int(usable.sum())} of {len(values)} answers of {model.name} to {task.name} have a number, too few "
@@ -171,21 +170,13 @@ def solve(
 
     def answered(asked: Tensor) -> Tensor:
         """The model as a function of numbers (n, d) -> (n, 1); NaN where an answer cannot be used."""
-        texts = ask(model, task.ask(asked), answers)
-        said = torch.tensor([read(text).value for text in texts], dtype=torch.float64)
-        return torch.where(_within(said, numbered), said, torch.nan)[:, None]
+        said = [read(text).value for text in ask(model, task.ask(asked), answers)]
+        column = torch.tensor(said, dtype=torch.float64)
+        return torch.where(_within(column, values), column, torch.nan)[:, None]
 
-    law = SymbolicModel(answered, name=task.name).distill(
-        numbers,
-        # The paper's operators; sines and exponentials of single terms only, as in the reference study.
-        search=_space(searching, ("+", "*"), ("inv", "sin", "exp"), constraints={"sin": (1,), "exp": (1,)}),
-        **_options(task, searching, folder, callbacks),
-        output_names=["answer"],
-        on_nonfinite="drop",
-        out_of_range=False,
-    )
-    errors = _errors(task, values, numbers)
-    right = errors == 0
+    law = _of_answers(task, SymbolicModel(answered, name=task.name), numbers, searching)
+    errors = _errors(task, values, numbers)[usable]
+    digits = Transforms(task.variables, task.digits)(numbers[usable])
     return Run(
         task=task,
         model=model.name,
@@ -195,26 +186,29 @@ def solve(
         readings=readings,
         usable=usable,
         kinds=kinds,
-        law=finished(law),
+        law=law,
         standing=standing(law.front(0), task),
-        residual=_of_errors(task, numbers[usable], errors[usable], searching, folder, callbacks),
-        screening=screened(
-            Transforms(task.variables, task.digits)(numbers[usable]),
-            tuple(task.digits),
-            ~right[usable],
-            searching.seed,
-        ),
+        residual=_of_errors(task, numbers[usable], errors, searching),
+        screening=screened(digits, tuple(task.digits), errors != 0, searching.seed),
     )
 
 
-def _of_errors(
-    task: Task,
-    numbers: Tensor,
-    errors: Tensor,
-    searching: Searching,
-    folder: Path,
-    callbacks: Sequence[Callback],
-) -> Distillation:
+def _of_answers(task: Task, model: SymbolicModel, numbers: Tensor, searching: Searching) -> Distillation:
+    """Answers as equations in the numbers."""
+    # The paper's operators; sines and exponentials of single terms only, as in the reference study.
+    space = _space(searching, ("+", "*"), ("inv", "sin", "exp"), constraints={"sin": (1,), "exp": (1,)})
+    found = model.distill(
+        numbers,
+        search=space,
+        output_names=["answer"],
+        on_nonfinite="drop",
+        out_of_range=False,
+        **_options(task, searching),
+    )
+    return finished(found)
+
+
+def _of_errors(task: Task, numbers: Tensor, errors: Tensor, searching: Searching) -> Distillation:
     """Errors as equations in the task's digits, with thresholds where the backend has them."""
 
     def found(operators: tuple[str, ...]) -> Distillation:
@@ -224,7 +218,7 @@ def _of_errors(
             transforms=task.digits,
             test_fraction=_HELD_OUT,
             output_names=["error"],
-            **_options(task, searching, folder, callbacks),
+            **_options(task, searching),
         )
 
     try:
@@ -233,14 +227,14 @@ def _of_errors(
         return finished(found(_PLAIN))
 
 
-def _options(task: Task, searching: Searching, folder: Path, callbacks: Sequence[Callback]) -> dict[str, Any]:
+def _options(task: Task, searching: Searching) -> dict[str, Any]:
     return {
         "regressor": searching.regressor,
         "variable_names": task.variables,
         "select": "simplest",
         "seed": searching.seed,
-        "resume": folder / "searches",
-        "callbacks": callbacks,
+        "resume": searching.folder,
+        "callbacks": searching.callbacks,
         "progress": False,
     }
 
@@ -262,8 +256,9 @@ def _errors(task: Task, values: Tensor, numbers: Tensor) -> Tensor:
     return errors.masked_fill(task.right(values, numbers), 0.0)
 
 
-def _within(values: Tensor, numbers: Tensor) -> Tensor:
-    """Which values (n,) are not absurdly far from the numbers (m,); NaN never is."""
+def _within(values: Tensor, answers: Tensor) -> Tensor:
+    """Which values (n,) are not absurdly far from the answers (m,); NaN never is, and is none of the answers."""
+    numbers = answers[~answers.isnan()]
     if not len(numbers):
         return torch.zeros_like(values, dtype=torch.bool)
     low, middle, high = numbers.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=numbers.dtype))

@@ -72,10 +72,10 @@ class ArithmeticStudy(Study):
             given or self._own(task, numbers, folder, callbacks),
             numbers,
             Answers(folder / "answers.sqlite"),
-            Searching(self.regressor, _ITERATIONS, _SECONDS[self.scale], self.seed),
-            folder,
+            Searching(
+                self.regressor, _ITERATIONS, _SECONDS[self.scale], self.seed, folder / "searches", callbacks
+            ),
             kinds=self._kinds(task, numbers) if self.model == TRAINED else {},
-            callbacks=callbacks,
         )
 
     def _own(self, task: Task, numbers: Tensor, folder: Path, callbacks: Sequence[Callback]) -> LanguageModel:

@@ -106,7 +106,7 @@ def train(
     notify(callbacks, StageStarted("train", settings.steps))
     examples = list(zip(task.ask(numbers), map(WORKED[task.name], numbers.long().tolist()), strict=True))
     tokenizer = tokenizer_for(examples[:_TEACHING])
-    model: nn.Module = decoder_for(
+    model: Any = decoder_for(
         tokenizer, layers=settings.layers, width=settings.width, heads=settings.heads, seed=seed
     )
     model.to(device).train()
@@ -124,9 +124,8 @@ def train(
         if (step + 1) % keep_every == 0 and step + 1 < settings.steps:
             checkpoint.write(step + 1, model.state_dict(), optimizer.state_dict())
         notify(callbacks, StageAdvanced("train"))
-    decoder: Any = model.eval()
     with quietly():
-        decoder.save_pretrained(folder)
+        model.eval().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     checkpoint.write(settings.steps)
     notify(callbacks, StageFinished("train", time.perf_counter() - began))
@@ -134,16 +133,16 @@ def train(
 
 
 def lessons(task: Task, asked: Tensor, count: int, *, withhold: bool, seed: int) -> Tensor:
-    """Questions to learn from, shape (n, d): none of those that are asked, unless the task has no others.
+    """Questions to learn from, shape (n, d): none of those that are asked.
 
-    Of a task of which all questions are asked, two thirds are for learning.
+    Of a task with so few questions that less than a third is not asked, any two thirds are for learning.
 
     Raises:
         SearchError: none is left.
     """
     everything = task.questions(task.size, seed + 1)
     not_asked = everything[~task.among(everything, asked)]
-    numbers = not_asked if len(not_asked) else everything[: 2 * task.size // 3]
+    numbers = not_asked if len(not_asked) >= task.size / 3 else everything[: 2 * task.size // 3]
     if withhold:
         numbers = numbers[task.value(task.withheld, numbers) == 0]
     if not len(numbers):
