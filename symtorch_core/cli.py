@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from symtorch_core.distillation import Distillation
     from symtorch_core.study import Study
 
+_INTERRUPTED: Final = 130  # what a shell says of a program that Ctrl-C ended
+
 app: Final = typer.Typer(
     help="Turn trained PyTorch blocks into equations.",
     no_args_is_help=True,
@@ -175,8 +177,12 @@ def _run(study: Study, out: Path) -> None:
 
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
-    with progress_bars() as bars:
-        report = study.run(out, [bars])
+    try:
+        with progress_bars() as bars:
+            report = study.run(out, [bars])
+    except KeyboardInterrupt:
+        _print_line(console, f"stopped; the same command goes on with what is finished in {out}")
+        raise typer.Exit(_INTERRUPTED) from None
     console.print(report)
     _print_line(console, f"wrote {report.write(out)}")
 

@@ -165,6 +165,18 @@ def test_it_runs_prints_and_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("installed")
+def test_one_that_is_stopped_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(study: CircleStudy, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
+        notify(callbacks, StageStarted("measure"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CircleStudy, "run", stopped)
+    code, output = run("circle", "--out", "here")
+    assert code == 130
+    assert "the same command goes on with what is finished in here" in output
+
+
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(("circle", "--side", "left"), "'left' is not one of"), (("circle", "--corner", "3"), "No such option")],

@@ -73,7 +73,7 @@ def train(
     seed: int = 0,
     device: torch.device | str = "cpu",
     callbacks: Iterable[Callback] = (),
-    keep_every: int = 200,
+    keep_every: int = 100,
 ) -> Path:
     """Train a decoder on worked answers and save it, with its tokenizer, for ``from_pretrained``.
 
