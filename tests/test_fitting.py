@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from symtorch_core.expression import constants, evaluate, parse, to_text
-from symtorch_core.fitting import build_front, refit_constants
+from symtorch_core.fitting import build_front
 from symtorch_core.front import ParetoFront
 from symtorch_core.losses import loss_named
+from symtorch_core.refitting import refit_constants
 from symtorch_core.search import SearchSpace
 
 NAMES = ["x", "y"]
@@ -113,6 +114,14 @@ def test_constants_snap_only_where_the_loss_agrees() -> None:
     noise -= np.polyval(np.polyfit(x, noise, 1), x)  # so that the best line is 2.000004 x
     noisy = front_of("2.1*x", y=2.000004 * x + noise)
     assert texts(noisy, None)[-1] == "2.0*x"
+
+
+def test_a_constant_that_is_next_to_nothing_becomes_nothing() -> None:
+    _, x, y = data()
+    front = front_of("max(2.0*x, 0.00000000000001) + y", y=np.maximum(2 * x, 0) + y)
+    assert texts(front)[-1] in ("max(2*x, 0) + y", "y + max(2*x, 0)")
+    planck = front_of("6.6e-34*x", y=6.6e-34 * x)
+    assert constants(planck[-1].expression)[0] == pytest.approx(6.6e-34)
 
 
 def test_every_complexity_up_to_the_best_gets_a_lower_loss() -> None:
