@@ -18,7 +18,7 @@ from symtorch_arithmetic.solving import Searching, solve
 from symtorch_arithmetic.study import ArithmeticStudy
 from symtorch_arithmetic.tasks import TASKS
 from symtorch_core.cli import app
-from symtorch_core.errors import SearchError
+from symtorch_core.errors import SearchError, UnknownComponentError
 from symtorch_core.study import StudyReport
 from symtorch_core.testing.studies import StudyContract
 
@@ -109,6 +109,8 @@ def test_a_model_that_gives_no_numbers_is_an_error_that_shows_an_answer(tmp_path
     [
         ({"questions": -1}, "at least one question"),
         ({"batch": 0}, "at least 1"),
+        ({"loss": "mea"}, "unknown loss 'mea'"),
+        ({"regressor": "torchgb"}, "torchgp"),
         ({"new_tokens": 0}, "at least 1"),
         ({"model": "no/such-folder"}, "cannot load a model"),
         pytest.param(
@@ -122,8 +124,16 @@ def test_what_cannot_be_done_is_an_error_that_says_so(
     options: dict[str, Any], message: str, toy: Path, tmp_path: Path
 ) -> None:
     study = ArithmeticStudy.with_options({"task": "add", "model": str(toy), "scale": "tiny"} | options)
-    with pytest.raises(SearchError, match=message):
+    with pytest.raises((SearchError, UnknownComponentError), match=message):
         study.run(tmp_path)
+
+
+def test_squared_errors_and_pysrs_rule_bend_around_wrong_answers(tmp_path: Path) -> None:
+    options = {"task": "celsius", "model": "erring-oracle", "scale": "tiny"}
+    robust = ArithmeticStudy.with_options(options).run(tmp_path)
+    squares = ArithmeticStudy.with_options({**options, "loss": "mse", "select": "best"}).run(tmp_path)
+    assert robust.claims[1].met
+    assert squares.claims[1].met is False
 
 
 def test_the_command(tmp_path: Path) -> None:

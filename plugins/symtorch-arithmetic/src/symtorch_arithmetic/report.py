@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from symtorch_arithmetic.laws import WITHIN, law_error
 from symtorch_arithmetic.pictures import draw_errors, draw_where
-from symtorch_arithmetic.solving import LOSS, Run
+from symtorch_arithmetic.solving import Run
 from symtorch_core.report.page import front_part
 from symtorch_core.report.parts import Equation, Part, Section, Table, Text
 from symtorch_core.study import Claim, Drawing, StudyReport
@@ -22,12 +22,13 @@ _LETTERS: Final = 200
 _DIGITS: Final = 6
 
 
-def report_of(runs: Sequence[Run], *, model: str, scale: str, regressor: str, seed: int) -> StudyReport:
+def report_of(runs: Sequence[Run], *, model: str, scale: str, how: str) -> StudyReport:
     """The report of all runs, one for each task.
 
     Args:
         runs: of one model.
-        model, scale, regressor, seed: settings of the study.
+        model, scale: settings of the study.
+        how: equations were searched for, in words.
     """
     tables = {"equations": equations(runs), "errors": errors(runs), "published": published(runs)}
     failures = unread(runs)
@@ -35,8 +36,7 @@ def report_of(runs: Sequence[Run], *, model: str, scale: str, regressor: str, se
     return StudyReport(
         name="arithmetic",
         title="What arithmetic a language model has learned",
-        subtitle=f"{runs[0].model if model != 'trained' else f'a decoder trained here, {scale} scale'}; "
-        f"{regressor}, loss {LOSS}, seed {seed}",
+        subtitle=f"{f'a decoder trained here, {scale} scale' if model == 'trained' else runs[0].model}; {how}",
         claims=[claim for run in runs for claim in claims(run, model, scale)],
         tables={
             **tables,

@@ -21,13 +21,14 @@ from symtorch_core import Candidate, Distillation, SearchSpace, SymbolicModel, d
 from symtorch_core.errors import SearchError
 from symtorch_core.events import Callback
 from symtorch_core.expression import variables
+from symtorch_core.front import SelectionRule
 from symtorch_core.study import finished
 from symtorch_core.transforms import Transforms
 
 LOSS: Final = "log1p(abs(r))"
-"""Of all searches. Answers are exact or wrong by any power of ten: one that is met exactly counts more than a huge
-error made smaller, so that equations grow no poles where single answers are wrong. (Mean absolute errors do not prevent
-that: a pole between whole numbers hits one outlier and leaves all other answers as they are.)"""
+"""Unless told otherwise. Answers are exact or wrong by any power of ten: one that is met exactly counts more than a
+huge error made smaller, so that equations grow no poles where single answers are wrong. (Mean absolute errors do not
+prevent that: a pole between whole numbers hits one outlier and leaves all other answers as they are.)"""
 _HELD_OUT: Final = 0.35  # of the errors, to choose an equation by: rare ones must be among them, too
 _FAR: Final = 100.0  # interquartile ranges of the answers, beyond which an answer is not even wrong
 _FEWEST: Final = 10
@@ -47,6 +48,7 @@ class Searching:
         seed: of each search.
         folder: for finished searches.
         callbacks: told of all stages.
+        loss, select: as for :func:`symtorch_core.distill`.
     """
 
     regressor: str
@@ -55,6 +57,8 @@ class Searching:
     seed: int
     folder: Path
     callbacks: Sequence[Callback] = ()
+    loss: str = LOSS
+    select: SelectionRule = "simplest"
 
 
 @final
@@ -231,7 +235,7 @@ def _options(task: Task, searching: Searching) -> dict[str, Any]:
     return {
         "regressor": searching.regressor,
         "variable_names": task.variables,
-        "select": "simplest",
+        "select": searching.select,
         "seed": searching.seed,
         "resume": searching.folder,
         "callbacks": searching.callbacks,
@@ -245,7 +249,7 @@ def _space(searching: Searching, binary: tuple[str, ...], unary: tuple[str, ...]
         unary_operators=unary,
         niterations=searching.niterations,
         maxsize=_MAXSIZE,
-        loss=LOSS,
+        loss=searching.loss,
         timeout_in_seconds=searching.timeout,
         **more,
     )

@@ -15,11 +15,13 @@ from symtorch_arithmetic.asking import Answers
 from symtorch_arithmetic.models import NEW_TOKENS, HuggingFaceModel, LanguageModel
 from symtorch_arithmetic.oracles import Oracle
 from symtorch_arithmetic.report import report_of
-from symtorch_arithmetic.solving import Run, Searching, solve
+from symtorch_arithmetic.solving import LOSS, Run, Searching, solve
 from symtorch_arithmetic.tasks import TASKS, Task
 from symtorch_arithmetic.training import SCALES, lessons, train
+from symtorch_core import load
 from symtorch_core.errors import SearchError
 from symtorch_core.events import Callback
+from symtorch_core.losses import loss_named
 from symtorch_core.study import Study, StudyReport, setting
 
 TRAINED: Final = "trained"
@@ -47,6 +49,10 @@ class ArithmeticStudy(Study):
         "laptop", "tiny: for a look; laptop: minutes on two cores; gpu: a larger decoder, trained for longer."
     )
     regressor: str = setting("torchgp", "The search; `symtorch plugins` lists what is installed.")
+    loss: str = setting(LOSS, "Of the searches: mse, mae, huber, or a formula in the error r.")
+    select: Literal["score", "best", "accuracy", "validation", "simplest"] = setting(
+        "simplest", "The rule that chooses equations."
+    )
     questions: int = setting(0, "How many questions to ask; 0 for the scale's number.")
     withhold: bool = setting(
         True, "Train without questions that carry out of the ones (and their like in other tasks)."
@@ -58,10 +64,15 @@ class ArithmeticStudy(Study):
 
     def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
         """Ask and distill, task by task; see :class:`Study`."""
+        load(
+            "regressors", self.regressor
+        )  # what is misspelt is better known before a model is asked than after
+        loss_named(self.loss)
         tasks = list(TASKS.values()) if self.task == "all" else [TASKS[self.task]]
         given = None if self.model in (TRAINED, *ORACLES) else self._loaded(self.model)
         runs = [self._solved(task, given, folder, callbacks) for task in tasks]
-        return report_of(runs, model=self.model, scale=self.scale, regressor=self.regressor, seed=self.seed)
+        how = f"{self.regressor}, loss {self.loss}, rule {self.select}, seed {self.seed}"
+        return report_of(runs, model=self.model, scale=self.scale, how=how)
 
     def _solved(
         self, task: Task, given: LanguageModel | None, folder: Path, callbacks: Sequence[Callback]
@@ -73,7 +84,14 @@ class ArithmeticStudy(Study):
             numbers,
             Answers(folder / "answers.sqlite"),
             Searching(
-                self.regressor, _ITERATIONS, _SECONDS[self.scale], self.seed, folder / "searches", callbacks
+                self.regressor,
+                _ITERATIONS,
+                _SECONDS[self.scale],
+                self.seed,
+                folder / "searches",
+                callbacks,
+                self.loss,
+                self.select,
             ),
             kinds=self._kinds(task, numbers) if self.model == TRAINED else {},
         )
