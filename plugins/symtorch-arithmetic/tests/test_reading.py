@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symtorch_arithmetic.reading import read
@@ -60,6 +60,7 @@ def test_what_is_not_a_number_is_not_guessed(answer: str) -> None:
     assert reading.source == "nothing"
 
 
+@settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.integers(-(10**15), 10**15), st.booleans(), st.sampled_from(["", "Step 1: 3 + 4 = 7. So ", "$"]))
 def test_whole_numbers_come_back(number: int, grouped: bool, before: str) -> None:
     written = f"{number:,}" if grouped else str(number)
@@ -68,6 +69,7 @@ def test_whole_numbers_come_back(number: int, grouped: bool, before: str) -> Non
     assert read(f"The result: {written}.").value == number
 
 
+@settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.text())
 def test_any_text_gives_a_finite_number_or_none(text: str) -> None:
     reading = read(text)

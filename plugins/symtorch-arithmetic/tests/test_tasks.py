@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symtorch_arithmetic.reading import read
@@ -41,6 +41,7 @@ def test_of_a_small_task_every_question_is_asked() -> None:
     assert sorted(celsius.tolist()) == list(range(-20, 201))
 
 
+@settings(max_examples=100, derandomize=True, deadline=None)
 @given(THREE, THREE)
 def test_truth_is_pythons(first: int, second: int) -> None:
     pair = torch.tensor([[first, second]])
@@ -79,6 +80,7 @@ def test_right_answers_are_exact_ones() -> None:
     ]
 
 
+@settings(max_examples=100, derandomize=True, deadline=None)
 @given(THREE, THREE)
 def test_digits_are_those_of_the_written_number(first: int, second: int) -> None:
     found = digits(TASKS["add"], torch.tensor([[float(first), float(second)]]))
@@ -113,6 +115,7 @@ def test_a_worked_answer_ends_with_the_right_number_in_a_box(task: Task) -> None
         assert reading.value == pytest.approx(truth, abs=1e-9)
 
 
+@settings(max_examples=100, derandomize=True, deadline=None)
 @given(THREE, THREE)
 def test_long_multiplication_is_right_in_every_column(first: int, second: int) -> None:
     rows = WORKED["multiply"]([first, second]).split(" ")[0].split(";")
