@@ -112,7 +112,7 @@ def test_a_model_that_gives_no_numbers_is_an_error_that_shows_an_answer(tmp_path
         ({"loss": "mea"}, "unknown loss 'mea'"),
         ({"regressor": "torchgb"}, "torchgp"),
         ({"new_tokens": 0}, "at least 1"),
-        ({"model": "no/such-folder"}, "cannot load a model"),
+        ({"model": "/no/such/folder"}, "cannot load a model"),
         pytest.param(
             {"device": "cuda"},
             "finds no GPU",
