@@ -50,7 +50,7 @@ def _map(ax: Any, across: tuple[str, np.ndarray], up: tuple[str, np.ndarray], wr
     shares = np.divide(mistakes, sizes, out=np.full_like(sizes, np.nan), where=sizes > 0)
     mesh = ax.pcolormesh(x_edges, y_edges, shares.T, vmin=0, vmax=1, cmap="Reds")
     ax.grid(visible=False)
-    ax.set(xlabel=x_name, ylabel=y_name)
+    ax.set(xlabel=x_name, ylabel=y_name, xticks=np.unique(x), yticks=np.unique(y))
     ax.figure.colorbar(mesh, ax=ax, label="share of wrong answers")
 
 
