@@ -12,6 +12,7 @@ from typing import final
 from torch import Tensor
 
 from symtorch_core.errors import FileFormatError
+from symtorch_core.files import written_whole
 from symtorch_core.front import ParetoFront
 from symtorch_core.regressor import Regressor
 from symtorch_core.search import SearchSpace
@@ -85,10 +86,8 @@ class Checkpoint:
 
     def save(self, y: Tensor, front: ParetoFront) -> None:
         """Write a finished front; a crash while writing leaves no half file."""
-        path = self._path(y)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(front.to_json()), encoding="utf-8")
-        unfinished.replace(path)
+        with written_whole(self._path(y)) as unfinished:
+            unfinished.write_text(json.dumps(front.to_json()), encoding="utf-8")
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -22,6 +22,7 @@ from symtorch_arithmetic.tasks import Task
 from symtorch_arithmetic.worked import WORKED
 from symtorch_core.errors import SearchError
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
+from symtorch_core.files import written_whole
 
 CHECKPOINT: Final = "training.pt"
 _TEACHING: Final = 20_000  # examples that the tokenizer is made from
@@ -192,11 +193,9 @@ class _Checkpoint:
     def write(
         self, step: int, model: Mapping[str, Any] | None = None, optimizer: Mapping[str, Any] | None = None
     ) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.file.with_suffix(".part")
         state = {"step": step, "model": dict(model or {}), "optimizer": dict(optimizer or {})}
-        torch.save(state, unfinished)
-        unfinished.replace(self.file)
+        with written_whole(self.file) as unfinished:
+            torch.save(state, unfinished)
 
     def read(self, device: torch.device) -> dict[str, Any] | None:
         if not self.file.exists():

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from symtorch_core.errors import SearchError
+from symtorch_core.files import written_whole
 from symtorch_gnn.forces import Force, pair_forces
 
 PARTICLES: Final = 4
@@ -119,11 +120,9 @@ def cached(
     made = simulate(
         force, simulations, seed, particles=particles, steps=steps, every=every, tolerance=tolerance
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".part")
     tensors = {"states": made.states, "accelerations": made.accelerations, "drift": made.drift}
-    save_file(tensors, unfinished, metadata={"settings": text})
-    unfinished.replace(file)  # at once: a stopped run leaves no half file
+    with written_whole(file) as unfinished:
+        save_file(tensors, unfinished, metadata={"settings": text})
     return made
 
 

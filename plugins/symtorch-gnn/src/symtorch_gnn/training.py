@@ -29,6 +29,7 @@ from torch import Tensor
 
 from symtorch_core.errors import FileFormatError, SearchError
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
+from symtorch_core.files import written_whole
 from symtorch_core.model import SymbolicModel
 from symtorch_core.pruning import OutputPruner
 from symtorch_core.wrapping import wrap
@@ -291,10 +292,8 @@ class _Run:
             "generator": self.generator.get_state(),
             "losses": self.losses,
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".part")
-        torch.save(state, unfinished)
-        unfinished.replace(file)
+        with written_whole(file) as unfinished:
+            torch.save(state, unfinished)
 
     def restore(self, file: Path, steps: int) -> tuple[int, float]:
         """Of so many steps, those done, and seconds spent; none where there is no file."""

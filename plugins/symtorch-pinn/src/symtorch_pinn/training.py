@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, StageTold, notify
 from symtorch_core.expression import Expression, evaluate, parse, variables
+from symtorch_core.files import written_whole
 from symtorch_core.residuals import derivative
 from symtorch_core.timing import Stopwatch
 from symtorch_pinn.network import derivatives, tanh_network
@@ -180,9 +181,8 @@ class _Job:
             "loss": loss,
             "seconds": self.seconds,
         }
-        unfinished = path.with_suffix(".part")
-        torch.save(state, unfinished)
-        unfinished.replace(path)  # whole or not at all, whenever the run is stopped
+        with written_whole(path) as unfinished:
+            torch.save(state, unfinished)
 
 
 def physics_loss(

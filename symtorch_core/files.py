@@ -1,0 +1,26 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Where to write what shall be at a path; it takes that place at the end, so that a stop leaves no half file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "new" / "numbers.txt"
+    >>> with written_whole(path) as unfinished:
+    ...     _ = unfinished.write_text("1 2 3")
+    ...     path.exists()
+    False
+    >>> path.read_text()
+    '1 2 3'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    yield unfinished
+    unfinished.replace(path)
