@@ -11,9 +11,10 @@ import torch
 from symtorch_arithmetic.models import HuggingFaceModel
 from symtorch_arithmetic.reading import read
 from symtorch_arithmetic.tasks import TASKS
-from symtorch_arithmetic.training import SCALES, Settings, learning_rate, lessons, train
+from symtorch_arithmetic.training import SCALES, Settings, lessons, train
 from symtorch_core.errors import SearchError
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
+from symtorch_core.training import learning_rate
 
 TINY = replace(SCALES["tiny"], steps=12, examples=200)
 
@@ -44,8 +45,7 @@ def test_no_lessons_are_an_error() -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
-    settings = Settings(steps=1_000, learning_rate=1.0, warmup=0.1)
-    rates = [learning_rate(step, settings) for step in range(1_000)]
+    rates = [learning_rate(step, 1_000, highest=1.0, warmup=0.1) for step in range(1_000)]
     assert rates.index(max(rates)) == 100
     assert rates[0] < 0.02
     assert rates[-1] < 1e-5

@@ -10,6 +10,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from symtorch_core.training import seeded
+
 _VOCABULARY: Final = 512
 _PAD, _END = "<pad>", "<end>"
 _MOST_TOKENS: Final = 512
@@ -56,8 +58,7 @@ def decoder_for(
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
-    with torch.random.fork_rng(devices=[]):  # transformers initialises from torch's global generator
-        torch.manual_seed(seed)
+    with seeded(seed):
         return LlamaForCausalLM(config)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from symtorch_arithmetic.worked import WORKED
 from symtorch_core.errors import SearchError
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
 from symtorch_core.files import written_whole
+from symtorch_core.training import learning_rate
 
 CHECKPOINT: Final = "training.pt"
 _TEACHING: Final = 20_000  # examples that the tokenizer is made from
@@ -120,7 +120,9 @@ def train(
     for step in range(first, settings.steps):
         rows = _rows(len(tokens), settings.batch, seed, step).to(device)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
+            group["lr"] = learning_rate(
+                step, settings.steps, highest=settings.learning_rate, warmup=settings.warmup
+            )
         _step(model, optimizer, tokens[rows].long(), targets[rows].long())
         if (step + 1) % keep_every == 0 and step + 1 < settings.steps:
             checkpoint.write(step + 1, model.state_dict(), optimizer.state_dict())
@@ -149,14 +151,6 @@ def lessons(task: Task, asked: Tensor, count: int, *, withhold: bool, seed: int)
     if not len(numbers):
         raise SearchError(f"no question of {task.name} is left to learn from")
     return numbers[:count]
-
-
-def learning_rate(step: int, settings: Settings) -> float:
-    """Of one step: a linear rise over the warm-up, then a cosine to 0."""
-    rise = settings.warmup * settings.steps
-    if step < rise:
-        return settings.learning_rate * (step + 1) / (rise + 1)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (settings.steps - rise)))
 
 
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, tokens: Tensor, targets: Tensor) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from symtorch_core.errors import SearchError, did_you_mean
+from symtorch_core.training import seeded
 
 FEATURES: Final = 6
 DIMENSIONS: Final = 2
@@ -196,9 +197,7 @@ class ParticleNetwork(MessagePassing):
 
 def build(variant: Variant, hidden: int, activation: str, seed: int) -> ParticleNetwork:
     """A network whose first weights depend on ``seed`` alone; torch's own random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        # Inside the fork only: layers draw their first weights from torch's own state.
-        torch.manual_seed(seed)
+    with seeded(seed):
         return ParticleNetwork(variant, hidden, activation)
 
 

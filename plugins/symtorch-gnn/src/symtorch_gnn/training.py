@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageSt
 from symtorch_core.files import written_whole
 from symtorch_core.model import SymbolicModel
 from symtorch_core.pruning import OutputPruner
+from symtorch_core.training import learning_rate
 from symtorch_core.wrapping import wrap
 from symtorch_gnn.network import ParticleNetwork, fully_connected
 from symtorch_gnn.simulation import Trajectories
@@ -172,7 +172,7 @@ def train(
             order = _order(len(states), seed, epoch).to(device)
         rows = order[place * settings.batch : (place + 1) * settings.batch]
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, settings)
+            group["lr"] = learning_rate(step, steps, highest=settings.learning_rate, warmup=settings.warmup)
         prune(step)
         loss = _step(network, optimizer, states[rows], targets[rows], edges, settings.shift, generator)
         losses[epoch] += loss / per_epoch
@@ -186,14 +186,6 @@ def train(
         run.keep(Path(folder) / CHECKPOINT, steps, earlier + seconds)
     notify(callbacks, StageFinished("train", seconds))
     return Training(losses.cpu(), earlier + (seconds if first < steps else 0.0))
-
-
-def learning_rate(step: int, steps: int, settings: Settings) -> float:
-    """Of one step: a linear rise over the warm-up, then a cosine to 0."""
-    rise = settings.warmup * steps
-    if step < rise:
-        return settings.learning_rate * (step + 1) / (rise + 1)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
 
 
 def prediction_error(network: ParticleNetwork, trajectories: Trajectories, batch: int = 4096) -> float:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, final
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from symtorch_core import Activations
+from symtorch_core.training import seeded
 from symtorch_llm.fitting import fit_outputs
 from symtorch_projection.reducer import ProjectionReducer
 
@@ -129,7 +129,8 @@ def network(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
     d_in, d_out = rows.inputs.shape[1], rows.outputs.shape[1]
     maps = sizes.k_in * (d_in + d_out) + sizes.k_out * d_out
     hidden = max(1, (sizes.multiply_adds - maps) // (sizes.k_in + sizes.k_out))
-    made = _seeded(lambda: BetweenMaps(d_in, d_out, sizes.k_in, sizes.k_out, hidden), seed)
+    with seeded(seed):
+        made = BetweenMaps(d_in, d_out, sizes.k_in, sizes.k_out, hidden)
     return _fitted(made, rows, seed)
 
 
@@ -137,7 +138,9 @@ def swiglu(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
     """A trained gated MLP, narrow enough to cost no more."""
     d_in, d_out = rows.inputs.shape[1], rows.outputs.shape[1]
     hidden = max(1, sizes.multiply_adds // (2 * d_in + d_out))
-    return _fitted(_seeded(lambda: GatedMLP(d_in, d_out, hidden), seed), rows, seed)
+    with seeded(seed):
+        made = GatedMLP(d_in, d_out, hidden)
+    return _fitted(made, rows, seed)
 
 
 BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
@@ -154,9 +157,3 @@ BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
 def _fitted(module: nn.Module, rows: Activations, seed: int) -> nn.Module:
     fit_outputs(module, rows, list(module.parameters()), seed=seed)
     return module.requires_grad_(False)
-
-
-def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # inside the fork only: layers draw from torch's own state
-        return make()

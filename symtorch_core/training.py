@@ -1,0 +1,45 @@
+"""What studies need that train networks of their own: first weights from a seed, and a learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, torch's own random state on the CPU starts from a seed; afterwards it is as it was.
+
+    For layers, which draw their first weights from nowhere else.
+
+    >>> from torch import nn
+    >>> def made():
+    ...     with seeded(3):
+    ...         return nn.Linear(2, 2).weight
+    >>> torch.equal(made(), made())
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def learning_rate(step: int, steps: int, *, highest: float, warmup: float) -> float:
+    """Of one step: a linear rise over the warm-up, then a cosine to 0.
+
+    Args:
+        step: from 0.
+        steps: of the training.
+        highest: the learning rate at the end of the rise.
+        warmup: share of the steps in which it rises.
+
+    >>> learning_rate(0, 100, highest=1.0, warmup=0.0), round(learning_rate(50, 100, highest=1.0, warmup=0.0), 3)
+    (1.0, 0.5)
+    """
+    rise = warmup * steps
+    if step < rise:
+        return highest * (step + 1) / (rise + 1)
+    return highest * 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
