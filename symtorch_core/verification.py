@@ -46,9 +46,8 @@ def verified(
     if function is not None:
         try:
             far = out_of_range(lambda rows: predict(surrogate, rows), function, train.inputs, columns)
-        except (
-            Exception
-        ) as error:  # a block may refuse such rows in its own way; the search must not be lost for it
+        except Exception as error:
+            # A block may refuse such rows in its own way; the search must not be lost for it.
             warnings.warn(
                 f"the block failed on rows out of range, so its equations are not judged there ({error}); "
                 "out_of_range=False leaves that out",

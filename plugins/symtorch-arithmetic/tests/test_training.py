@@ -10,13 +10,14 @@ import torch
 
 from symtorch_arithmetic.models import HuggingFaceModel
 from symtorch_arithmetic.reading import read
+from symtorch_arithmetic.study import SCALES
 from symtorch_arithmetic.tasks import TASKS
-from symtorch_arithmetic.training import SCALES, Settings, lessons, train
+from symtorch_arithmetic.training import Settings, lessons, train
 from symtorch_core.errors import SearchError
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
 from symtorch_core.training import learning_rate
 
-TINY = replace(SCALES["tiny"], steps=12, examples=200)
+TINY = replace(SCALES["tiny"].training, steps=12, examples=200)
 
 
 def test_lessons_are_other_questions_than_those_that_are_asked() -> None:

@@ -67,7 +67,7 @@ class Data:
         """Values of the inputs, where operators compare: then constants are thresholds among such values."""
         if not _COMPARING & set(self.search.operators):
             return None
-        return self.X.flatten().to(device, torch.float32)
+        return self.X[self.judging_sample().to(self.X.device)].flatten().to(device, torch.float32)
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Numbers of at most ``count`` random rows, ascending."""

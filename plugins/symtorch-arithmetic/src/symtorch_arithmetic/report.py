@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -59,10 +59,7 @@ def report_of(runs: Sequence[tuple[Run, Expected]], subtitle: str) -> StudyRepor
         },
         sections=[
             Section("All tasks", tuple(shown.values())),
-            *(
-                Section(run.task.title, tuple(_details(run, list(pictures[run.task.name].values()))))
-                for run in found
-            ),
+            *(Section(run.task.title, tuple(_details(run, pictures[run.task.name]))) for run in found),
             *(Section("Answers that were not used", (_first(table),)) for table in listed.values()),
         ],
         figures={"runs": [_plain(run) for run in found]},
@@ -244,7 +241,7 @@ def drawings(run: Run) -> Iterator[tuple[str, Drawing]]:
     )
 
 
-def _details(run: Run, pictures: Sequence[Drawing]) -> Iterator[Part]:
+def _details(run: Run, pictures: Mapping[str, Drawing]) -> Iterator[Part]:
     sources = [reading.source for reading in run.readings]
     kinds = "".join(
         f" Of the {int(kind.sum())} {name}: {float(run.right[kind].double().mean()):.1%}."
@@ -264,8 +261,8 @@ def _details(run: Run, pictures: Sequence[Drawing]) -> Iterator[Part]:
         f"{run.explained(with_error=False):.1%}."
     )
     yield front_part(run.residual.front(0), run.error_equation, f"errors-{run.task.name}", "error")
-    for picture in pictures[:2]:
-        yield picture.part()
+    yield pictures["errors"].part()
+    yield pictures["where"].part()
 
 
 def _listed(names: Sequence[str]) -> str:

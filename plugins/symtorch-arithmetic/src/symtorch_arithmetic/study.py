@@ -18,10 +18,11 @@ from symtorch_arithmetic.oracles import Oracle
 from symtorch_arithmetic.report import Expected, report_of
 from symtorch_arithmetic.solving import LOSS, Run, Searching, solve
 from symtorch_arithmetic.tasks import TASKS, Task
-from symtorch_arithmetic.training import SCALES, lessons, train
+from symtorch_arithmetic.training import Settings, lessons, train
 from symtorch_core import load
 from symtorch_core.errors import SearchError
 from symtorch_core.events import Callback
+from symtorch_core.front import SelectionRule
 from symtorch_core.losses import loss_named
 from symtorch_core.study import Study, StudyReport, setting
 
@@ -31,9 +32,42 @@ ERRING_ORACLE: Final = "erring-oracle"
 ENOUGH: Final = 0.95
 """Accuracy that is asked of a decoder trained on a GPU, in addition and in multiplication of all kinds."""
 _TO_FOUR_DIGITS: Final = 5e-5
-_QUESTIONS: Final[Mapping[str, int]] = MappingProxyType({"tiny": 200, "laptop": 1_000, "gpu": 1_000})
-_SECONDS: Final[Mapping[str, float]] = MappingProxyType({"tiny": 4.0, "laptop": 15.0, "gpu": 15.0})
 _ITERATIONS: Final = 400
+
+
+@final
+@dataclass(frozen=True)
+class Scale:
+    """How much is done.
+
+    Attributes:
+        training: of a decoder.
+        questions: to ask.
+        timeout: of each search, in seconds.
+    """
+
+    training: Settings
+    questions: int
+    timeout: float
+
+
+SCALES: Final[Mapping[str, Scale]] = MappingProxyType(
+    {
+        "tiny": Scale(
+            Settings(layers=1, width=32, heads=2, examples=2_000, steps=30, batch=32, learning_rate=5e-3),
+            questions=200,
+            timeout=4.0,
+        ),
+        "laptop": Scale(Settings(), questions=1_000, timeout=15.0),
+        "gpu": Scale(
+            Settings(
+                layers=4, width=256, heads=8, examples=200_000, steps=4_000, batch=1_024, learning_rate=1e-3
+            ),
+            questions=1_000,
+            timeout=15.0,
+        ),
+    }
+)
 
 
 @final
@@ -54,9 +88,7 @@ class ArithmeticStudy(Study):
     )
     regressor: str = setting("torchgp", "The search; `symtorch plugins` lists what is installed.")
     loss: str = setting(LOSS, "Of the searches: mse, mae, huber, or a formula in the error r.")
-    select: Literal["score", "best", "accuracy", "validation", "simplest"] = setting(
-        "simplest", "The rule that chooses equations."
-    )
+    select: SelectionRule = setting("simplest", "The rule that chooses equations.")
     questions: int = setting(0, "How many questions to ask; 0 for the scale's number.")
     withhold: bool = setting(
         True, "Train without questions that carry out of the ones (and their like in other tasks)."
@@ -91,21 +123,22 @@ class ArithmeticStudy(Study):
     def _solved(
         self, task: Task, given: LanguageModel | None, folder: Path, callbacks: Sequence[Callback]
     ) -> Run:
-        numbers = task.questions(self.questions or _QUESTIONS[self.scale], self.seed)
+        scale = SCALES[self.scale]
+        numbers = task.questions(self.questions or scale.questions, self.seed)
         return solve(
             task,
             given or self._own(task, numbers, folder, callbacks),
             numbers,
             Answers(folder / "answers.sqlite"),
             Searching(
-                self.regressor,
-                _ITERATIONS,
-                _SECONDS[self.scale],
-                self.seed,
-                folder / "searches",
-                callbacks,
-                self.loss,
-                self.select,
+                regressor=self.regressor,
+                niterations=_ITERATIONS,
+                timeout=scale.timeout,
+                seed=self.seed,
+                folder=folder / "searches",
+                callbacks=callbacks,
+                loss=self.loss,
+                select=self.select,
             ),
             kinds=self._kinds(task, numbers) if self.model == TRAINED else {},
         )
@@ -117,7 +150,7 @@ class ArithmeticStudy(Study):
         decoder = train(
             task,
             numbers,
-            SCALES[self.scale],
+            SCALES[self.scale].training,
             folder / "decoders",
             withhold=self.withhold,
             seed=self.seed,
@@ -131,7 +164,8 @@ class ArithmeticStudy(Study):
 
     def _kinds(self, task: Task, numbers: Tensor) -> dict[str, Tensor]:
         """Questions of which the accuracy of a decoder trained here is told apart."""
-        learned = lessons(task, numbers, SCALES[self.scale].examples, withhold=self.withhold, seed=self.seed)
+        examples = SCALES[self.scale].training.examples
+        learned = lessons(task, numbers, examples, withhold=self.withhold, seed=self.seed)
         kinds = {"learned from": task.among(numbers, learned)}
         if self.withhold:
             kinds["of the kind that was kept from training"] = task.value(task.withheld, numbers) > 0

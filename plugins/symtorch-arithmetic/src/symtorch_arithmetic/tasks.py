@@ -54,7 +54,7 @@ class Task:
         digits: derived variables, as expressions: in these an error is looked for.
         planted: an error in the variables, for the oracle that makes one.
         planted_in: the derived variables that it depends on.
-        withheld: an expression that is 1 for questions which may be kept from training; empty for none.
+        withheld: an expression that is 1 for questions which may be kept from training, else 0.
         published: the reference study's figures.
     """
 
@@ -68,7 +68,7 @@ class Task:
     digits: Mapping[str, str] = field(default_factory=dict)
     planted: str = "0"
     planted_in: tuple[str, ...] = ()
-    withheld: str = ""
+    withheld: str = "0"
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -78,7 +78,12 @@ class Task:
     @property
     def size(self) -> int:
         """How many questions there are."""
-        return math.prod(high - low + 1 for low, high in self.ranges)
+        return math.prod(self._counts)
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        """How many numbers each variable may be."""
+        return tuple(high - low + 1 for low, high in self.ranges)
 
     def questions(self, count: int, seed: int = 0) -> Tensor:
         """Different questions in random order, shape (n, d), float64; all there are where that is fewer.
@@ -89,8 +94,7 @@ class Task:
         if count < 1:
             raise SearchError(f"at least one question must be asked, not {count}")
         chosen = np.random.default_rng(seed).choice(self.size, min(count, self.size), replace=False)
-        counts = tuple(high - low + 1 for low, high in self.ranges)
-        numbers = np.stack(np.unravel_index(chosen, counts), axis=1) + [low for low, _ in self.ranges]
+        numbers = np.stack(np.unravel_index(chosen, self._counts), axis=1) + [low for low, _ in self.ranges]
         return torch.from_numpy(numbers.astype(np.float64))
 
     def among(self, numbers: Tensor, others: Tensor) -> Tensor:
@@ -99,9 +103,8 @@ class Task:
 
     def _places(self, numbers: Tensor) -> Tensor:
         """The place of each question among all there are."""
-        counts = tuple(high - low + 1 for low, high in self.ranges)
         shifted = numbers.long() - torch.tensor([low for low, _ in self.ranges])
-        return torch.from_numpy(np.ravel_multi_index(tuple(shifted.T.numpy()), counts))
+        return torch.from_numpy(np.ravel_multi_index(tuple(shifted.T.numpy()), self._counts))
 
     def ask(self, numbers: Tensor) -> list[str]:
         """The questions as text.
@@ -156,7 +159,6 @@ def _digits_of(number: str, names: tuple[str, ...], variable: str) -> dict[str, 
 
 _THREE: Final = ("ones", "tens", "hundreds")
 _DIGITS: Final = _digits_of("x0", _THREE, "x0") | _digits_of("x1", _THREE, "x1")
-_LINEAR: Final = 3.522e4
 
 TASKS: Final[Mapping[str, Task]] = {
     task.name: task
@@ -219,7 +221,7 @@ TASKS: Final[Mapping[str, Task]] = {
             planted_in=("ones_x0",),
             withheld="greater_equal(mod(abs(x0), 10), 7)",
             published=Published(
-                "x0*(1/(x0 - 168.9) + 1/(x0 - 129.7) + 1/(x0 - 51.87) + 1.678) + 32.11", _LINEAR, 1.416e3, 50
+                "x0*(1/(x0 - 168.9) + 1/(x0 - 129.7) + 1/(x0 - 51.87) + 1.678) + 32.11", 3.522e4, 1.416e3, 50
             ),
         ),
     )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, final
 
 import numpy as np
@@ -51,17 +50,6 @@ class Settings:
     learning_rate: float = 2e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
-
-
-SCALES: Final[Mapping[str, Settings]] = MappingProxyType(
-    {
-        "tiny": Settings(layers=1, width=32, heads=2, examples=2_000, steps=30, batch=32, learning_rate=5e-3),
-        "laptop": Settings(),
-        "gpu": Settings(
-            layers=4, width=256, heads=8, examples=200_000, steps=4_000, batch=1_024, learning_rate=1e-3
-        ),
-    }
-)
 
 
 def train(
