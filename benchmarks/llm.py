@@ -24,7 +24,7 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import symtorch_core as st
-from symtorch_core.expression import Expression, parse
+from symtorch_core.expressions import Expression, parse
 from symtorch_llm.costs import multiply_adds
 from symtorch_llm.layers import Zero
 from symtorch_llm.measure import Speed, in_turns, speeds

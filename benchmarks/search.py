@@ -30,10 +30,8 @@ from torch import Tensor, nn
 
 from symtorch_core import Candidate, ParetoFront, Regressor, SearchSpace, load
 from symtorch_core.demo import law_data, mlp, train
-from symtorch_core.expression import evaluate, parse, simplify
-from symtorch_core.losses import LOSSES
-from symtorch_core.refitting import refit_constants
-from symtorch_core.threads import one_thread
+from symtorch_core.expressions import evaluate, parse, simplify
+from symtorch_core.search import LOSSES, one_thread, refit_constants
 from symtorch_torchgp.fitting import Rows, score
 from symtorch_torchgp.primitives import Primitives
 from symtorch_torchgp.variation import Sampler

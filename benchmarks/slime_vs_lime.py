@@ -48,7 +48,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from symtorch_core.fidelity import overall_r2
+from symtorch_core.reduction import overall_r2
 from symtorch_slime import Explanation, SlimeCapture, explain
 
 LEAST = 1e-3

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from symtorch_core import TorchSurrogate, Transforms, load
-from symtorch_core.expression import Call, Constant, Expression, Variable, simplify, to_sympy
+from symtorch_core.expressions import Call, Constant, Expression, Variable, simplify, to_sympy
 
 INPUTS = 32
 NAMES = [f"x{i}" for i in range(INPUTS)]

@@ -5,9 +5,12 @@
 ['identity'...]
 """
 
-from symtorch_core.activations import Activations
-from symtorch_core.capture import Capture, HookCapture, capture
-from symtorch_core.distillation import Distillation
+from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture, capture, find_block
+from symtorch_core.activations.rows import Activations
+from symtorch_core.activations.tensor_paths import Selector
+from symtorch_core.components.hookspecs import Component, hookimpl
+from symtorch_core.components.options import Finding
+from symtorch_core.components.registry import available, load
 from symtorch_core.errors import (
     BackendError,
     CaptureError,
@@ -20,27 +23,32 @@ from symtorch_core.errors import (
     SwitchError,
     SymTorchError,
     UnknownComponentError,
+    did_you_mean,
 )
-from symtorch_core.fidelity import Fidelity
-from symtorch_core.front import Candidate, ParetoFront, Unrunnable
-from symtorch_core.hookspecs import Component, hookimpl
-from symtorch_core.identity import IdentityReducer
-from symtorch_core.model import SymbolicModel
-from symtorch_core.moments import Moments
+from symtorch_core.model.pruning import OutputPruner, Ranking, importance_ranking
+from symtorch_core.model.refinement import Refinement, refine
+from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.pipeline import distill
-from symtorch_core.pruning import OutputPruner, Ranking, importance_ranking
-from symtorch_core.reducer import MomentReducer, Reducer, Reduction
-from symtorch_core.registry import available, load
-from symtorch_core.regressor import OutputwiseRegressor, Problem, Regressor
-from symtorch_core.residuals import Residual, identify_constants, residual_check
-from symtorch_core.search import SearchSpace
-from symtorch_core.surrogate import Surrogate, TorchSurrogate
-from symtorch_core.sweep import Sweep, reduction_sweep
-from symtorch_core.transforms import Transforms
-from symtorch_core.tuning import Refinement, refine
-from symtorch_core.wrapping import wrap
+from symtorch_core.reduction.linear import IdentityReducer
+from symtorch_core.reduction.moments import Moments
+from symtorch_core.reduction.reducer import MomentReducer, Reducer, Reduction
+from symtorch_core.reduction.sweep import Sweep, reduction_sweep
+from symtorch_core.results.distillation import Distillation
+from symtorch_core.search.front import Candidate, ParetoFront, Unrunnable
+from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor
+from symtorch_core.search.space import SearchSpace
+from symtorch_core.surrogates.surrogate import Surrogate, TorchSurrogate
+from symtorch_core.surrogates.transforms import Transforms
+from symtorch_core.verification.fidelity import Fidelity
+from symtorch_core.verification.residuals import (
+    Residual,
+    identify_constants,
+    parse_derivative,
+    residual_check,
+)
 
 __all__ = [
+    "DEFAULT_MAX_ROWS",
     "Activations",
     "BackendError",
     "Candidate",
@@ -52,6 +60,7 @@ __all__ = [
     "ExpressionError",
     "Fidelity",
     "FileFormatError",
+    "Finding",
     "HookCapture",
     "IdentityReducer",
     "MissingDependencyError",
@@ -70,6 +79,7 @@ __all__ = [
     "SearchError",
     "SearchSpace",
     "SelectionError",
+    "Selector",
     "Surrogate",
     "Sweep",
     "SwitchError",
@@ -81,11 +91,14 @@ __all__ = [
     "Unrunnable",
     "available",
     "capture",
+    "did_you_mean",
     "distill",
+    "find_block",
     "hookimpl",
     "identify_constants",
     "importance_ranking",
     "load",
+    "parse_derivative",
     "reduction_sweep",
     "refine",
     "residual_check",

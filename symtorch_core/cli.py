@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from symtorch_core.configurable import Configurable, Finding
+from symtorch_core.components.options import Configurable, Finding
+from symtorch_core.components.registry import CORE_DISTRIBUTION, KINDS, Available, Registry, registry
 from symtorch_core.errors import FileFormatError, MissingDependencyError, SymTorchError, UnknownComponentError
-from symtorch_core.registry import CORE_DISTRIBUTION, KINDS, Available, Registry, registry
 
 if TYPE_CHECKING:
-    from symtorch_core.distillation import Distillation
-    from symtorch_core.study import Study
+    from symtorch_core.results.distillation import Distillation
+    from symtorch_core.studies.study import Study
 
 _INTERRUPTED: Final = 130  # what a shell says of a program that Ctrl-C ended
 
@@ -96,7 +96,7 @@ def demo(
 @app.command()
 def show(result: Annotated[Path, typer.Argument(help="A file that Distillation.save wrote.")]) -> None:
     """Print the fronts, the fidelity and the settings of a saved distillation."""
-    from symtorch_core.report.terminal import render
+    from symtorch_core.views.terminal import render
 
     Console().print(render(_loaded(result)))
 
@@ -173,7 +173,7 @@ def _runner(kind: type[Study]) -> Any:
 
 
 def _run(study: Study, out: Path) -> None:
-    from symtorch_core.progress import progress_bars  # here, so that the other commands start fast
+    from symtorch_core.events.progress import progress_bars  # here, so that the other commands start fast
 
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def _list_studies(console: Console) -> None:
 
 
 def _loaded(path: Path) -> Distillation:
-    from symtorch_core.distillation import Distillation  # here, so that the other commands start fast
+    from symtorch_core.results.distillation import Distillation  # here, so that the other commands start fast
 
     if not path.is_file():
         raise FileFormatError(f"there is no file {path}")

@@ -16,12 +16,11 @@ from rich.panel import Panel
 from rich.progress import track
 from torch import Tensor, nn
 
-from symtorch_core.distillation import Distillation
-from symtorch_core.model import SymbolicModel
-from symtorch_core.report.terminal import render
-from symtorch_core.search import SearchSpace
-from symtorch_core.timing import Stopwatch
-from symtorch_core.wrapping import wrap
+from symtorch_core.events.records import Stopwatch
+from symtorch_core.model.symbolic_model import SymbolicModel, wrap
+from symtorch_core.results.distillation import Distillation
+from symtorch_core.search.space import SearchSpace
+from symtorch_core.views.terminal import render
 
 LAW = "y = x0^2 + 3 sin(x4) - 4"
 _LAW_ROWS = 10_000

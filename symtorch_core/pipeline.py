@@ -17,22 +17,21 @@ from typing import Any, final, get_args
 import torch
 from torch import Tensor
 
-from symtorch_core.activations import Activations, BlockFunction
-from symtorch_core.blocks import row_function
-from symtorch_core.capture import DEFAULT_MAX_ROWS, Capture
-from symtorch_core.distillation import Distillation
+from symtorch_core.activations.block_function import row_function
+from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture
+from symtorch_core.activations.rows import Activations, BlockFunction
+from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError, SelectionError
-from symtorch_core.events import Callback, StageFinished, StageStarted, notify
-from symtorch_core.front import HELD_OUT_RULES, SelectionRule
-from symtorch_core.progress import progress_bars
-from symtorch_core.reducer import Reducer, Reduction
-from symtorch_core.registry import available, load
-from symtorch_core.regression import held_at_mean, regress
-from symtorch_core.regressor import Regressor
-from symtorch_core.search import SearchSpace
-from symtorch_core.timing import Stopwatch
-from symtorch_core.transforms import Transform, Transforms
-from symtorch_core.verification import verified
+from symtorch_core.events.progress import progress_bars
+from symtorch_core.events.records import Callback, StageFinished, StageStarted, Stopwatch, notify
+from symtorch_core.reduction.reducer import Reducer, Reduction
+from symtorch_core.results.distillation import Distillation
+from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
+from symtorch_core.search.regressor import Regressor
+from symtorch_core.search.run import held_at_mean, regress
+from symtorch_core.search.space import SearchSpace
+from symtorch_core.surrogates.transforms import Transform, Transforms
+from symtorch_core.verification.verify import verified
 
 
 def distill(
@@ -66,7 +65,7 @@ def distill(
     Args:
         block: a module or function, with ``data`` to run it on; or the data themselves: an ``(X, Y)`` pair of
             arrays, or :class:`Activations`.
-        data: see :func:`symtorch_core.capture.capture`.
+        data: see :func:`symtorch_core.activations.hooks.capture`.
         parent: the model that calls the block when it runs on ``data``; None feeds the data to the block.
         regressor: name of a backend, or an instance.
         reducer: name of a reducer, or an instance.
@@ -76,7 +75,7 @@ def distill(
         variable_names: a name for each input of the block; x0, x1, ... by default.
         output_names: a name for each output of the block; y0, y1, ... by default.
         transforms: derived variables that the equations are written in, instead of the inputs; see
-            :class:`symtorch_core.transforms.Transforms`.
+            :class:`symtorch_core.surrogates.transforms.Transforms`.
         outputs: distill only these output columns; all by default.
         weights: a non-negative number for each captured row, times the weights that a capture gives.
         search: the search space; or give its fields as options.
@@ -87,7 +86,7 @@ def distill(
         max_rows: rows kept of what passes the block, a uniform sample; arrays are used whole.
         seed: same seed, same result.
         resume: a folder where each finished front is written at once, and looked up before searching.
-        callbacks: functions told of every :class:`symtorch_core.events.Event`.
+        callbacks: functions told of every :class:`symtorch_core.events.records.Event`.
         progress: draw progress bars where standard error is a terminal.
         **options: fields of :class:`SearchSpace` (``niterations=100``), of the capture (``select_input=0``),
             or of the backend.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from symtorch_core.activations import Activations
+from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import CaptureError
 
 X = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from symtorch_core.calls import call_tensors, flatten, pick, pick_inputs, replaced, selector_paths
+from symtorch_core.activations.tensor_paths import (
+    call_tensors,
+    flatten,
+    pick,
+    pick_inputs,
+    replaced,
+    selector_paths,
+)
 from symtorch_core.errors import CaptureError
 
 A, B, C = torch.ones(2, 3), torch.zeros(2, 1), torch.arange(2)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import symtorch_core as st
-from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
+from symtorch_core.events.records import Event, StageAdvanced, StageFinished, StageStarted
 
 
 def rows(n: int = 60, d: int = 3, seed: int = 0) -> Tensor:

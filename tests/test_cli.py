@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from symtorch_core import cli
+from symtorch_core.components.registry import registry
 from symtorch_core.errors import SearchError, UnknownComponentError
-from symtorch_core.registry import registry
 
 SITE = {
     "acme_ok.py": "class Thing: pass",
@@ -33,7 +33,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]
         tmp_path.joinpath(file).write_text(source)
 
     def install(*names: str, extra: str = "") -> None:
-        lines = ["from symtorch_core.hookspecs import Component, hookimpl", extra, "@hookimpl"]
+        lines = ["from symtorch_core.components.hookspecs import Component, hookimpl", extra, "@hookimpl"]
         lines += ["def symtorch_studies():", "    yield from ()"]
         lines += [
             f"    yield Component('{name}', 'acme_{name}:Thing', 'about [{name}]', 'pip install acme')"
@@ -103,7 +103,7 @@ def test_doctor_is_content_when_all_can_be_imported(install) -> None:
 
 
 CHECKED = """
-from symtorch_core.configurable import Configurable, Finding
+from symtorch_core.components.options import Configurable, Finding
 
 class Thing(Configurable):
     name = "checked"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from symtorch_core.surrogate import Surrogate, TorchSurrogate
+from symtorch_core.surrogates.surrogate import Surrogate, TorchSurrogate
 from symtorch_core.testing.surrogates import SurrogateContract
 
 

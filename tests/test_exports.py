@@ -18,7 +18,7 @@ import torch
 import symtorch_core as st
 from symtorch_core.exports import FORMATS, Deployed, c_source, latex_table, python_source
 from symtorch_core.exports.code import NUMPY, C
-from symtorch_core.expression import OPERATORS, Call, Variable, evaluate
+from symtorch_core.expressions import OPERATORS, Call, Variable, evaluate
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_pca.reducer import PCAReducer
 

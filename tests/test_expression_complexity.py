@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from symtorch_core.expression import ComplexityRules, parse, within_constraints
+from symtorch_core.expressions import ComplexityRules, parse, within_constraints
 
 RULES = ComplexityRules()
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from symtorch_core.errors import ExpressionError, SearchError
-from symtorch_core.expression import evaluate, parse, parse_definition
-from symtorch_core.search import SearchSpace
+from symtorch_core.expressions import evaluate, parse, parse_definition
+from symtorch_core.search.space import SearchSpace
 
 GAUSS = parse_definition("gauss(x) = exp(-x^2)")
 MEAN = parse_definition("mean(a, b) = (a + b)/2.0f0")

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symtorch_core.expression import (
+from symtorch_core.expressions import (
     Call,
     Constant,
     Expression,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from symtorch_core.expression import Call, evaluate, parse, spelled, walk
+from symtorch_core.expressions import Call, evaluate, parse, spelled, walk
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from symtorch_core.errors import ExpressionError
-from symtorch_core.expression import (
+from symtorch_core.expressions import (
     OPERATORS,
     Call,
     Constant,
@@ -29,10 +29,10 @@ from symtorch_core.expression import (
     to_sympy,
     variables,
 )
-from symtorch_core.identity import IdentityReducer
-from symtorch_core.surrogate import TorchSurrogate
+from symtorch_core.reduction.linear import IdentityReducer
+from symtorch_core.surrogates.surrogate import TorchSurrogate
+from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.testing.strategies import expressions
-from symtorch_core.transforms import Transforms
 
 ROWS = 48
 NAMES = "abc"

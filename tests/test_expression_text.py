@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from symtorch_core.errors import ExpressionError
-from symtorch_core.expression import (
+from symtorch_core.expressions import (
     ALIASES,
     OPERATORS,
     Call,

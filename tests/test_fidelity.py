@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import r2_score
 
-from symtorch_core.fidelity import Fidelity, beyond, fidelity, out_of_range
+from symtorch_core.verification.fidelity import Fidelity, beyond, fidelity, out_of_range
 
 
 def column(*values: float) -> torch.Tensor:

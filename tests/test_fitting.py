@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from symtorch_core.expression import constants, evaluate, parse, to_text
-from symtorch_core.fitting import build_front
-from symtorch_core.front import ParetoFront
-from symtorch_core.losses import loss_named
-from symtorch_core.refitting import refit_constants
-from symtorch_core.search import SearchSpace
+from symtorch_core.expressions import constants, evaluate, parse, to_text
+from symtorch_core.search.constants import refit_constants
+from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.front_builder import build_front
+from symtorch_core.search.losses import loss_named
+from symtorch_core.search.space import SearchSpace
 
 NAMES = ["x", "y"]
 ROWS = 300

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symtorch_core.errors import FileFormatError, SelectionError
-from symtorch_core.expression import parse
-from symtorch_core.front import HELD_OUT_RULES, Candidate, ParetoFront, Unrunnable
+from symtorch_core.expressions import parse
+from symtorch_core.search.front import HELD_OUT_RULES, Candidate, ParetoFront, Unrunnable
 from symtorch_core.testing.strategies import expressions
 
 

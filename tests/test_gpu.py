@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import symtorch_core as st
-from symtorch_core.expression import parse
-from symtorch_core.identity import IdentityReducer
-from symtorch_core.surrogate import TorchSurrogate
+from symtorch_core.expressions import parse
+from symtorch_core.reduction.linear import IdentityReducer
+from symtorch_core.surrogates.surrogate import TorchSurrogate
+from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.testing.scripted import ScriptedRegressor
-from symtorch_core.transforms import Transforms
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

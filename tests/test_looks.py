@@ -13,10 +13,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 import symtorch_core as st
-from symtorch_core import cli, plots
-from symtorch_core.events import OutputImproved, StageStarted
+from symtorch_core import cli
+from symtorch_core.events.logs import jsonl_log, tensorboard_log
+from symtorch_core.events.records import OutputImproved, StageStarted
 from symtorch_core.testing.scripted import ScriptedRegressor
-from symtorch_core.watchers import jsonl_log, tensorboard_log
+from symtorch_core.views import plots
 
 mpl.use("agg")
 X = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * 4 - 2

@@ -11,8 +11,8 @@ import torch
 
 import symtorch_core as st
 from symtorch_core.errors import FileFormatError, SearchError
-from symtorch_core.losses import LOSSES, custom_loss, loss_named
-from symtorch_core.search import SearchSpace
+from symtorch_core.search.losses import LOSSES, custom_loss, loss_named
+from symtorch_core.search.space import SearchSpace
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 PREDICTION = torch.tensor([1.0, 2.0, 6.0])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symtorch_core.errors import SearchError
-from symtorch_core.moments import Moments, principal_axes, pseudo_inverse, spectrum, square_roots
+from symtorch_core.reduction.moments import Moments, principal_axes, pseudo_inverse, spectrum, square_roots
 
 RNG = np.random.default_rng(0)
 X = torch.from_numpy(RNG.normal(size=(300, 5)) @ RNG.normal(size=(5, 5)) + 100.0)

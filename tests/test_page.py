@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import symtorch_core as st
-from symtorch_core.expression import parse
-from symtorch_core.report.page import page_of, sensitivity
-from symtorch_core.report.parts import Equation, Page, Section, Table, Text
+from symtorch_core.expressions import parse
 from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_core.views.page import page_of, sensitivity
+from symtorch_core.views.page_parts import Equation, Page, Section, Table, Text
 from symtorch_pca.reducer import PCAReducer
 
 pytest.importorskip("matplotlib")

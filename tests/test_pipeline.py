@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression
 from torch import Tensor, nn
 
 import symtorch_core as st
-from symtorch_core.events import (
+from symtorch_core.events.records import (
     Callback,
     Event,
     Interrupted,
@@ -30,7 +30,7 @@ from symtorch_core.events import (
     StageStarted,
     notify,
 )
-from symtorch_core.expression import parse
+from symtorch_core.expressions import parse
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 EQUATIONS = ("2.0*x0", "2.0*x0 + 3.0*x1", "2.0*x0 + 3.0*x1 + 0.5")

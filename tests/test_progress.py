@@ -6,8 +6,14 @@ import io
 
 from rich.console import Console
 
-from symtorch_core.events import OutputImproved, OutputProgressed, StageFinished, StageStarted, StageTold
-from symtorch_core.progress import progress_bars
+from symtorch_core.events.progress import progress_bars
+from symtorch_core.events.records import (
+    OutputImproved,
+    OutputProgressed,
+    StageFinished,
+    StageStarted,
+    StageTold,
+)
 
 
 def test_what_a_stage_is_busy_with_is_shown_and_brackets_are_no_markup() -> None:

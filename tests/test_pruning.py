@@ -12,7 +12,7 @@ from hypothesis import strategies as st_
 from torch import Tensor, nn
 
 import symtorch_core as st
-from symtorch_core.pruning import active_outputs, principal_share_of
+from symtorch_core.model.pruning import active_outputs, principal_share_of
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 SCALES = torch.tensor([0.1, 5.0, 1.0, 3.0, 0.5, 2.0])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import symtorch_core as st
-from symtorch_core.capture import HookCapture
-from symtorch_core.identity import IdentityReducer
+from symtorch_core.activations.hooks import HookCapture
+from symtorch_core.reduction.linear import IdentityReducer
 from symtorch_core.testing import CaptureContract, ReducerContract
 from symtorch_core.testing.scripted import ScriptedRegressor
 

@@ -12,14 +12,14 @@ from textwrap import dedent
 
 import pytest
 
+from symtorch_core.components.hookspecs import Component
+from symtorch_core.components.registry import FIRST_PARTY, KINDS, Registry
 from symtorch_core.errors import (
     DuplicateComponentError,
     MissingDependencyError,
     SymTorchError,
     UnknownComponentError,
 )
-from symtorch_core.hookspecs import Component
-from symtorch_core.registry import FIRST_PARTY, KINDS, Registry
 
 
 class Site:
@@ -31,7 +31,7 @@ class Site:
     def install(self, distribution: str, plugin: str, source: str, version: str = "1.0") -> str:
         """Write a distribution whose plugin module holds `source`; give the module's name."""
         module = f"{distribution.replace('-', '_')}_{plugin}"
-        header = "from symtorch_core.hookspecs import Component, hookimpl\n\n"
+        header = "from symtorch_core.components.hookspecs import Component, hookimpl\n\n"
         self.module(module, header + dedent(source))
         info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
@@ -230,7 +230,7 @@ def test_the_environment_variable_disables_in_a_fresh_process(site: Site) -> Non
     site.install("acme-b", "b", "raise RuntimeError('broken')")
     site.install("acme-c", "c", offer("c"))
     code = """
-        from symtorch_core.registry import available, failures
+        from symtorch_core.components.registry import available, failures
         print([r.name for r in available("regressors") if r.distribution.startswith("acme")])
         print([f.plugin for f in failures() if f.distribution.startswith("acme")])
         """

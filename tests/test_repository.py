@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from symtorch_core.registry import FIRST_PARTY
+from symtorch_core.components.registry import FIRST_PARTY
 
 ROOT = Path(__file__).parents[1]
 SIBLINGS = sorted(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st_
 
 import symtorch_core as st
-from symtorch_core.expression import parse
+from symtorch_core.expressions import parse
 
 XT = torch.rand(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 PLANE = {"variable_names": ("x", "t")}

@@ -7,9 +7,9 @@ import pickle
 import pytest
 
 from symtorch_core.errors import SearchError
-from symtorch_core.expression import parse
-from symtorch_core.losses import LOSSES
-from symtorch_core.search import SearchSpace
+from symtorch_core.expressions import parse
+from symtorch_core.search.losses import LOSSES
+from symtorch_core.search.space import SearchSpace
 
 
 def test_the_defaults_are_those_of_the_paper() -> None:

@@ -20,14 +20,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from symtorch_core import cli, distill
+from symtorch_core.components.hookspecs import Component, hookimpl
+from symtorch_core.components.registry import registry
 from symtorch_core.errors import BackendError, MissingDependencyError
-from symtorch_core.events import Callback, StageFinished, StageStarted, notify
-from symtorch_core.hookspecs import Component, hookimpl
-from symtorch_core.registry import registry
-from symtorch_core.report.parts import Section, Table, Text
-from symtorch_core.study import Claim, Drawing, Study, StudyReport, finished, setting
+from symtorch_core.events.records import Callback, StageFinished, StageStarted, notify
+from symtorch_core.studies.study import Claim, Drawing, Study, StudyReport, finished, setting
 from symtorch_core.testing import StudyContract
 from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_core.views.page_parts import Section, Table, Text
 
 
 @final

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from symtorch_core.errors import ExpressionError
-from symtorch_core.expression import Call, Constant, Expression, Program, constants, evaluate, parse
-from symtorch_core.identity import IdentityReducer, Reduction
-from symtorch_core.surrogate import TorchSurrogate
+from symtorch_core.expressions import Call, Constant, Expression, Program, constants, evaluate, parse
+from symtorch_core.reduction.linear import IdentityReducer, Reduction
+from symtorch_core.surrogates.surrogate import TorchSurrogate
+from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.testing.strategies import expressions
-from symtorch_core.transforms import Transforms
 
 NAMES = ("x", "y")
 EQUATIONS = (

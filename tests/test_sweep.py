@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import symtorch_core as st
-from symtorch_core.events import Event, StageAdvanced, StageStarted
-from symtorch_core.identity import IdentityReducer
+from symtorch_core.events.records import Event, StageAdvanced, StageStarted
+from symtorch_core.reduction.linear import IdentityReducer
 from symtorch_pca.reducer import PCAReducer
 
 GENERATOR = torch.Generator().manual_seed(0)

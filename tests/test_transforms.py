@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from symtorch_core.errors import FileFormatError, SearchError
-from symtorch_core.transforms import Transforms
+from symtorch_core.surrogates.transforms import Transforms
 
 NAMES = ["x1", "y1", "x2", "y2"]
 DISTANCE = "sqrt((x1 - x2)**2 + (y1 - y2)**2)"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import symtorch_core as st
-from symtorch_core.events import Event, StageAdvanced, StageStarted
-from symtorch_core.expression import to_text
+from symtorch_core.events.records import Event, StageAdvanced, StageStarted
+from symtorch_core.expressions import to_text
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_pca.reducer import PCAReducer
 

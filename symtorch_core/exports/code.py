@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from symtorch_core.expression import Call, Constant, Expression, Variable
+from symtorch_core.expressions import Call, Constant, Expression, Variable
 
 NUMPY: Mapping[str, str] = MappingProxyType(
     {
@@ -144,7 +144,7 @@ def written(node: Expression, operators: Mapping[str, str], names: Mapping[str, 
         operators: :data:`NUMPY` or :data:`C`.
         names: of the variables in the code.
 
-    >>> from symtorch_core.expression import parse
+    >>> from symtorch_core.expressions import parse
     >>> written(parse("2*sin(x) - 1e-9"), C, {"x": "x[0]"})
     '((2.0 * sin(x[0])) - 1e-09)'
     """

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from symtorch_core.errors import FileFormatError
-from symtorch_core.expression import Expression
+from symtorch_core.expressions import Expression
 
 if TYPE_CHECKING:
-    from symtorch_core.distillation import Distillation
-    from symtorch_core.surrogate import Surrogate
+    from symtorch_core.results.distillation import Distillation
+    from symtorch_core.surrogates.surrogate import Surrogate
 
 Matrix = tuple[tuple[float, ...], ...]
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from symtorch_core.errors import FileFormatError
 from symtorch_core.exports.code import NUMPY, C, written
 from symtorch_core.exports.deployed import AffineMap, Deployed
-from symtorch_core.expression import to_text
+from symtorch_core.expressions import to_text
 
 _TEMPLATES = "symtorch_core.exports.templates"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from symtorch_core.front import ParetoFront
+from symtorch_core.search.front import ParetoFront
 
 
 def latex_table(fronts: Mapping[str, ParetoFront], digits: int = 4) -> str:
@@ -14,8 +14,8 @@ def latex_table(fronts: Mapping[str, ParetoFront], digits: int = 4) -> str:
         fronts: by the name of the output.
         digits: significant digits of the constants.
 
-    >>> from symtorch_core.expression import parse
-    >>> from symtorch_core.front import Candidate
+    >>> from symtorch_core.expressions import parse
+    >>> from symtorch_core.search.front import Candidate
     >>> print(latex_table({"y": ParetoFront([Candidate(parse("2*x"), 3, 0.25)])}))
     \begin{tabular}{rrrl}
     \toprule

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from symtorch_core.capture import Capture
+from symtorch_core.activations.hooks import Capture
 from symtorch_core.errors import CaptureError, SearchError
-from symtorch_core.events import Event, StageFinished, StageStarted
+from symtorch_core.events.records import Event, StageFinished, StageStarted
 
 ROWS = 120
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from symtorch_core.activations import BlockFunction
+from symtorch_core.activations.rows import BlockFunction
 from symtorch_core.errors import FileFormatError, SearchError
-from symtorch_core.expression import Variable
-from symtorch_core.reducer import Reducer, Reduction
-from symtorch_core.surrogate import TorchSurrogate
-from symtorch_core.transforms import Transforms
+from symtorch_core.expressions import Variable
+from symtorch_core.reduction.reducer import Reducer, Reduction
+from symtorch_core.surrogates.surrogate import TorchSurrogate
+from symtorch_core.surrogates.transforms import Transforms
 
 D_IN, D_OUT, ROWS = 6, 3, 60
 NAMES = ("alpha", "beta", "gamma_1", "delta", "epsilon", "zeta")
@@ -35,6 +35,11 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
             def reducer(self):
                 return MyReducer(k=2)
     """
+
+    @staticmethod
+    def block(X: Tensor) -> Tensor:
+        """Return the suite's outputs for inputs of any number of rows: the block that is reduced."""
+        return outputs(X)
 
     def fit(
         self,

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from symtorch_core.errors import SearchError
-from symtorch_core.events import Callback, Event, OutputFinished, OutputImproved, OutputProgressed
-from symtorch_core.expression import OPERATORS, Expression, evaluate, parse, variables
-from symtorch_core.front import ParetoFront
-from symtorch_core.regressor import OutputwiseRegressor, Regressor
-from symtorch_core.search import SearchSpace
+from symtorch_core.events.records import Callback, Event, OutputFinished, OutputImproved, OutputProgressed
+from symtorch_core.expressions import OPERATORS, Expression, evaluate, parse, variables
+from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.regressor import OutputwiseRegressor, Regressor
+from symtorch_core.search.space import SearchSpace
 
 NAMES = ("alpha", "beta")
 ROWS = 200

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from symtorch_core.expression import Expression, parse
-from symtorch_core.regressor import OutputwiseRegressor, Problem
-from symtorch_core.search import SearchSpace
+from symtorch_core.expressions import Expression, parse
+from symtorch_core.search.regressor import OutputwiseRegressor, Problem
+from symtorch_core.search.space import SearchSpace
 
 
 @final

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from hypothesis import strategies as st
 
-from symtorch_core.expression import OPERATORS, Call, Constant, Expression, Variable
+from symtorch_core.expressions import OPERATORS, Call, Constant, Expression, Variable
 
 
 def expressions(

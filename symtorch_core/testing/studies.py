@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from symtorch_core.errors import SearchError
-from symtorch_core.events import Event, StageFinished, StageStarted
-from symtorch_core.study import Study, StudyReport
+from symtorch_core.events.records import Event, StageFinished, StageStarted
+from symtorch_core.studies.study import Study, StudyReport
 
 
 class StudyContract:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from symtorch_core.expression import constants, evaluate, parse, with_constants
-from symtorch_core.identity import IdentityReducer
-from symtorch_core.surrogate import Surrogate
-from symtorch_core.transforms import Transforms
+from symtorch_core.expressions import constants, evaluate, parse, with_constants
+from symtorch_core.reduction.linear import IdentityReducer
+from symtorch_core.surrogates.surrogate import Surrogate
+from symtorch_core.surrogates.transforms import Transforms
 
 EQUATIONS = ("2.5*x + sin(y)", "x*y^2 - 0.75", "1.5", "exp(-x)/(2.0 + cos(y))")
 NAMES = ("x", "y")

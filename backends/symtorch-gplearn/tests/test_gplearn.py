@@ -12,10 +12,9 @@ import pytest
 import torch
 from gplearn._program import _Program
 
-from symtorch_core.errors import SearchError
-from symtorch_core.expression import OPERATORS, evaluate
-from symtorch_core.losses import LOSSES
-from symtorch_core.search import SearchSpace
+from symtorch_core import SearchError, SearchSpace
+from symtorch_core.expressions import OPERATORS, evaluate
+from symtorch_core.search import LOSSES
 from symtorch_gplearn.harvest import Harvest, structure
 from symtorch_gplearn.programs import WORST, Scaling, gplearn_function, to_expression
 from symtorch_gplearn.regressor import GplearnRegressor

@@ -13,10 +13,9 @@ import pyoperon as op
 import pytest
 import torch
 
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError, SearchSpace
 from symtorch_core.events import OutputImproved, OutputProgressed
-from symtorch_core.expression import OPERATORS, evaluate, parse, variables
-from symtorch_core.search import SearchSpace
+from symtorch_core.expressions import OPERATORS, evaluate, parse, variables
 from symtorch_operon.regressor import OperonRegressor
 from symtorch_operon.symbols import SYMBOLS, Symbol, symbols_for, to_expression
 

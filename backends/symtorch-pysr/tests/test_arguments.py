@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from symtorch_core import SearchError, SearchSpace
-from symtorch_core.losses import loss_named
+from symtorch_core.search import loss_named
 from symtorch_pysr.arguments import Arguments, arguments_for, check_options
 from symtorch_pysr.guesses import in_julia
 from symtorch_pysr.losses import core_loss, julia_loss
@@ -175,7 +175,7 @@ def test_formulas_become_julia() -> None:
 
 
 def test_equations_become_julia_in_the_operators_of_the_search() -> None:
-    from symtorch_core.expression import parse
+    from symtorch_core.expressions import parse
 
     search = SearchSpace(unary_operators=("sqrt_abs", "neg"))
     names = {"+": "+", "*": "*", "sqrt_abs": "symtorch_sqrt_abs", "neg": "neg", "a": "x0", "x0": "x1"}

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from juliapkg import state
-from typer.testing import CliRunner
 
 import symtorch_core as st
-from symtorch_core.cli import app
+from symtorch_core.testing import run_command
 from symtorch_pysr.julia import findings
 
 X = torch.rand(20, 1)
@@ -56,7 +55,7 @@ def test_it_fails_within_seconds_and_says_what_works() -> None:
 
 
 def test_the_doctor_tells_what_is_missing(no_julia: pytest.MonkeyPatch) -> None:
-    result = CliRunner().invoke(app, ["doctor", "pysr"])
+    result = run_command(["doctor", "pysr"])
     assert result.exit_code == 1
     assert "PYTHON_JULIAPKG_OFFLINE is set" in result.output
     assert "ok  PySR" in result.output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from symtorch_core.expression import parse
+from symtorch_core.expressions import parse
 from symtorch_pysr.tables import Row, in_names, read_table, table_name, translated
 
 WHOLE = 'Complexity,Loss,Equation\n1,2.5,"x1"\n5,1.0f-3,"(x0 * 2.5) + max(x1, x0)"\n9,3.0e-9,"cos(x0)"\n'

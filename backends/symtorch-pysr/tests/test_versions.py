@@ -16,7 +16,7 @@ import sympy as sp
 import torch
 
 from symtorch_core import SearchSpace
-from symtorch_core.expression import OPERATORS, evaluate, parse
+from symtorch_core.expressions import OPERATORS, evaluate, parse
 from symtorch_pysr.arguments import _INSTEAD, arguments_for, check_options
 from symtorch_pysr.operators import julia_operators
 from symtorch_pysr.parameters import Installed, installed, read_parameters

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchSpace
-from symtorch_core.expression import parse
+from symtorch_core.expressions import parse
 from symtorch_torchgp.fitting import Rows, score
 from symtorch_torchgp.inverses import INVERSES, insides
 from symtorch_torchgp.matching import matched

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from symtorch_core import SearchSpace
-from symtorch_core.expression import OPERATORS, Call, Expression, parse
-from symtorch_core.expression import evaluate as evaluate_expression
+from symtorch_core.expressions import OPERATORS, Call, Expression, parse
+from symtorch_core.expressions import evaluate as evaluate_expression
 from symtorch_torchgp.evaluation import schedule
 from symtorch_torchgp.evolution import Archive, pareto_ranks
 from symtorch_torchgp.fitting import Rows, materialised, score

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from symtorch_core import SearchError, SearchSpace
 from symtorch_core.events import Event, OutputImproved, OutputInterrupted, OutputProgressed
-from symtorch_core.expression import evaluate as evaluate_expression
-from symtorch_core.expression import parse
+from symtorch_core.expressions import evaluate as evaluate_expression
+from symtorch_core.expressions import parse
 from symtorch_core.testing import RegressorContract
 from symtorch_torchgp.evaluation import derivatives, evaluate, schedule
 from symtorch_torchgp.fitting import Rows, fit_constants, score

@@ -15,7 +15,7 @@ from symtorch_arithmetic.models import HuggingFaceModel, LanguageModel
 from symtorch_arithmetic.oracles import OUTLIERS, SILENT, Oracle
 from symtorch_arithmetic.reading import read
 from symtorch_arithmetic.tasks import TASKS, Task
-from symtorch_core.errors import FileFormatError, SearchError
+from symtorch_core import FileFormatError, SearchError
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
 
 

@@ -11,7 +11,7 @@ from symtorch_arithmetic.laws import law_error, standing
 from symtorch_arithmetic.screening import screened
 from symtorch_arithmetic.tasks import TASKS
 from symtorch_core import Candidate, ParetoFront
-from symtorch_core.expression import parse
+from symtorch_core.expressions import parse
 
 
 @pytest.mark.parametrize(

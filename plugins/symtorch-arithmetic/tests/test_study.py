@@ -9,7 +9,6 @@ from typing import Any, final
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from symtorch_arithmetic.asking import Answers
 from symtorch_arithmetic.models import LanguageModel
@@ -17,10 +16,9 @@ from symtorch_arithmetic.oracles import Oracle
 from symtorch_arithmetic.solving import Searching, solve
 from symtorch_arithmetic.study import ArithmeticStudy
 from symtorch_arithmetic.tasks import TASKS
-from symtorch_core.cli import app
-from symtorch_core.errors import SearchError, UnknownComponentError
-from symtorch_core.study import StudyReport
-from symtorch_core.testing.studies import StudyContract
+from symtorch_core import SearchError, UnknownComponentError
+from symtorch_core.studies import StudyReport
+from symtorch_core.testing import StudyContract, run_command
 
 
 def quick(folder: Path) -> Searching:
@@ -138,7 +136,7 @@ def test_squared_errors_and_pysrs_rule_bend_around_wrong_answers(tmp_path: Path)
 
 def test_the_command(tmp_path: Path) -> None:
     arguments = ["run", "arithmetic", "--task", "celsius", "--model", "oracle", "--scale", "tiny"]
-    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
+    result = run_command([*arguments, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "1.8*x0 + 32" in result.output
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))

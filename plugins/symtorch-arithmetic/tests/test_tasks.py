@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from symtorch_arithmetic.reading import read
 from symtorch_arithmetic.tasks import TASKS, Task
 from symtorch_arithmetic.worked import WORKED
-from symtorch_core.errors import SearchError
-from symtorch_core.transforms import Transforms
+from symtorch_core import SearchError, Transforms
 
 EVERY = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 THREE = st.integers(0, 999)

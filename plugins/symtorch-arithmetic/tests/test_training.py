@@ -13,9 +13,9 @@ from symtorch_arithmetic.reading import read
 from symtorch_arithmetic.study import SCALES
 from symtorch_arithmetic.tasks import TASKS
 from symtorch_arithmetic.training import Settings, lessons, train
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
-from symtorch_core.training import learning_rate
+from symtorch_core.studies import learning_rate
 
 TINY = replace(SCALES["tiny"].training, steps=12, examples=200)
 

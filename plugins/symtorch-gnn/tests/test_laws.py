@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from symtorch_core.expression import parse
-from symtorch_core.transforms import Transforms
+from symtorch_core import Transforms
+from symtorch_core.expressions import parse
 from symtorch_gnn.forces import FORCES
 from symtorch_gnn.laws import EDGE_NAMES, TRANSFORMS, matches_law
 

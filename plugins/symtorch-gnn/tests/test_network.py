@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 import symtorch_core as st
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError
 from symtorch_gnn.forces import FORCES
 from symtorch_gnn.messages import (
     by_kl,

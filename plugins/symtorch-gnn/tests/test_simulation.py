@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError
 from symtorch_gnn import simulation
 from symtorch_gnn.forces import FORCES, Force, force_named, pair_forces
 from symtorch_gnn.simulation import STEPS, accelerations, cached, energy, simulate

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from symtorch_core import cli
-from symtorch_core.study import StudyReport
-from symtorch_core.testing import StudyContract
+from symtorch_core.studies import StudyReport
+from symtorch_core.testing import StudyContract, run_command
 from symtorch_gnn.forces import FORCES
 from symtorch_gnn.messages import edge_rows, messages_of
 from symtorch_gnn.network import VARIANTS, build
@@ -52,7 +50,7 @@ def test_from_the_command_line(variant: str, tmp_path: Path, monkeypatch: pytest
         "--out",
         str(tmp_path),
     ]
-    result = CliRunner().invoke(cli.app, arguments)
+    result = run_command(arguments)
     assert result.exit_code == 0, result.output
     assert f"charge, {variant}: messages of the law's form" in result.output
     assert tmp_path.joinpath("report.html").is_file()

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from symtorch_core.errors import FileFormatError, SearchError
+from symtorch_core import FileFormatError, SearchError, SymbolicModel
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
-from symtorch_core.model import SymbolicModel
-from symtorch_core.training import learning_rate
+from symtorch_core.studies import learning_rate
 from symtorch_gnn.forces import FORCES
 from symtorch_gnn.network import VARIANTS, ParticleNetwork, build
 from symtorch_gnn.simulation import Trajectories, simulate

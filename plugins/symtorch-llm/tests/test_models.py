@@ -27,7 +27,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from symtorch_core.errors import CaptureError, SearchError
+from symtorch_core import CaptureError, SearchError
 from symtorch_llm.models import folded, load_causal, load_encoder, mlp_paths, placed, size_in_bytes
 
 SMALL: dict[str, Any] = {

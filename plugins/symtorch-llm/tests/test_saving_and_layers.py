@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import symtorch_core as st
-from symtorch_core.errors import CaptureError, FileFormatError, SwitchError
+from symtorch_core import CaptureError, FileFormatError, SwitchError
 from symtorch_llm.layers import Between, LayerCost, Zero, as_many_as_fit, layer_scan, sensitivity
 from symtorch_llm.measure import Speed, block_of_tokens, speeds
 from symtorch_llm.models import load_causal, mlp_paths, placed, size_in_bytes

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from symtorch_core import cli
-from symtorch_core.errors import SearchError
-from symtorch_core.study import StudyReport
-from symtorch_core.testing import StudyContract
+from symtorch_core import SearchError
+from symtorch_core.studies import StudyReport
+from symtorch_core.testing import StudyContract, run_command
 from symtorch_llm.models import load_causal
 from symtorch_llm.saving import load_surrogates
 from symtorch_llm.study import LlmStudy
@@ -60,7 +58,7 @@ def test_layers_are_chosen_within_a_budget(
         "auto", "--budget", "1000000", "--k-in", "4", "--k-out", "2", "--terms", "4", "--epochs", "1", "--no-sweep",
         "--out", str(tmp_path),
     ]  # fmt: skip
-    result = CliRunner().invoke(cli.app, arguments)
+    result = run_command(arguments)
     assert result.exit_code == 0, result.output
     assert "auto: perplexity rises within the budget" in result.output
     assert "layers 0, 1 of 2" in result.output

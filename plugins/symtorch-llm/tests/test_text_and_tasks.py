@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
-from symtorch_core.errors import CaptureError
+from symtorch_core import CaptureError
 from symtorch_llm.models import load_causal, placed
 from symtorch_llm.tasks import Embedding, LanguageModelling
 from symtorch_llm.text import batched, documents, sequences, split

@@ -11,9 +11,9 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import symtorch_core as st
-from symtorch_core.errors import SearchError, UnknownComponentError
+from symtorch_core import SearchError, UnknownComponentError
 from symtorch_core.events import Event, Interrupted, StageAdvanced
-from symtorch_core.expression import parse
+from symtorch_core.expressions import parse
 from symtorch_llm.baselines import BASELINES, Sizes
 from symtorch_llm.costs import multiply_adds, operations
 from symtorch_llm.models import load_causal, mlp_paths

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import symtorch_core as st
-from symtorch_core.expression import parse
+from symtorch_core.expressions import parse
 from symtorch_pinn.checks import checked, nearest_form
 from symtorch_pinn.network import derivatives, tanh_network
 from symtorch_pinn.problem import HEAT, LOGISTIC, PROBLEMS, Problem

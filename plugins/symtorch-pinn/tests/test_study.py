@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from symtorch_core import cli
-from symtorch_core.errors import BackendError
+from symtorch_core import BackendError
 from symtorch_core.events import Event, OutputProgressed, StageAdvanced, StageStarted
-from symtorch_core.study import StudyReport
-from symtorch_core.testing import StudyContract
+from symtorch_core.studies import StudyReport
+from symtorch_core.testing import StudyContract, run_command
 from symtorch_pinn.problem import HEAT, LOGISTIC, PROBLEMS, Condition, Problem
 from symtorch_pinn.solving import Scale, solve
 from symtorch_pinn.study import PinnStudy
@@ -121,9 +119,7 @@ def test_a_problem_of_ones_own(tmp_path: Path) -> None:
 
 def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    result = CliRunner().invoke(
-        cli.app, ["run", "pinn", "--problem", "logistic", "--scale", "tiny", "--out", str(tmp_path)]
-    )
+    result = run_command(["run", "pinn", "--problem", "logistic", "--scale", "tiny", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "k/(1 + a*exp(b*t)); 1.0%" in result.output
     assert tmp_path.joinpath("report.html").is_file()

@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from torch import Tensor, nn
 
 import symtorch_core as st
-from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_core.testing import ScriptedRegressor
 from symtorch_slime import SlimeCapture, explain, stability
 from symtorch_slime.repetition import structure
 

@@ -10,8 +10,7 @@ import torch
 from sklearn.decomposition import PCA
 
 import symtorch_core as st
-from symtorch_core.testing import ReducerContract
-from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_core.testing import ReducerContract, ScriptedRegressor
 from symtorch_pca.reducer import PCAReducer
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import symtorch_core as st
-from symtorch_core.fidelity import overall_r2
-from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_core.reduction import overall_r2
+from symtorch_core.testing import ScriptedRegressor
 from symtorch_projection.reducer import ProjectionReducer
 
 D = 12

@@ -7,11 +7,9 @@ import dataclasses
 import pytest
 from torch import Tensor
 
-from symtorch_core import Reduction
-from symtorch_core.activations import BlockFunction
-from symtorch_core.reducer import Reducer
+from symtorch_core import Reducer, Reduction
+from symtorch_core.reduction import BlockFunction
 from symtorch_core.testing import ReducerContract
-from symtorch_core.testing.reducers import outputs
 from symtorch_projection.reducer import ProjectionReducer
 
 
@@ -63,7 +61,7 @@ class TestActive(ReducerContract):
     ) -> Reduction:
         """This method needs the block wherever there are six inputs for it."""
         if X is None or X.shape[1] == 6:
-            block = outputs
+            block = self.block
         return super().fit(reducer, X, Y, weights=weights, block=block)
 
 

@@ -7,7 +7,7 @@ from typing import Any, final
 
 from gplearn.functions import _Function
 
-from symtorch_core.expression import Expression
+from symtorch_core.expressions import Expression
 
 _KEPT_PER_LENGTH = 5
 

@@ -10,8 +10,8 @@ import torch
 from gplearn.fitness import _Fitness
 from gplearn.functions import _Function
 
-from symtorch_core.expression import OPERATORS, Call, Constant, Expression, Variable
-from symtorch_core.losses import Loss
+from symtorch_core.expressions import OPERATORS, Call, Constant, Expression, Variable
+from symtorch_core.search import Loss
 
 WORST = 1e100
 """Fitness of a program without a finite loss; gplearn averages fitness, so that it cannot be infinite."""

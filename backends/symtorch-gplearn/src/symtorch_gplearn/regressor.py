@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from gplearn.genetic import SymbolicRegressor
 
-from symtorch_core.errors import SearchError
-from symtorch_core.expression import Call, Constant, Expression, evaluate, simplify
-from symtorch_core.regressor import OutputwiseRegressor, Problem
-from symtorch_core.search import SearchSpace
+from symtorch_core import OutputwiseRegressor, Problem, SearchError, SearchSpace
+from symtorch_core.expressions import Call, Constant, Expression, evaluate, simplify
 from symtorch_gplearn.harvest import Harvest, Structure, structure
 from symtorch_gplearn.programs import WORST, Scaling, gplearn_function, to_expression
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, final
 
-from symtorch_core.errors import ExpressionError
-from symtorch_core.expression import Expression
+from symtorch_core import ExpressionError
+from symtorch_core.expressions import Expression
 from symtorch_operon.symbols import to_expression
 
 _KEPT_PER_LENGTH = 5

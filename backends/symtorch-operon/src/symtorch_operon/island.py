@@ -9,9 +9,8 @@ from typing import final
 import numpy as np
 import torch
 
-from symtorch_core.expression import Call, Constant, Expression, evaluate, simplify
-from symtorch_core.regressor import Problem
-from symtorch_core.search import SearchSpace
+from symtorch_core import Problem, SearchSpace
+from symtorch_core.expressions import Call, Constant, Expression, evaluate, simplify
 
 _SOLVED = 1e-12
 """Mean squared error, in units of the target's variance, below which single precision sees no difference."""

@@ -12,10 +12,8 @@ import joblib
 import numpy as np
 import torch
 
-from symtorch_core.errors import SearchError
-from symtorch_core.expression import Expression, evaluate
-from symtorch_core.regressor import OutputwiseRegressor, Problem
-from symtorch_core.search import SearchSpace
+from symtorch_core import OutputwiseRegressor, Problem, SearchError, SearchSpace
+from symtorch_core.expressions import Expression, evaluate
 from symtorch_operon.engine import Evolution, Settings
 from symtorch_operon.harvest import Harvest
 from symtorch_operon.island import Island, admits_scaled, columns_of

@@ -10,8 +10,8 @@ from typing import final
 
 import pyoperon as op
 
-from symtorch_core.errors import SearchError
-from symtorch_core.expression import Call, Constant, Expression, Variable
+from symtorch_core import SearchError
+from symtorch_core.expressions import Call, Constant, Expression, Variable
 
 
 @final

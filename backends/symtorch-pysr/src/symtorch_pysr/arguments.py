@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, final
 
-from symtorch_core import SearchError, SearchSpace
-from symtorch_core.errors import did_you_mean
-from symtorch_core.expression import Variable
+from symtorch_core import SearchError, SearchSpace, did_you_mean
+from symtorch_core.expressions import Variable
 from symtorch_pysr.losses import julia_loss
 from symtorch_pysr.operators import JuliaOperators, julia_operators
 from symtorch_pysr.parameters import Installed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from symtorch_core import SearchError, SearchSpace
-from symtorch_core.expression import Call, Constant, Expression, Variable, spelled, walk
+from symtorch_core.expressions import Call, Constant, Expression, Variable, spelled, walk
 
 
 def in_julia(expression: Expression, search: SearchSpace, names: Mapping[str, str]) -> str:
@@ -16,7 +16,7 @@ def in_julia(expression: Expression, search: SearchSpace, names: Mapping[str, st
         search: whose operators it is to be said in.
         names: the name in Julia of every operator and variable.
 
-    >>> from symtorch_core.expression import parse
+    >>> from symtorch_core.expressions import parse
     >>> in_julia(parse("2*t^2 - 1"), SearchSpace(), {"+": "+", "*": "*", "t": "x0"})
     '((2.0 * (x0 * x0)) + (-1.0 * 1.0))'
 

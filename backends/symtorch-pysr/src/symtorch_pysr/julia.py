@@ -10,8 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from symtorch_core import MissingDependencyError, available
-from symtorch_core.configurable import Finding
+from symtorch_core import Finding, MissingDependencyError, available
 from symtorch_pysr.parameters import installed
 
 _SECONDS_FOR_AN_ANSWER = 10.0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core import ExpressionError, SearchError
-from symtorch_core.expression import (
+from symtorch_core.expressions import (
     OPERATORS,
     Constant,
     Expression,
@@ -21,7 +21,7 @@ from symtorch_core.expression import (
     parse,
     substitute,
 )
-from symtorch_core.losses import RESIDUAL
+from symtorch_core.search import RESIDUAL
 from symtorch_pysr.guesses import printed
 
 # Written for any precision: a literal 0.5 would make every loss double.

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import final
 
 from symtorch_core import SearchSpace
-from symtorch_core.expression import OPERATORS, Call, Definition, Variable, is_definition, parse_definition
+from symtorch_core.expressions import OPERATORS, Call, Definition, Variable, is_definition, parse_definition
 
 # Julia functions for what neither Julia nor SymbolicRegression.jl has under the table's name, or not with the table's
 # meaning everywhere. A name of our own cannot clash with theirs; `inv` is in Julia, and PySR's documentation defines

@@ -10,10 +10,9 @@ from typing import Any, ClassVar, Self, final
 
 from torch import Tensor
 
-from symtorch_core import Candidate, ParetoFront, Regressor, SearchError, SearchSpace
-from symtorch_core.configurable import Finding
+from symtorch_core import Candidate, Finding, ParetoFront, Regressor, SearchError, SearchSpace
 from symtorch_core.events import Callback
-from symtorch_core.expression import parse
+from symtorch_core.expressions import parse
 from symtorch_pysr.arguments import check_options
 from symtorch_pysr.julia import findings
 from symtorch_pysr.losses import core_loss

@@ -21,11 +21,11 @@ from symtorch_core.events import (
     OutputInterrupted,
     OutputProgressed,
     StageTold,
+    Stopwatch,
     notify,
 )
-from symtorch_core.expression import Expression
-from symtorch_core.fitting import build_front
-from symtorch_core.timing import Stopwatch
+from symtorch_core.expressions import Expression
+from symtorch_core.search import build_front
 from symtorch_pysr.arguments import Arguments, arguments_for
 from symtorch_pysr.guesses import in_julia
 from symtorch_pysr.julia import no_julia

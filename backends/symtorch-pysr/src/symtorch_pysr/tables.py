@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import final
 
 from symtorch_core import ExpressionError, Unrunnable
-from symtorch_core.expression import Definition, Expression, Variable, as_double, parse, substitute
+from symtorch_core.expressions import Definition, Expression, Variable, as_double, parse, substitute
 
 
 @final

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchError, SearchSpace
-from symtorch_core.expression import Call, Expression, Program, Variable, simplify
+from symtorch_core.expressions import Call, Expression, Program, Variable, simplify
 
 _SUMS = frozenset({"+", "-", "*"})
 _CONSTANT = 1e-12

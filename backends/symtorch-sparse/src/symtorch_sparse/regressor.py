@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from symtorch_core import Moments, ParetoFront, Regressor, SearchError, SearchSpace
-from symtorch_core.events import Callback, OutputFinished, OutputImproved, OutputProgressed, notify
-from symtorch_core.expression import Call, Constant, Expression
-from symtorch_core.fitting import build_front
-from symtorch_core.timing import Stopwatch
+from symtorch_core.events import Callback, OutputFinished, OutputImproved, OutputProgressed, Stopwatch, notify
+from symtorch_core.expressions import Call, Constant, Expression
+from symtorch_core.search import build_front
 from symtorch_sparse.library import Columns, library, usable
 from symtorch_sparse.path import Step, path
 

@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from symtorch_core.expression import OPERATORS
+from symtorch_core.expressions import OPERATORS
 from symtorch_torchgp.primitives import CONSTANT, NOTHING, Primitives
 from symtorch_torchgp.programs import Programs, subtree_starts
 from symtorch_torchgp.slopes import slopes

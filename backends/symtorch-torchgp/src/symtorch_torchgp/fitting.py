@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from symtorch_core.expression import Call, Constant, Expression
+from symtorch_core.expressions import Call, Constant, Expression
 from symtorch_torchgp.evaluation import chunk_size, chunks, derivatives, evaluate, schedule, values_of
 from symtorch_torchgp.primitives import CONSTANT, Primitives
 from symtorch_torchgp.programs import Programs

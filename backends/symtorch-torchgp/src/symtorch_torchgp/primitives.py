@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchSpace
-from symtorch_core.expression import OPERATORS, Call, Constant, Expression, Variable
+from symtorch_core.expressions import OPERATORS, Call, Constant, Expression, Variable
 
 NOTHING = 0
 """The code of the empty places behind a program."""

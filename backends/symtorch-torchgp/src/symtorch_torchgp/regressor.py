@@ -18,12 +18,11 @@ from symtorch_core.events import (
     OutputImproved,
     OutputInterrupted,
     OutputProgressed,
+    Stopwatch,
     notify,
 )
-from symtorch_core.expression import parse, simplify, spelled
-from symtorch_core.fitting import build_front
-from symtorch_core.threads import one_thread
-from symtorch_core.timing import Stopwatch
+from symtorch_core.expressions import parse, simplify, spelled
+from symtorch_core.search import build_front, one_thread
 from symtorch_torchgp.data import Data
 from symtorch_torchgp.evolution import Archive
 from symtorch_torchgp.fitting import materialised

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchSpace
-from symtorch_core.threads import one_thread
-from symtorch_core.timing import Stopwatch
+from symtorch_core.events import Stopwatch
+from symtorch_core.search import one_thread
 from symtorch_torchgp.data import Data
 from symtorch_torchgp.evaluation import values_of
 from symtorch_torchgp.evolution import Archive, Population

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from symtorch_core.expression import Operator
+from symtorch_core.expressions import Operator
 
 _Formula = Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, ...]]
 

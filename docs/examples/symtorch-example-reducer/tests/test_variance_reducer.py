@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError
 from symtorch_core.testing import ReducerContract
 from symtorch_example_reducer.reducer import VarianceReducer
 

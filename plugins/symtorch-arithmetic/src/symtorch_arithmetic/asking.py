@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import final
 
 from symtorch_arithmetic.models import LanguageModel
-from symtorch_core.errors import FileFormatError
+from symtorch_core import FileFormatError
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
 
 

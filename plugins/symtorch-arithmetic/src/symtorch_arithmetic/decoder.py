@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from symtorch_core.training import seeded
+from symtorch_core.studies import seeded
 
 _VOCABULARY: Final = 512
 _PAD, _END = "<pad>", "<end>"

@@ -11,7 +11,7 @@ import sympy as sp
 
 from symtorch_arithmetic.tasks import Task
 from symtorch_core import Candidate, ParetoFront
-from symtorch_core.expression import Expression, parse, to_sympy
+from symtorch_core.expressions import Expression, parse, to_sympy
 
 WITHIN: Final = 0.01
 """Largest relative error of a coefficient of an equation that counts as the law."""

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError
 
 NEW_TOKENS: Final = 250
 """Longest answer in the SymTorch paper (Table 10)."""

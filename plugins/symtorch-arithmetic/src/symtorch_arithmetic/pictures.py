@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from symtorch_arithmetic.solving import Run
-from symtorch_core.transforms import Transforms
+from symtorch_core import Transforms
 
 _FEW: Final = 12  # values of a variable that fit on an axis
 

@@ -11,9 +11,17 @@ from typing import Any, Final, final
 from symtorch_arithmetic.laws import law_error
 from symtorch_arithmetic.pictures import draw_errors, draw_where
 from symtorch_arithmetic.solving import Run
-from symtorch_core.report.page import front_part
-from symtorch_core.report.parts import Equation, Part, Section, Table, Text
-from symtorch_core.study import Claim, Drawing, StudyReport
+from symtorch_core.studies import (
+    Claim,
+    Drawing,
+    Equation,
+    Part,
+    Section,
+    StudyReport,
+    Table,
+    Text,
+    front_part,
+)
 
 _SHOWN: Final = 20
 _LETTERS: Final = 200

@@ -17,13 +17,19 @@ from symtorch_arithmetic.models import LanguageModel
 from symtorch_arithmetic.reading import Reading, read
 from symtorch_arithmetic.screening import Screening, screened
 from symtorch_arithmetic.tasks import Task
-from symtorch_core import Candidate, Distillation, SearchSpace, SymbolicModel, distill
-from symtorch_core.errors import SearchError
+from symtorch_core import (
+    Candidate,
+    Distillation,
+    SearchError,
+    SearchSpace,
+    SymbolicModel,
+    Transforms,
+    distill,
+)
 from symtorch_core.events import Callback
-from symtorch_core.expression import variables
-from symtorch_core.front import SelectionRule
-from symtorch_core.study import finished
-from symtorch_core.transforms import Transforms
+from symtorch_core.expressions import variables
+from symtorch_core.search import SelectionRule
+from symtorch_core.studies import finished
 
 LOSS: Final = "log1p(abs(r))"
 """Unless told otherwise. Answers are exact or wrong by any power of ten: one that is met exactly counts more than a

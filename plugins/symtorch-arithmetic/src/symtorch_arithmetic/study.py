@@ -19,12 +19,10 @@ from symtorch_arithmetic.report import Expected, report_of
 from symtorch_arithmetic.solving import LOSS, Run, Searching, solve
 from symtorch_arithmetic.tasks import TASKS, Task
 from symtorch_arithmetic.training import Settings, lessons, train
-from symtorch_core import load
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError, load
 from symtorch_core.events import Callback
-from symtorch_core.front import SelectionRule
-from symtorch_core.losses import loss_named
-from symtorch_core.study import Study, StudyReport, setting
+from symtorch_core.search import SelectionRule, loss_named
+from symtorch_core.studies import Study, StudyReport, setting
 
 TRAINED: Final = "trained"
 ORACLE: Final = "oracle"

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symtorch_core.errors import SearchError
-from symtorch_core.expression import evaluate, parse
+from symtorch_core import SearchError
+from symtorch_core.expressions import evaluate, parse
 
 _OPENING: Final = r"Return only the numeric answer in the format \boxed{}. "
 

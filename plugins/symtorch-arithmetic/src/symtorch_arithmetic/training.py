@@ -18,10 +18,9 @@ from symtorch_arithmetic.decoder import IGNORED, decoder_for, encoded, tokenizer
 from symtorch_arithmetic.models import quietly
 from symtorch_arithmetic.tasks import Task
 from symtorch_arithmetic.worked import WORKED
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
-from symtorch_core.files import written_whole
-from symtorch_core.training import learning_rate
+from symtorch_core.studies import learning_rate, written_whole
 
 CHECKPOINT: Final = "training.pt"
 _TEACHING: Final = 20_000  # examples that the tokenizer is made from

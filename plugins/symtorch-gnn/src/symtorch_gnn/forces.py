@@ -19,7 +19,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from symtorch_core.errors import SearchError, did_you_mean
+from symtorch_core import SearchError, did_you_mean
 
 SOFTENING: Final = 0.01
 

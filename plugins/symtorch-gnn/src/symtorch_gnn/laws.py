@@ -17,7 +17,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from symtorch_core.expression import Expression, evaluate, variables
+from symtorch_core.expressions import Expression, evaluate, variables
 from symtorch_gnn.forces import SOFTENING, Force
 from symtorch_gnn.messages import TrimmedFit, trimmed_fit
 
@@ -96,7 +96,7 @@ def matches_law(expression: Expression, force: Force, seed: int = 0) -> Verdict:
 
     Pairs are new: dx and dy uniform on -4..4, charges of the sender -1 or 1, its mass exp(normal).
 
-    >>> from symtorch_core.expression import parse
+    >>> from symtorch_core.expressions import parse
     >>> from symtorch_gnn.forces import FORCES
     >>> verdict = matches_law(parse("m2*(0.3*dx - 2*dy)/r^2 + 0.5"), FORCES["r1"])
     >>> verdict.mark, verdict.factor

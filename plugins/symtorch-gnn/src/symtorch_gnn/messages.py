@@ -16,8 +16,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from symtorch_core.errors import SearchError
-from symtorch_core.pruning import spread_of
+from symtorch_core import SearchError
 from symtorch_gnn.forces import Force, pair_forces
 from symtorch_gnn.network import FEATURES, ParticleNetwork, SampledMessages, divergence, fully_connected
 from symtorch_gnn.simulation import Trajectories
@@ -63,7 +62,7 @@ def pulls_on(force: Force, rows: Tensor) -> Tensor:
 
 def by_std(messages: Tensor) -> Tensor:
     """Columns of messages (E, d), those of the largest standard deviation first, shape (d,)."""
-    return spread_of(messages).argsort(descending=True, stable=True)
+    return messages.double().std(dim=0, correction=0).argsort(descending=True, stable=True)
 
 
 def by_kl(network: ParticleNetwork, rows: Tensor) -> Tensor:

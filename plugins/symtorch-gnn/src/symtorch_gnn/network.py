@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from symtorch_core.errors import SearchError, did_you_mean
-from symtorch_core.training import seeded
+from symtorch_core import SearchError, did_you_mean
+from symtorch_core.studies import seeded
 
 FEATURES: Final = 6
 DIMENSIONS: Final = 2

@@ -6,9 +6,17 @@ import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from symtorch_core.report.page import front_part
-from symtorch_core.report.parts import Equation, Part, Section, Table, Text
-from symtorch_core.study import Claim, Drawing, StudyReport
+from symtorch_core.studies import (
+    Claim,
+    Drawing,
+    Equation,
+    Part,
+    Section,
+    StudyReport,
+    Table,
+    Text,
+    front_part,
+)
 from symtorch_gnn.solving import Law, Model
 
 _ASKED = {("bottleneck", "messages"), ("pruning", "messages"), ("l1", "messages"), ("standard", "components")}

@@ -22,8 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from symtorch_core.errors import SearchError
-from symtorch_core.files import written_whole
+from symtorch_core import SearchError
+from symtorch_core.studies import written_whole
 from symtorch_gnn.forces import Force, pair_forces
 
 PARTICLES: Final = 4

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from symtorch_core import Distillation, SearchSpace, SymbolicModel, wrap
 from symtorch_core.events import Callback
-from symtorch_core.study import finished
+from symtorch_core.studies import finished
 from symtorch_gnn.forces import Force
 from symtorch_gnn.laws import EDGE_NAMES, TRANSFORMS, Verdict, matches_law
 from symtorch_gnn.messages import (

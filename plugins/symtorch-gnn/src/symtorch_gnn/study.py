@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, final
 
 from symtorch_core.events import Callback
-from symtorch_core.study import Study, StudyReport, setting
+from symtorch_core.studies import Study, StudyReport, setting
 from symtorch_gnn.forces import FORCES
 from symtorch_gnn.network import VARIANTS
 from symtorch_gnn.report import report_of

@@ -26,13 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symtorch_core.errors import FileFormatError, SearchError
+from symtorch_core import FileFormatError, OutputPruner, SearchError, SymbolicModel, wrap
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
-from symtorch_core.files import written_whole
-from symtorch_core.model import SymbolicModel
-from symtorch_core.pruning import OutputPruner
-from symtorch_core.training import learning_rate
-from symtorch_core.wrapping import wrap
+from symtorch_core.studies import learning_rate, written_whole
 from symtorch_gnn.network import ParticleNetwork, fully_connected
 from symtorch_gnn.simulation import Trajectories
 

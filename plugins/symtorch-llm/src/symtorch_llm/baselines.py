@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from symtorch_core import Activations
-from symtorch_core.training import seeded
+from symtorch_core.studies import seeded
 from symtorch_llm.fitting import fit_outputs
 from symtorch_projection.reducer import ProjectionReducer
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from symtorch_core import Surrogate, SymbolicModel
-from symtorch_core.expression import Call, Constant, Expression
+from symtorch_core.expressions import Call, Constant, Expression
 
 _FREE = ("+", "-")  # an addition is the other half of a multiply-add
 
@@ -38,7 +38,7 @@ def multiply_adds(module: nn.Module) -> int:
 def operations(expressions: Sequence[Expression]) -> int:
     """Operations of equations but + and -, equal subexpressions counted once.
 
-    >>> from symtorch_core.expression import parse
+    >>> from symtorch_core.expressions import parse
     >>> operations([parse("2*(x*y) + x"), parse("3*(x*y)")])
     3
     """

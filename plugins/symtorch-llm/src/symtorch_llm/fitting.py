@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from symtorch_core import Activations
-from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
-from symtorch_core.timing import Stopwatch
+from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
 
 _STAGE = "fit"
 _BATCH = 512

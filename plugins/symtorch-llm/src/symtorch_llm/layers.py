@@ -11,10 +11,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import Activations, Reducer, Reduction, load
-from symtorch_core.errors import SearchError
-from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
-from symtorch_core.timing import Stopwatch
+from symtorch_core import Activations, Reducer, Reduction, SearchError, load
+from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
 from symtorch_llm.baselines import linear_map
 from symtorch_llm.models import device_of, placed
 from symtorch_llm.recipes import rebuild

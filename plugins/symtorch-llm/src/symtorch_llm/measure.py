@@ -11,9 +11,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.errors import CaptureError
-from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
-from symtorch_core.timing import Stopwatch
+from symtorch_core import CaptureError
+from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
 from symtorch_llm.models import device_of, placed
 
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from symtorch_core.capture import submodule
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError, find_block
 
 _ATTENTION = ("attn", "attention")
 _FUSED = 2  # some MLPs compute gate and values in one map, twice as wide as what follows
@@ -77,7 +76,7 @@ def mlp_paths(model: nn.Module, pattern: str | None = None) -> list[str]:
             )
         paths = [pattern.format(number) for number in range(layers)]
         for path in paths:
-            submodule(model, path)
+            find_block(model, path)
         return paths
     for path, stack in model.named_modules():
         if isinstance(stack, nn.ModuleList) and len(stack) == layers:
@@ -136,7 +135,7 @@ def folded(model: nn.Module) -> nn.Module:
 @contextmanager
 def placed(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
     """Other modules at these paths of a model, inside; those that were there are back afterwards."""
-    before = {path: submodule(model, path) for path in modules}
+    before = {path: find_block(model, path) for path in modules}
     try:
         _put(model, modules)
         yield
@@ -147,7 +146,7 @@ def placed(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]
 def _put(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
     for path, module in modules.items():
         parent, _, name = path.rpartition(".")
-        submodule(model, parent).register_module(name, module)
+        find_block(model, parent).register_module(name, module)
 
 
 def size_in_bytes(modules: Sequence[nn.Module]) -> int:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from symtorch_core.study import Drawing
+from symtorch_core.studies import Drawing
 from symtorch_llm.findings import Findings
 
 

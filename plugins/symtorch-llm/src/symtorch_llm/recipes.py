@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from symtorch_core import Activations, Distillation, Moments, Reduction, SymbolicModel, distill, load
 from symtorch_core.events import Callback
-from symtorch_core.front import SelectionRule
-from symtorch_core.maps import Size
-from symtorch_core.study import finished
+from symtorch_core.reduction import Size
+from symtorch_core.search import SelectionRule
+from symtorch_core.studies import finished
 from symtorch_llm.fitting import fit_outputs
 from symtorch_llm.tuning import Tuning
 

@@ -9,8 +9,7 @@ from typing import Any, Final
 import torch
 import transformers
 
-from symtorch_core.report.parts import Equation, Part, Section, Table, Text
-from symtorch_core.study import Claim, StudyReport
+from symtorch_core.studies import Claim, Equation, Part, Section, StudyReport, Table, Text
 from symtorch_llm.baselines import BASELINES
 from symtorch_llm.findings import Findings
 from symtorch_llm.layers import Choice

@@ -13,8 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from symtorch_core import SymbolicModel, wrap
-from symtorch_core.errors import FileFormatError, SwitchError
+from symtorch_core import FileFormatError, SwitchError, SymbolicModel, wrap
 
 TENSORS: Final = "symbolic.safetensors"
 LAYERS: Final = "symbolic.json"

@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from symtorch_core import Activations, SymbolicModel
-from symtorch_core.errors import BackendError
+from symtorch_core import Activations, BackendError, SymbolicModel
 from symtorch_core.events import Callback
 from symtorch_llm.baselines import BASELINES, Sizes
 from symtorch_llm.costs import multiply_adds

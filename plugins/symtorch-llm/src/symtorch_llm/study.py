@@ -11,11 +11,9 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import capture
-from symtorch_core.capture import submodule
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError, capture, find_block
 from symtorch_core.events import Callback
-from symtorch_core.study import Study, StudyReport, setting
+from symtorch_core.studies import Study, StudyReport, setting
 from symtorch_llm.baselines import BASELINES, Sizes
 from symtorch_llm.costs import multiply_adds
 from symtorch_llm.findings import Findings, Sample
@@ -133,7 +131,7 @@ class LlmStudy(Study):
     ) -> Bench:
         """What all variants share, with the rows of all watched MLPs from one pass."""
         task, batches = TASKS[self.kind], batched(fit, self.batch)
-        mlps = {path: submodule(model, path) for path in watched}
+        mlps = {path: find_block(model, path) for path in watched}
         return Bench(
             model=model,
             task=task,

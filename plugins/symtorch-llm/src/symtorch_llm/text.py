@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symtorch_core.errors import CaptureError
+from symtorch_core import CaptureError
 
 PAPER_LENGTH = 1048
 """Tokens of a chunk in the SymTorch paper (equation 4)."""

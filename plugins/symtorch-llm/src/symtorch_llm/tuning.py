@@ -15,8 +15,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import SymbolicModel
-from symtorch_core.errors import SearchError
+from symtorch_core import SearchError, SymbolicModel
 from symtorch_core.events import (
     Callback,
     Interrupted,
@@ -24,9 +23,9 @@ from symtorch_core.events import (
     StageFinished,
     StageStarted,
     StageTold,
+    Stopwatch,
     notify,
 )
-from symtorch_core.timing import Stopwatch
 from symtorch_llm.models import placed
 from symtorch_llm.tasks import Task
 from symtorch_llm.text import Batch

@@ -12,7 +12,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from symtorch_core import Candidate, ExpressionError, identify_constants, residual_check
-from symtorch_core.expression import Expression, evaluate, parse
+from symtorch_core.expressions import Expression, evaluate, parse
 from symtorch_pinn.problem import Problem
 
 SAME = 1e-6

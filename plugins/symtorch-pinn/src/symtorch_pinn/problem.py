@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchSpace
-from symtorch_core.expression import Constant, Expression, evaluate, parse, substitute
+from symtorch_core.expressions import Constant, Expression, evaluate, parse, substitute
 
 SIDE = 100
 """Points along each side of the grid on which everything is judged (SymTorch paper, Table 9)."""

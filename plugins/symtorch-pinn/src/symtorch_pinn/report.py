@@ -9,9 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symtorch_core.report.page import front_part
-from symtorch_core.report.parts import Equation, Part, Section, Table, Text
-from symtorch_core.study import Claim, Drawing, StudyReport
+from symtorch_core.studies import (
+    Claim,
+    Drawing,
+    Equation,
+    Part,
+    Section,
+    StudyReport,
+    Table,
+    Text,
+    front_part,
+)
 from symtorch_pinn.problem import SIDE
 from symtorch_pinn.solving import Run, Solver
 

@@ -13,11 +13,18 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, StageTold, notify
-from symtorch_core.expression import Expression, evaluate, parse, variables
-from symtorch_core.files import written_whole
-from symtorch_core.residuals import derivative
-from symtorch_core.timing import Stopwatch
+from symtorch_core import parse_derivative
+from symtorch_core.events import (
+    Callback,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    StageTold,
+    Stopwatch,
+    notify,
+)
+from symtorch_core.expressions import Expression, evaluate, parse, variables
+from symtorch_core.studies import written_whole
 from symtorch_pinn.network import derivatives, tanh_network
 from symtorch_pinn.problem import Problem
 
@@ -225,7 +232,7 @@ class _Residual:
     def __init__(self, problem: Problem, equation: str) -> None:
         self._problem = problem
         self._expression: Expression = parse(equation)
-        found = {name: derivative(name, "u", problem.variables) for name in variables(self._expression)}
+        found = {name: parse_derivative(name, "u", problem.variables) for name in variables(self._expression)}
         self._by = {
             name: by for name, by in found.items() if by is not None and name not in problem.variables
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
@@ -10,10 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symtorch_core import Activations, Capture, CaptureError
-from symtorch_core.batches import batch_count
-from symtorch_core.calls import Selector
-from symtorch_core.capture import DEFAULT_MAX_ROWS, HookCapture
+from symtorch_core import DEFAULT_MAX_ROWS, Activations, Capture, CaptureError, HookCapture, Selector
 from symtorch_core.events import Callback
 from symtorch_slime.neighbours import Array, Metric, Neighbourhood, check_point, neighbourhood
 
@@ -104,7 +102,7 @@ class SlimeCapture(Capture):
         most = np.iinfo(np.int64).max  # all, so that rows and weights stay side by side
         found = hooks.collect(block, fed, parent=parent, max_rows=int(most), seed=seed, callbacks=callbacks)
         each, rest = divmod(len(found), len(near.rows))
-        if rest or found.source.calls != batch_count(fed, _BATCH):
+        if rest or found.source.calls != math.ceil(len(fed) / _BATCH):
             raise CaptureError(
                 f"{found.source.block} ran {found.source.calls} times on {len(near.rows)} input rows and saw "
                 f"{len(found)} rows: only a block that runs once on every input row can be explained near one of them"

@@ -15,8 +15,7 @@ from sklearn.base import is_classifier
 from torch import Tensor
 
 from symtorch_core import Activations, CaptureError, Distillation, Moments, Regressor, Surrogate, distill
-from symtorch_core.front import SelectionRule
-from symtorch_core.surrogate import predict
+from symtorch_core.search import SelectionRule
 from symtorch_slime.capture import SlimeCapture
 from symtorch_slime.plots import plot_explanation
 
@@ -230,7 +229,7 @@ def _radius(
     def errors(rows: Activations) -> list[float]:
         assert rows.weights is not None
         share = (rows.weights / rows.weights.sum()).double()[:, None]
-        missed = predict(surrogate, rows.inputs).double() - rows.outputs[:, columns].double()
+        missed = surrogate.predict(rows.inputs).double() - rows.outputs[:, columns].double()
         size = (share * missed.square()).sum(0).sqrt()
         return size.nan_to_num(math.inf, math.inf).tolist()
 

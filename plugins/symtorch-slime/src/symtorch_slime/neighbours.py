@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from symtorch_core.errors import CaptureError
+from symtorch_core import CaptureError
 
 Array = NDArray[np.float64]
 Metric = str | Callable[[Array, Array], float]

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from symtorch_core.plots import new_axes
-from symtorch_core.surrogate import predict
+from symtorch_core.studies import new_axes
 
 if TYPE_CHECKING:
     from symtorch_slime.explanation import Explanation
@@ -43,7 +42,7 @@ def _curve(explanation: Explanation, column: int, output: int, ax: Any) -> Any:
     x, y = local.inputs[:, column].numpy(), local.outputs[:, result.outputs[output]].numpy()
     grid = explanation.point.repeat(_GRID, 1)
     grid[:, column] = torch.linspace(float(x.min()), float(x.max()), _GRID)
-    equation = predict(result.surrogate(), grid)[:, output].numpy()
+    equation = result.surrogate().predict(grid)[:, output].numpy()
     shade = {"c": local.weights.numpy(), "cmap": "Blues", "vmin": -0.5, "vmax": 1.0}
     ax.scatter(x, y, s=12, **shade, label="block; darker: more weight")
     ax.plot(grid[:, column].numpy(), equation, "--", color="C1", label="equation")
@@ -67,7 +66,7 @@ def _map(explanation: Explanation, first: int, second: int, output: int, ax: Any
     axes = [torch.linspace(float(values.min()), float(values.max()), _GRID_2D) for values in (x, y)]
     grid = explanation.point.repeat(_GRID_2D**2, 1)
     grid[:, [first, second]] = torch.cartesian_prod(*axes).to(grid)
-    surface = predict(result.surrogate(), grid)[:, output].reshape(_GRID_2D, _GRID_2D).T.numpy()
+    surface = result.surrogate().predict(grid)[:, output].reshape(_GRID_2D, _GRID_2D).T.numpy()
     shade = {"vmin": float(z.min()), "vmax": float(z.max()), "cmap": "viridis"}
     mesh = ax.pcolormesh(axes[0].numpy(), axes[1].numpy(), surface, **shade)
     ax.scatter(x, y, c=z, s=10, edgecolor="white", linewidth=0.3, **shade)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from symtorch_core import SearchError
-from symtorch_core.expression import Expression, constants, simplify, to_text, with_constants
+from symtorch_core.expressions import Expression, constants, simplify, to_text, with_constants
 from symtorch_slime.explanation import Explanation, explain
 
 _SAME = 1.5
@@ -123,7 +123,7 @@ def stability(
 def structure(expression: Expression) -> str:
     """An equation's text with all its constants alike; signs and whole exponents stay.
 
-    >>> from symtorch_core.expression import parse
+    >>> from symtorch_core.expressions import parse
     >>> structure(parse("2.5*x0^2 - 0.3")) == structure(parse("1.7*x0^2 - 4"))
     True
     """

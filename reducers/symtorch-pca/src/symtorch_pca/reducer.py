@@ -9,8 +9,15 @@ from typing import Any, ClassVar, final
 import torch
 
 from symtorch_core import MomentReducer, Moments, Reduction
-from symtorch_core.maps import Size, kept_share, linear_reduction, resolved_size, restore_linear
-from symtorch_core.moments import principal_axes, spectrum
+from symtorch_core.reduction import (
+    Size,
+    kept_share,
+    linear_reduction,
+    principal_axes,
+    resolved_size,
+    restore_linear,
+    spectrum,
+)
 
 
 @final

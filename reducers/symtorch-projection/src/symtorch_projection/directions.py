@@ -6,9 +6,15 @@ import torch
 from torch import Tensor
 
 from symtorch_core import Moments, SearchError
-from symtorch_core.activations import BlockFunction
-from symtorch_core.maps import Size, resolved_size
-from symtorch_core.moments import principal_axes, pseudo_inverse, spectrum, square_roots
+from symtorch_core.reduction import (
+    BlockFunction,
+    Size,
+    principal_axes,
+    pseudo_inverse,
+    resolved_size,
+    spectrum,
+    square_roots,
+)
 
 _ROWS_AT_ONCE = 512
 

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from symtorch_core import Moments, Reducer, Reduction, SearchError
-from symtorch_core.maps import Size, kept_share, linear_reduction, resolved_size, restore_linear
-from symtorch_core.moments import principal_axes, spectrum, square_roots
+from symtorch_core.reduction import (
+    Size,
+    kept_share,
+    linear_reduction,
+    principal_axes,
+    resolved_size,
+    restore_linear,
+    spectrum,
+    square_roots,
+)
 from symtorch_projection.directions import (
     active_directions,
     orthonormal,

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.errors import FileFormatError, SearchError
-from symtorch_core.reducer import Reducer, Reduction, names_from
+from symtorch_core import FileFormatError, Reducer, Reduction, SearchError
+from symtorch_core.reduction import names_from
 
 
 @final

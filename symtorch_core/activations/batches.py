@@ -1,0 +1,150 @@
+"""Data as a model's arguments: what counts as a batch, and what of it the model takes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from symtorch_core.activations.tensor_paths import parameters_of
+from symtorch_core.errors import CaptureError
+
+RowMask = Callable[[Any], Tensor | np.ndarray] | str | None
+"""Which rows count: the key of a dict batch, or a function of the batch; None for all."""
+
+
+def batch_count(data: Any, batch_size: int) -> int | None:
+    """How many batches the data will give; None where they do not say."""
+    if isinstance(data, (Tensor, np.ndarray)):
+        return -(-len(data) // batch_size) if data.ndim else 1
+    if isinstance(data, Mapping):
+        return 1
+    try:
+        return len(data)
+    except TypeError:  # an iterator knows no length
+        return None
+
+
+def batches(data: Any, batch_size: int) -> Iterator[Any]:
+    """The batches in the data: slices of a tensor or array, a single dict, or whatever an iterable gives.
+
+    Raises:
+        CaptureError: the data are empty or no data at all.
+    """
+    if isinstance(data, (Tensor, np.ndarray)):
+        yield from _slices(data, batch_size)
+        return
+    if isinstance(data, Mapping):
+        yield data
+        return
+    try:
+        given = iter(data)
+    except TypeError:
+        raise CaptureError(
+            f"{type(data).__name__} is not data: give a tensor, an array, a DataLoader or an iterable of "
+            "batches"
+        ) from None
+    empty = True
+    for batch in given:
+        empty = False
+        yield batch
+    if empty:
+        raise CaptureError("the data are empty: the loader gave no batch")
+
+
+def _slices(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor | np.ndarray]:
+    if data.ndim == 0 or len(data) == 0:
+        raise CaptureError("the data are empty: give at least one row")
+    floating = data.is_floating_point() if isinstance(data, Tensor) else data.dtype.kind == "f"
+    if data.ndim == 1 and floating:
+        raise CaptureError(
+            f"the data have shape ({len(data)},): rows and features are wanted, as in data[:, None] for "
+            "rows of one number or data[None, :] for one row"
+        )
+    yield from (data[start : start + batch_size] for start in range(0, len(data), batch_size))
+
+
+def fitted(batch: Any, model: Callable[..., Any], device: torch.device | str | None) -> Any:
+    """A batch as the model can take it: a module gets tensors, on its device.
+
+    Args:
+        batch: tensors and arrays, nested in tuples, lists and mappings.
+        model: who takes it. Arrays become tensors for a module, floating-point ones of its parameters' type.
+        device: where to; None for the device of the module's first parameter.
+    """
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    where = parameters[0].device if device is None and parameters else device
+    dtype = next((p.dtype for p in parameters if p.is_floating_point()), None)
+
+    def fit(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and isinstance(model, nn.Module):
+            value = torch.from_numpy(np.array(value))
+            value = value.to(dtype) if value.is_floating_point() and dtype is not None else value
+        if isinstance(value, Tensor):
+            return value if where is None else value.to(where)
+        if isinstance(value, Mapping):
+            return {key: fit(item) for key, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            return tuple(fit(item) for item in value)
+        return value
+
+    return fit(batch)
+
+
+def mask_of(batch: Any, row_mask: RowMask) -> Tensor | None:
+    """Which rows of a batch count, as a boolean tensor of the leading shape; None for all.
+
+    Raises:
+        CaptureError: the mask is not a tensor.
+    """
+    if row_mask is None:
+        return None
+    if isinstance(row_mask, str):
+        mask = batch.get(row_mask) if isinstance(batch, Mapping) else None
+        if mask is None:
+            return None
+    else:
+        mask = row_mask(batch)
+    if not isinstance(mask, (Tensor, np.ndarray)):
+        raise CaptureError("row_mask must give a tensor: True for the rows that count")
+    return torch.as_tensor(mask).bool()
+
+
+def arguments(model: Callable[..., Any], batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A batch as positional and keyword arguments, without what the model does not take (labels, masks)."""
+    takes = _Signature(model)
+    if isinstance(batch, Mapping):
+        return (), {name: value for name, value in batch.items() if takes.keyword(str(name))}
+    if isinstance(batch, (tuple, list)):
+        return tuple(batch[: takes.positional(len(batch))]), {}
+    return (batch,), {}
+
+
+@final
+class _Signature:
+    """What a model can be called with; anything, where it does not say."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self._parameters = parameters_of(model)
+
+    def positional(self, given: int) -> int:
+        """How many of so many positional arguments it takes."""
+        if self._parameters is None:
+            return given
+        kinds = [parameter.kind for parameter in self._parameters]
+        if inspect.Parameter.VAR_POSITIONAL in kinds:
+            return given
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return min(given, sum(kind in positional for kind in kinds))
+
+    def keyword(self, name: str) -> bool:
+        """Whether it takes an argument of that name."""
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return self._parameters is None or any(
+            p.kind is inspect.Parameter.VAR_KEYWORD or (p.kind in named and p.name == name)
+            for p in self._parameters
+        )

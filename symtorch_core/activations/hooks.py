@@ -1,0 +1,270 @@
+"""Capture: run a model on data and keep what went into its blocks and what came out."""
+
+from __future__ import annotations
+
+import difflib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core.activations.batches import RowMask, arguments, batch_count, batches, fitted, mask_of
+from symtorch_core.activations.reservoir import Recorder
+from symtorch_core.activations.rows import Activations, check_on_nonfinite
+from symtorch_core.activations.state_guard import untouched
+from symtorch_core.activations.tensor_paths import Selector, call_tensors
+from symtorch_core.components.options import Configurable
+from symtorch_core.errors import CaptureError
+from symtorch_core.events.records import (
+    Callback,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    Stopwatch,
+    notify,
+)
+
+DEFAULT_MAX_ROWS = 20_000
+"""Rows kept of a block unless asked otherwise; far more than a search looks at."""
+
+
+class Capture(Configurable):
+    """Collects the activations of a block; one instance holds one capture's own options."""
+
+    @abstractmethod
+    def collect(
+        self,
+        block: Callable[..., Any],
+        data: Any,
+        *,
+        parent: Callable[..., Any] | None = None,
+        max_rows: int = DEFAULT_MAX_ROWS,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+    ) -> Activations:
+        """Run ``parent`` (or the block itself) on the data and keep at most ``max_rows`` rows of the block.
+
+        Args:
+            block: a module, or any function of tensors or arrays.
+            data: see :func:`capture`.
+            parent: the model that calls the block; None feeds the data to the block itself.
+            max_rows: rows kept, a uniform seeded sample.
+            seed: same seed, same rows.
+            callbacks: told of progress.
+
+        Raises:
+            CaptureError: no rows came out, or they are not usable.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class HookCapture(Capture):
+    """Forward hooks on modules; functions are called directly.
+
+    Attributes:
+        select_input: which tensors of a call are the inputs: a position, a keyword, a path like ``"1.0"``, or
+            a sequence of them, concatenated along the last dimension. None: the only floating-point tensor.
+        select_output: which tensor of the result is the output: a position, key or path. None: the first
+            floating-point tensor.
+        row_mask: which rows count: the key of a dict batch (an attention mask; used where the batch has it),
+            or a function of the batch that gives a boolean tensor of the leading shape. None: all.
+        on_nonfinite: ``"raise"``, or ``"drop"`` rows with NaN or infinite values.
+        batch_size: rows per forward pass where the data are one tensor or array.
+        device: where batches are moved before the model sees them; None for where the model's first parameter
+            is.
+    """
+
+    name: ClassVar[str] = "hooks"
+    select_input: Selector = None
+    select_output: Selector = None
+    row_mask: RowMask = "attention_mask"
+    on_nonfinite: str = "raise"
+    batch_size: int = 1024
+    device: torch.device | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise CaptureError("batch_size must be at least 1")
+        check_on_nonfinite(self.on_nonfinite)
+
+    def collect(
+        self,
+        block: Callable[..., Any],
+        data: Any,
+        *,
+        parent: Callable[..., Any] | None = None,
+        max_rows: int = DEFAULT_MAX_ROWS,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+    ) -> Activations:
+        model = block if parent is None else parent
+        name = _name_of(block, model)
+        return self.collect_all(
+            model, {name: block}, data, max_rows=max_rows, seed=seed, callbacks=callbacks
+        )[name]
+
+    def collect_all(
+        self,
+        model: Callable[..., Any],
+        blocks: Mapping[str, Callable[..., Any]] | Sequence[str],
+        data: Any,
+        *,
+        max_rows: int = DEFAULT_MAX_ROWS,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+    ) -> dict[str, Activations]:
+        """Several blocks of one model in one pass; see :func:`capture`."""
+        if max_rows < 1:
+            raise CaptureError("max_rows must be at least 1")
+        watched = _resolve(model, blocks)
+        recorders = {
+            name: Recorder(name, self.select_input, self.select_output, self.on_nonfinite, max_rows, seed)
+            for name in watched
+        }
+        watch = Stopwatch()
+        notify(callbacks, StageStarted("capture", batch_count(data, self.batch_size)))
+        current: dict[str, Tensor | None] = {}
+        with ExitStack() as stack:
+            stack.enter_context(untouched(model, *watched.values()))
+            stack.enter_context(_every_module_called())
+            functions = [name for name, block in watched.items() if not isinstance(block, nn.Module)]
+            for name, block in watched.items():
+                if isinstance(block, nn.Module):
+                    stack.enter_context(_recording(block, recorders[name], current))
+            for batch in batches(data, self.batch_size):
+                batch = fitted(batch, model, self.device)
+                current["mask"] = mask_of(batch, self.row_mask)
+                args, kwargs = arguments(model, batch)
+                tensors = _copied(call_tensors(args, kwargs)) if functions else {}
+                result = model(*args, **kwargs)
+                for name in functions:
+                    recorders[name].add(tensors, result, current["mask"])
+                notify(callbacks, StageAdvanced("capture"))
+        notify(callbacks, StageFinished("capture", watch.seconds()))
+        return {name: recorder.finish() for name, recorder in recorders.items()}
+
+
+def capture(
+    model: Callable[..., Any],
+    blocks: Mapping[str, Callable[..., Any]] | Sequence[str],
+    data: Any,
+    *,
+    max_rows: int = DEFAULT_MAX_ROWS,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
+) -> dict[str, Activations]:
+    """Activations of several blocks of one model from ONE pass over the data.
+
+    The model runs without gradients and in evaluation mode, and is left exactly as it was: training flags,
+    hooks, gradients, buffers, and the random state of torch, numpy and Python. Every call of a block counts;
+    any leading shape becomes rows.
+
+    Args:
+        model: a module or function that runs the blocks.
+        blocks: modules by a name of your choice, or paths like ``"layers.7.mlp"`` into the model.
+        data: a tensor or array, a DataLoader, or any iterable of batches; a batch is a tensor or array (the
+            one argument), a tuple or list (positional arguments) or a dict (keyword arguments). What the
+            model's ``forward`` has no parameter for (the labels of a DataLoader) is left out. Where it has
+            one that must not be filled, give a generator: ``(x for x, y in loader)``.
+        max_rows: rows kept of each block, a uniform sample of all that pass; it does not depend on how the
+            data are cut into batches.
+        seed: of that sample.
+        callbacks: told of progress.
+        **options: fields of :class:`HookCapture`.
+
+    >>> net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    >>> capture(net, ["1"], torch.ones(10, 3))["1"].outputs.shape
+    torch.Size([10, 4])
+
+    Raises:
+        CaptureError: the data are empty, a block was never called, gave no usable tensors or non-finite
+            values.
+        SearchError: there is no such option.
+    """
+    hooks = HookCapture.with_options(options)
+    return hooks.collect_all(model, blocks, data, max_rows=max_rows, seed=seed, callbacks=callbacks)
+
+
+def _resolve(
+    model: Callable[..., Any], blocks: Mapping[str, Callable[..., Any]] | Sequence[str]
+) -> dict[str, Callable[..., Any]]:
+    if isinstance(blocks, str):
+        raise CaptureError(f"blocks takes a list of paths, like [{blocks!r}], or a dict of modules")
+    if isinstance(blocks, Mapping):
+        resolved = dict(blocks)
+    elif isinstance(model, nn.Module):
+        resolved = {path: find_block(model, path) for path in blocks}
+    else:
+        raise CaptureError(
+            "paths name submodules of a module: give blocks as a dict of modules for a function"
+        )
+    for name, block in resolved.items():
+        if not isinstance(block, nn.Module) and block is not model:
+            raise CaptureError(
+                f"block {name!r} is a plain function: only a module can be watched inside a model"
+            )
+    return resolved
+
+
+def find_block(model: nn.Module, path: str) -> nn.Module:
+    """The submodule at a dotted path.
+
+    Raises:
+        CaptureError: there is none; the message lists the closest paths.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if path in modules:
+        found: nn.Module = modules[path]
+        return found
+    close = difflib.get_close_matches(path, modules, n=5, cutoff=0.3) or [p for p in modules if p][:10]
+    raise CaptureError(f"the model has no submodule {path!r}. Close: {', '.join(close)}")
+
+
+def _name_of(block: Callable[..., Any], model: Callable[..., Any]) -> str:
+    """The block's path in the model, or its type where it has none."""
+    paths = model.named_modules() if isinstance(model, nn.Module) else ()
+    return next((path for path, module in paths if module is block and path), type(block).__name__)
+
+
+@contextmanager
+def _every_module_called() -> Iterator[None]:
+    """PyTorch's fused attention uses its children's weights without calling them; not inside here."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies, because a block may change its input in place; one copy for a tensor that is passed twice."""
+    copies: dict[int, Tensor] = {}
+    return {path: copies.setdefault(id(tensor), tensor.clone()) for path, tensor in tensors.items()}
+
+
+@contextmanager
+def _recording(block: nn.Module, recorder: Recorder, current: Mapping[str, Tensor | None]) -> Iterator[None]:
+    entered: list[dict[str, Tensor]] = []  # a stack: a block may call itself
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered.append(_copied(call_tensors(args, kwargs)))
+
+    def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        recorder.add(entered.pop(), result, current["mask"])
+
+    handles = [
+        block.register_forward_pre_hook(before, with_kwargs=True),
+        block.register_forward_hook(after, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

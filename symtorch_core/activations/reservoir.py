@@ -1,0 +1,157 @@
+"""The rows of one block, as calls go by: a uniform sample of fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from symtorch_core.activations.rows import Activations, Source, as_feature_rows, as_real_tensor, finite_rows
+from symtorch_core.activations.tensor_paths import Selector, flatten, pick, pick_inputs, selector_paths
+from symtorch_core.errors import CaptureError
+
+
+@final
+class Recorder:
+    """A uniform sample of the rows of one block, of fixed size however long the data are.
+
+    Every row draws a random key; the rows with the smallest keys are kept. That is a uniform sample, and the
+    same one for any cut into batches.
+
+    Args:
+        name: of the block, for messages.
+        select_input: which tensors of a call are the inputs.
+        select_output: which tensor of the result is the output.
+        on_nonfinite: ``"raise"`` or ``"drop"``.
+        max_rows: size of the sample.
+        seed: of the sample.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        select_input: Selector,
+        select_output: Selector,
+        on_nonfinite: str,
+        max_rows: int,
+        seed: int,
+    ) -> None:
+        self._name = name
+        self._on_nonfinite = on_nonfinite
+        self._most = max_rows
+        self._generator = np.random.default_rng(seed)
+        self._keys = np.empty(0)
+        self._order = np.empty(0, dtype=np.int64)
+        self._inputs: Tensor | None = None
+        self._outputs: Tensor | None = None
+        self._seen = self._calls = 0
+        self._scalar_output = False
+        self._input_paths = selector_paths(select_input)
+        self._select_output = select_output
+        self._output_path: str | None = None
+
+    def add(self, tensors: Mapping[str, Tensor], result: Any, mask: Tensor | None) -> None:
+        """Take the rows of one call.
+
+        Args:
+            tensors: of the call, by path.
+            result: of the call.
+            mask: which rows count, of the leading shape or flat; None for all.
+
+        Raises:
+            CaptureError: the call has no such tensors, or inputs and outputs do not match row by row.
+        """
+        inputs, self._input_paths = pick_inputs(tensors, self._input_paths, self._name)
+        self._output_path, output = pick(flatten(result), self._select_output, f"the result of {self._name}")
+        self._calls += 1
+        if inputs.ndim > 0 and output.shape == inputs.shape[:-1]:
+            self._scalar_output = True
+            output = output[..., None]
+        if inputs.ndim == 0 or inputs.shape[:-1] != output.shape[:-1]:
+            raise CaptureError(
+                f"{self._name} maps {tuple(inputs.shape)} to {tuple(output.shape)}: all but the last "
+                "dimension must agree, so that outputs belong to inputs row by row (pick other tensors with "
+                "select_input= or select_output=)"
+            )
+        rows_in, rows_out = as_feature_rows(inputs), as_feature_rows(output)
+        if mask is not None:
+            chosen = self._flat(mask, tuple(inputs.shape[:-1])).to(rows_in.device)
+            rows_in, rows_out = rows_in[chosen], rows_out[chosen]
+        self._keep(rows_in, rows_out)
+
+    def _flat(self, mask: Tensor, leading: tuple[int, ...]) -> Tensor:
+        # A block may see the rows flat, but never in another order: (tokens, batch) under a (batch, tokens)
+        # mask is no match although the numbers agree.
+        if tuple(mask.shape) != leading and (mask.numel(),) != leading:
+            raise CaptureError(
+                f"the row mask has shape {tuple(mask.shape)}, but {self._name} sees rows of shape {leading}: "
+                "give row_mask= a function of the batch, or None to count every row"
+            )
+        return mask.reshape(-1)
+
+    def _keep(self, rows_in: Tensor, rows_out: Tensor) -> None:
+        count = len(rows_in)
+        keys = self._generator.random(count)
+        order = np.arange(self._seen, self._seen + count)
+        self._seen += count
+        most = self._most
+        if len(self._keys) == most:
+            # Rows that cannot enter the sample stay on their device.
+            entering = np.flatnonzero(keys < self._keys.max())
+            index = torch.from_numpy(entering).to(rows_in.device)
+            rows_in, rows_out, keys, order = rows_in[index], rows_out[index], keys[entering], order[entering]
+        # Copies, because the model may go on to change in place what it hands from block to block.
+        inputs = as_real_tensor(rows_in, "inputs").clone()
+        outputs = as_real_tensor(rows_out, "outputs").clone()
+        if self._inputs is not None and self._outputs is not None:
+            self._check_widths(inputs, outputs, self._inputs, self._outputs)
+            inputs, outputs = torch.cat([self._inputs, inputs]), torch.cat([self._outputs, outputs])
+        self._inputs, self._outputs = inputs, outputs
+        self._keys, self._order = np.concatenate([self._keys, keys]), np.concatenate([self._order, order])
+        if len(self._keys) > most:
+            kept = np.argpartition(self._keys, most)[:most]
+            index = torch.from_numpy(kept)
+            self._inputs, self._outputs = inputs[index], outputs[index]
+            self._keys, self._order = self._keys[kept], self._order[kept]
+
+    def _check_widths(self, inputs: Tensor, outputs: Tensor, known_in: Tensor, known_out: Tensor) -> None:
+        now, before = (inputs.shape[1], outputs.shape[1]), (known_in.shape[1], known_out.shape[1])
+        if now != before:
+            raise CaptureError(
+                f"{self._name} maps {now[0]} features to {now[1]} in one call and {before[0]} to {before[1]} "
+                "in another: a block must always see rows of one width"
+            )
+
+    def finish(self) -> Activations:
+        """The sample, in the order the rows came.
+
+        Raises:
+            CaptureError: there is none, or it is not finite.
+        """
+        if self._calls == 0 or self._inputs is None or self._outputs is None:
+            raise CaptureError(
+                f"{self._name} was never called: check that the model runs it on these data, and pass the "
+                "model that calls it (parent=) if the data are the model's inputs"
+            )
+        if len(self._inputs) == 0:
+            raise CaptureError(
+                f"no row of {self._name} is left: the data are empty, or the row mask drops all of them"
+            )
+        order = torch.from_numpy(np.argsort(self._order))
+        inputs, outputs = self._inputs[order], self._outputs[order]
+        finite = finite_rows(inputs, outputs, self._on_nonfinite)
+        if not bool(finite.any()):
+            raise CaptureError(f"every row of {self._name} holds NaN or infinite values")
+        source = Source(
+            block=self._name,
+            rows_seen=self._seen,
+            rows_dropped=int((~finite).sum()),
+            calls=self._calls,
+            scalar_output=self._scalar_output,
+            select_input=self._input_paths,
+            select_output=self._output_path,
+        )
+        return Activations(inputs[finite], outputs[finite], source=source)

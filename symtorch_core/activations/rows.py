@@ -1,0 +1,232 @@
+"""Activations: the rows a search learns from, as plain tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from symtorch_core.errors import CaptureError
+
+
+@final
+@dataclass(frozen=True)
+class Source:
+    """Where activations came from.
+
+    Attributes:
+        block: path or type of the block, or "arrays".
+        rows_seen: rows that passed the block, before sampling and dropping.
+        rows_dropped: rows left out because they held non-finite values.
+        calls: how often the block was called.
+        scalar_output: whether the block gives one number per row without a feature dimension, (n,) for (n,
+            d).
+        select_input: which tensor(s) of the call are the inputs; see :func:`symtorch_core.activations.hooks.capture`.
+        select_output: which tensor of the result is the output.
+    """
+
+    block: str = "arrays"
+    rows_seen: int = 0
+    rows_dropped: int = 0
+    calls: int = 0
+    scalar_output: bool = False
+    select_input: tuple[str, ...] | None = None
+    select_output: str | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Activations:
+    """Inputs and outputs of a block, row by row. Always on the CPU, finite, in float32 or float64.
+
+    Attributes:
+        inputs: shape (n, d_in).
+        outputs: shape (n, d_out).
+        weights: shape (n,), non-negative; None weighs all rows alike.
+        input_names: d_in names.
+        output_names: d_out names.
+        source: where they came from.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    weights: Tensor | None = None
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
+    source: Source = field(default_factory=Source)
+
+    def __post_init__(self) -> None:
+        if self.inputs.ndim != 2 or self.outputs.ndim != 2:
+            raise CaptureError("inputs and outputs must have two dimensions: rows and features")
+        n, d_in = self.inputs.shape
+        if len(self.outputs) != n:
+            raise CaptureError(
+                f"inputs have {n} rows, outputs {len(self.outputs)}: they must match row by row"
+            )
+        if self.weights is not None:
+            if self.weights.shape != (n,):
+                raise CaptureError(f"weights must have shape ({n},), got {tuple(self.weights.shape)}")
+            if not bool(torch.isfinite(self.weights).all()) or bool((self.weights < 0).any()):
+                raise CaptureError("weights must be finite and not negative")
+            if not bool((self.weights > 0).any()):
+                raise CaptureError("all weights are zero: no row would count")
+        if not self.input_names:
+            object.__setattr__(self, "input_names", tuple(f"x{i}" for i in range(d_in)))
+        if not self.output_names:
+            object.__setattr__(self, "output_names", tuple(f"y{i}" for i in range(self.outputs.shape[1])))
+        _check_names("input", self.input_names, d_in)
+        _check_names("output", self.output_names, self.outputs.shape[1], identifiers=False)
+
+    @classmethod
+    def of(
+        cls,
+        X: Any,
+        Y: Any,
+        *,
+        weights: Any = None,
+        variable_names: Sequence[str] = (),
+        output_names: Sequence[str] = (),
+        on_nonfinite: str = "raise",
+    ) -> Activations:
+        """Activations from arrays, tensors, lists or data frames.
+
+        Args:
+            X: inputs, shape (n, d_in) or (n,); any further leading dimensions become rows.
+            Y: outputs with the same leading dimensions.
+            weights: a non-negative number for each row.
+            variable_names: d_in names; x0, x1, ... by default.
+            output_names: d_out names; y0, y1, ... by default.
+            on_nonfinite: ``"raise"``, or ``"drop"`` to leave out rows with NaN or infinite values.
+
+        >>> Activations.of([[1, 2], [3, 4]], [0.5, 0.7]).outputs.shape
+        torch.Size([2, 1])
+
+        Raises:
+            CaptureError: row counts differ, there are no rows, or values are not finite numbers.
+        """
+        inputs, outputs = as_rows(as_real_tensor(X, "X")), as_rows(as_real_tensor(Y, "Y"))
+        if len(inputs) != len(outputs):
+            raise CaptureError(f"X has {len(inputs)} rows, Y has {len(outputs)}: they must match row by row")
+        row_weights = None if weights is None else as_real_tensor(weights, "weights").reshape(-1)
+        if row_weights is not None and len(row_weights) != len(inputs):
+            raise CaptureError(f"weights have {len(row_weights)} entries for {len(inputs)} rows")
+        finite = finite_rows(inputs, outputs, on_nonfinite)
+        if not bool(finite.all()):
+            inputs, outputs = inputs[finite], outputs[finite]
+            row_weights = None if row_weights is None else row_weights[finite]
+        if len(inputs) == 0:
+            raise CaptureError("there are no rows: the data are empty")
+        source = Source(rows_seen=len(finite), rows_dropped=int((~finite).sum()))
+        return cls(inputs, outputs, row_weights, tuple(variable_names), tuple(output_names), source)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def rows(self, index: Tensor) -> Activations:
+        """Some of the rows, by an index or boolean tensor."""
+        weights = None if self.weights is None else self.weights[index]
+        return replace(self, inputs=self.inputs[index], outputs=self.outputs[index], weights=weights)
+
+    def only_outputs(self, outputs: Sequence[int]) -> Activations:
+        """Some of the output columns."""
+        return replace(
+            self,
+            outputs=self.outputs[:, list(outputs)],
+            output_names=tuple(self.output_names[i] for i in outputs),
+        )
+
+    def named(self, variable_names: Sequence[str]) -> Activations:
+        """The same rows with other input names."""
+        return replace(self, input_names=tuple(variable_names))
+
+    def weighted(self, weights: Any) -> Activations:
+        """The same rows with a non-negative weight for each, times the weight it has already."""
+        given = as_real_tensor(weights, "weights").reshape(-1)
+        if self.weights is not None and given.shape == self.weights.shape:
+            given = given * self.weights
+        return replace(self, weights=given)
+
+    def split(self, fraction: float, seed: int) -> tuple[Activations, Activations | None]:
+        """Rows to fit on and rows held out, by a seeded shuffle.
+
+        Returns:
+            (fit, held out); held out is None for a fraction of 0 or where fewer than two rows would be left
+            to fit.
+        """
+        if not 0 <= fraction < 1:
+            raise CaptureError(f"test_fraction must be at least 0 and less than 1, got {fraction}")
+        held = round(len(self) * fraction)
+        if held == 0 or len(self) - held < 2:
+            return self, None
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self)))
+        return self.rows(order[held:].sort().values), self.rows(order[:held].sort().values)
+
+
+def _check_names(kind: str, names: Sequence[str], count: int, identifiers: bool = True) -> None:
+    if len(names) != count:
+        raise CaptureError(f"{len(names)} {kind} names for {count} {kind}s: {', '.join(names)}")
+    if len(set(names)) != len(names):
+        raise CaptureError(f"{kind} names must differ from each other: {', '.join(names)}")
+    for name in names:
+        if identifiers and not name.isidentifier():
+            raise CaptureError(f"{name!r} cannot name a variable: use letters, digits and _ (like x_1)")
+
+
+def as_real_tensor(values: Any, name: str) -> Tensor:
+    """Any array-like as a CPU tensor of float64 (where it came as such) or float32.
+
+    Raises:
+        CaptureError: it is not an array of real numbers.
+    """
+    try:
+        tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    except (TypeError, ValueError) as error:
+        raise CaptureError(f"{name} is not an array of numbers: {error}") from None
+    if tensor.is_complex():
+        raise CaptureError(f"{name} is complex: give real and imaginary parts as columns")
+    return tensor.to("cpu", torch.float64 if tensor.dtype == torch.float64 else torch.float32)
+
+
+def as_rows(tensor: Tensor) -> Tensor:
+    """(..., d) as (n, d); a vector of n numbers as (n, 1)."""
+    if tensor.ndim == 0:
+        return tensor.reshape(1, 1)
+    return tensor[:, None] if tensor.ndim == 1 else tensor.reshape(-1, tensor.shape[-1])
+
+
+def as_feature_rows(tensor: Tensor) -> Tensor:
+    """(..., d) as (n, d), where a vector (d,) is a single row."""
+    return tensor.reshape(1, -1) if tensor.ndim == 1 else as_rows(tensor)
+
+
+def check_on_nonfinite(value: str) -> None:
+    """Refuse, with a :class:`CaptureError`, anything but the two words that say what to do."""
+    if value not in ("raise", "drop"):
+        raise CaptureError(f'on_nonfinite must be "raise" or "drop", got {value!r}')
+
+
+def finite_rows(inputs: Tensor, outputs: Tensor, on_nonfinite: str) -> Tensor:
+    """Which rows are finite throughout, shape (n,).
+
+    Raises:
+        CaptureError: some are not and ``on_nonfinite`` is ``"raise"``; the message counts them.
+    """
+    check_on_nonfinite(on_nonfinite)
+    good_inputs = torch.isfinite(inputs).all(dim=1)
+    good_outputs = torch.isfinite(outputs).all(dim=1)
+    finite = good_inputs & good_outputs
+    if on_nonfinite == "raise" and not bool(finite.all()):
+        raise CaptureError(
+            f"{int((~finite).sum())} of {len(finite)} rows hold NaN or infinite values "
+            f"({int((~good_inputs).sum())} in the inputs, {int((~good_outputs).sum())} in the outputs): "
+            'fix the data, or pass on_nonfinite="drop" to leave those rows out'
+        )
+    return finite
+
+
+BlockFunction = Callable[[Tensor], Tensor]
+"""A block as a function of rows: (n, d_in) to (n, d_out)."""

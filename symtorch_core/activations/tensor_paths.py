@@ -1,0 +1,159 @@
+"""Which tensors of a call are a block's inputs and output: nested arguments as flat paths."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from symtorch_core.activations.rows import as_real_tensor
+from symtorch_core.errors import CaptureError
+
+Selector = int | str | Sequence[int | str] | None
+"""A position, keyword or dotted path of a tensor; several of them; or None for the default."""
+
+
+def flatten(value: Any, path: str = "") -> dict[str, Tensor]:
+    """Tensors (and arrays) nested in tuples, lists and mappings, by dotted path; a bare tensor has the path
+    "".
+
+    >>> list(flatten((torch.ones(1), {"h": torch.ones(2)})))
+    ['0', '1.h']
+    """
+    if isinstance(value, Tensor):
+        return {path: value}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return {path: as_real_tensor(value, path or "the result")}
+    if isinstance(value, Mapping):
+        items = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, (tuple, list)):
+        items = [(str(key), item) for key, item in enumerate(value)]
+    else:
+        return {}
+    prefix = f"{path}." if path else ""
+    return {p: tensor for key, item in items for p, tensor in flatten(item, prefix + key).items()}
+
+
+def call_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors among the arguments of a call: positional ones as "0", "1", ..., keyword ones by name."""
+    return {**flatten(args), **flatten(dict(kwargs))}
+
+
+def selector_paths(selector: Selector) -> tuple[str, ...] | None:
+    """A selector as paths, None for the default."""
+    if selector is None:
+        return None
+    if isinstance(selector, (int, str)):
+        return (str(selector),)
+    return tuple(str(entry) for entry in selector)
+
+
+def pick_inputs(
+    tensors: Mapping[str, Tensor], paths: tuple[str, ...] | None, block: str
+) -> tuple[Tensor, tuple[str, ...]]:
+    """The input tensor of a call, several concatenated along the last dimension, and the paths it came from.
+
+    Raises:
+        CaptureError: a path is not there, or there is no path and more than one candidate; the message lists
+            what was seen.
+    """
+    if paths is None:
+        paths = (_only(tensors, block),)
+    chosen = [pick(tensors, path, f"the call of {block}")[1] for path in paths]
+    if len(chosen) == 1:
+        return chosen[0], paths
+    leading = torch.broadcast_shapes(*(tensor.shape[:-1] for tensor in chosen))
+    return torch.cat([tensor.expand(*leading, tensor.shape[-1]) for tensor in chosen], dim=-1), paths
+
+
+def _only(tensors: Mapping[str, Tensor], block: str) -> str:
+    floating = {path: tensor for path, tensor in tensors.items() if tensor.is_floating_point()}
+    distinct = {id(tensor): path for path, tensor in reversed(floating.items())}
+    if len(distinct) == 1:
+        return next(iter(distinct.values()))
+    if not floating and len(tensors) == 1:  # whole numbers are data too
+        return next(iter(tensors))
+    raise CaptureError(
+        f"{block} is called with {len(distinct)} floating-point tensors, so select_input= must say which are "
+        f"the inputs (a position, a keyword, or a list of them to concatenate). Seen: {describe(tensors)}"
+    )
+
+
+def pick(tensors: Mapping[str, Tensor], selector: Selector, where: str) -> tuple[str, Tensor]:
+    """One tensor and its path: the selected one, or the first floating-point one.
+
+    Raises:
+        CaptureError: it is not there; the message lists what was seen.
+    """
+    if selector is not None:
+        path = str(selector)
+        if path in tensors:
+            return path, tensors[path]
+        raise CaptureError(f"{where} has no tensor {path!r}. Seen: {describe(tensors)}")
+    for path, tensor in tensors.items():
+        if tensor.is_floating_point():
+            return path, tensor
+    for path, tensor in tensors.items():
+        return path, tensor
+    raise CaptureError(f"{where} holds no tensor")
+
+
+def describe(tensors: Mapping[str, Tensor]) -> str:
+    """What was seen, for messages: path, shape and type of each tensor."""
+    if not tensors:
+        return "no tensor"
+    return ", ".join(
+        f"{path or 'itself'}: {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+        for path, tensor in tensors.items()
+    )
+
+
+def replaced(value: Any, path: str, tensor: Tensor) -> Any:
+    """A copy of a nested result with the tensor at ``path`` replaced; the containers keep their types."""
+    if path == "":
+        return tensor
+
+    def inside(key: object, item: Any) -> Any:
+        head = str(key)  # a key may hold dots itself
+        return replaced(item, path[len(head) + 1 :], tensor) if path in flatten(item, head) else item
+
+    if isinstance(value, Mapping):
+        items = {key: inside(key, item) for key, item in value.items()}
+        return items if type(value) is dict else type(value)(**items)  # a Hugging Face output, say
+    items_list = [inside(position, item) for position, item in enumerate(value)]
+    make = getattr(type(value), "_make", type(value))  # how a namedtuple is made from a sequence
+    return make(items_list)
+
+
+def alone(tensor: Tensor, path: str) -> Any:
+    """A tensor at its place in a tuple or dict whose other entries are gone (None); "" is the tensor itself.
+
+    >>> alone(torch.ones(1), "1")
+    (None, tensor([1.]))
+    """
+    if path == "":
+        return tensor
+    head, _, rest = path.partition(".")
+    inner = alone(tensor, rest)
+    return (*[None] * int(head), inner) if head.isdigit() else {head: inner}
+
+
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """The parameters of a function, or of a module's ``forward``; None for a builtin that does not say."""
+    try:
+        called = function.forward if isinstance(function, nn.Module) else function
+        return list(inspect.signature(called).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+def argument_aliases(block: Callable[..., Any]) -> dict[str, str]:
+    """For each argument that a block takes by position or by keyword: its position by its name, and back."""
+    parameters = parameters_of(block) or []
+    both = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    aliases = {name: str(position) for position, name in enumerate(both)}
+    return aliases | {position: name for name, position in aliases.items()}

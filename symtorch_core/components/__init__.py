@@ -1,0 +1,1 @@
+"""What plugins register and users pick by name: hooks, registry, declared options."""

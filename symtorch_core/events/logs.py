@@ -1,0 +1,99 @@
+"""Callbacks that write: a log of JSON lines, and TensorBoard.
+
+with jsonl_log("run.jsonl") as log:
+    st.distill(model, X, callbacks=[log])
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from symtorch_core.errors import MissingDependencyError
+from symtorch_core.events.records import (
+    Callback,
+    Event,
+    OutputFinished,
+    OutputImproved,
+    StageFinished,
+    Stopwatch,
+)
+from symtorch_core.search.front import ParetoFront
+
+
+@contextmanager
+def jsonl_log(path: Path | str) -> Iterator[Callback]:
+    """A callback that appends every event to a file, one JSON object a line, written at once.
+
+    Each line has ``event``, the name of its class, ``elapsed`` seconds since the log was opened, ``time`` (UTC,
+    ISO 8601), and the event's own fields; a front is its list of equations.
+
+    Args:
+        path: of the file; made if missing, continued if not.
+    """
+    watch = Stopwatch()
+    with Path(path).open("a", encoding="utf-8") as file:
+
+        def log(event: Event) -> None:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            line = {
+                "event": type(event).__name__,
+                "elapsed": round(watch.seconds(), 3),
+                "time": stamp,
+                **_plain(event),
+            }
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+
+        yield log
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    values = {entry.name: getattr(event, entry.name) for entry in fields(event)}  # type: ignore[arg-type]
+    return {
+        key: value.to_json() if isinstance(value, ParetoFront) else value for key, value in values.items()
+    }
+
+
+@contextmanager
+def tensorboard_log(folder: Path | str) -> Iterator[Callback]:
+    """A callback that draws the lowest loss of each output, and writes its equation, for TensorBoard.
+
+    Args:
+        folder: where TensorBoard looks.
+
+    Raises:
+        MissingDependencyError: tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # optional, only here
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "this log needs tensorboard. Try: pip install tensorboard", name=error.name
+        ) from error
+    writer = SummaryWriter(str(folder))
+    steps: dict[int, int] = {}
+    lowest: dict[int, float] = {}
+
+    def log(event: Event) -> None:
+        match event:
+            case OutputImproved(output, equation, loss) if loss < lowest.get(output, float("inf")):
+                lowest[output] = loss
+                steps[output] = steps.get(output, -1) + 1
+                writer.add_scalar(f"loss/output {output}", loss, steps[output])
+                writer.add_text(f"equation/output {output}", f"`{equation}`", steps[output])
+            case OutputFinished(output, front):
+                for candidate in front:
+                    writer.add_scalar(f"front/output {output}", candidate.loss, candidate.complexity)
+            case StageFinished(stage, seconds):
+                writer.add_scalar(f"seconds/{stage}", seconds)
+
+    try:
+        yield log
+    finally:
+        writer.close()

@@ -1,0 +1,79 @@
+"""Progress bars on the terminal, fed by events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from symtorch_core.events.records import (
+    Callback,
+    Event,
+    OutputFinished,
+    OutputImproved,
+    OutputProgressed,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    StageTold,
+)
+
+_SHOWN = 70
+
+
+@contextmanager
+def progress_bars(console: Console | None = None) -> Iterator[Callback]:
+    """A callback that draws a bar for each stage and for each output being searched, with its best equation.
+
+    Bars vanish when the stage is over. Nothing is drawn where the console is not a terminal.
+
+    Args:
+        console: where to draw; standard error by default.
+    """
+    console = console or Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[note]}", markup=True),
+    )
+    stages: dict[str, TaskID] = {}
+    outputs: dict[int, TaskID] = {}
+    lowest: dict[int, float] = {}
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        def show(event: Event) -> None:
+            match event:
+                case StageStarted(stage, total):
+                    stages[stage] = bars.add_task(stage, total=total, note="")
+                case StageAdvanced(stage, steps) if stage in stages:
+                    bars.advance(stages[stage], steps)
+                case StageTold(stage, text) if stage in stages:
+                    bars.update(stages[stage], note=_note(text))
+                case StageFinished(stage, _) if stage in stages:
+                    bars.remove_task(stages.pop(stage))
+                case OutputProgressed(output, fraction):
+                    bars.update(_task(output), completed=round(100 * fraction))
+                case OutputImproved(output, equation, loss) if loss < lowest.get(output, float("inf")):
+                    lowest[output] = loss
+                    bars.update(_task(output), note=_note(f"{loss:.3g}  {equation}"))
+                case OutputFinished(output, _):
+                    if output in outputs:
+                        bars.remove_task(outputs.pop(output))
+                    if "regress" in stages:
+                        bars.advance(stages["regress"])
+
+        def _task(output: int) -> TaskID:
+            if output not in outputs:
+                outputs[output] = bars.add_task(f"  output {output}", total=100, note="")
+            return outputs[output]
+
+        yield show
+
+
+def _note(text: str) -> str:
+    short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return short.replace("[", r"\[")

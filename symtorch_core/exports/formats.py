@@ -1,0 +1,111 @@
+"""One door for all formats: the file's ending says which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+
+from symtorch_core.errors import FileFormatError, MissingDependencyError
+from symtorch_core.exports.deployed import Deployed
+from symtorch_core.exports.source import c_source, python_source
+from symtorch_core.exports.tables import latex_table
+from symtorch_core.surrogates.surrogate import Surrogate
+
+if TYPE_CHECKING:
+    from symtorch_core.results.distillation import Distillation
+
+
+def export(result: Distillation, path: Path | str, surrogate: Surrogate | None = None) -> Path:
+    """Write the deployed equations to a file in the format that its ending names.
+
+    ======== ==========================================================================
+    ``.py``  a numpy module with a function ``equations(X)``
+    ``.c``   C99 with ``void equations(const double *x, double *y)``
+    ``.tex`` all fronts as a LaTeX table
+    ``.json`` everything, for ``Distillation.load`` and the ``symtorch`` command
+    ``.onnx`` a graph for onnxruntime and others (needs onnx and onnxscript); float32 rows
+    ``.pt2`` an exported program for ``torch.export.load``; float32 rows
+    ======== ==========================================================================
+
+    Args:
+        result: what was distilled.
+        path: of the file; it is overwritten.
+        surrogate: what runs by now, where its constants differ from the distillation's.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileFormatError: no such format, or the equations cannot be written in it.
+        MissingDependencyError: a package for it is not installed.
+    """
+    path = Path(path)
+    write = FORMATS.get(path.suffix)
+    if write is None:
+        raise FileFormatError(
+            f"{path.name}: there is no format {path.suffix!r}; there are {', '.join(FORMATS)}"
+        )
+    write(result, path, surrogate)
+    return path
+
+
+def _python(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+    path.write_text(python_source(Deployed.of(result, surrogate)), encoding="utf-8")
+
+
+def _c(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+    path.write_text(c_source(Deployed.of(result, surrogate)), encoding="utf-8")
+
+
+def _latex(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+    fronts = dict(zip(result.equation_names, result.fronts, strict=True))
+    path.write_text(latex_table(fronts) + "\n", encoding="utf-8")
+
+
+def _json(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+    result.save(path)
+
+
+def _single_precision(result: Distillation, surrogate: Surrogate | None) -> Surrogate:
+    """On the CPU, for float32 rows, which is what other programs feed."""
+    return (result.surrogate() if surrogate is None else surrogate).cpu().float().eval()
+
+
+def _onnx(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+    module = _single_precision(result, surrogate)
+    example = torch.zeros(2, len(result.transforms.input_names))
+    rows = torch.export.Dim("rows")
+    try:
+        torch.onnx.export(
+            module,
+            (example,),
+            path,
+            dynamo=True,
+            dynamic_shapes=({0: rows},),
+            input_names=["x"],
+            output_names=["y"],
+            external_data=False,
+            verbose=False,
+        )
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"ONNX files need {error.name}. Try: pip install onnx onnxscript", name=error.name
+        ) from error
+
+
+def _exported(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+    module = _single_precision(result, surrogate)
+    example = torch.zeros(2, len(result.transforms.input_names))
+    rows = torch.export.Dim("rows")
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: rows},))
+    torch.export.save(program, path)
+
+
+FORMATS: Mapping[str, Callable[[Distillation, Path, Surrogate | None], None]] = MappingProxyType(
+    {".py": _python, ".c": _c, ".tex": _latex, ".json": _json, ".onnx": _onnx, ".pt2": _exported}
+)
+"""File endings and what writes them."""

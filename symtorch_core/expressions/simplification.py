@@ -1,0 +1,332 @@
+"""Rewriting an expression into a shorter one of the same value.
+
+Symbolic regression leaves numbers everywhere: weights of one, sums of constants, a scale inside and outside a
+bracket. Each superfluous number makes an equation harder to read and its constants impossible to fit (only
+their product matters). The rules here use real algebra that holds wherever the original is defined; nothing
+is cancelled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+
+from symtorch_core.expressions.operators import OPERATORS
+from symtorch_core.expressions.tree import (
+    Call,
+    Constant,
+    Expression,
+    Variable,
+    constants,
+    walk,
+    whole_power,
+)
+
+_MOST_FACTORS = 64
+"""Powers of powers are multiplied out up to so many factors."""
+_ROUNDS = 4
+_LARGEST_EXPONENT = 20.0
+"""exp(x + c) becomes exp(c) exp(x) up to this |c|: beyond, exp(x) may overflow where exp(x + c) does not."""
+_LOG_BASE = {"log": math.e, "log_abs": math.e, "log2": 2.0, "log2_abs": 2.0, "log10": 10.0, "log10_abs": 10.0}
+
+
+@final
+@dataclass(frozen=True)
+class _Sum:
+    """constant + sum of coefficient * term; no term is itself a sum, a number or has a numeric factor."""
+
+    constant: float = 0.0
+    terms: Mapping[Expression, float] = field(default_factory=dict)
+
+    def plus(self, other: _Sum, factor: float = 1.0) -> _Sum:
+        """self + factor * other, without the terms that vanish."""
+        terms = dict(self.terms)
+        for term, coefficient in other.terms.items():
+            terms[term] = terms.get(term, 0.0) + factor * coefficient
+        kept = {term: coefficient for term, coefficient in terms.items() if coefficient != 0.0}
+        return _Sum(self.constant + factor * other.constant, kept)
+
+    def times(self, factor: float) -> _Sum:
+        return _Sum().plus(self, factor)
+
+    def single(self) -> tuple[Expression, float] | None:
+        """(term, coefficient) where that is all there is."""
+        return next(iter(self.terms.items())) if len(self.terms) == 1 and self.constant == 0.0 else None
+
+    @property
+    def lead(self) -> float:
+        """The coefficient of the term that is printed first; one where there is no term."""
+        positive = (coefficient for coefficient in self.terms.values() if coefficient > 0)
+        return next(positive, next(iter(self.terms.values()), 1.0))
+
+
+@final
+@dataclass(frozen=True)
+class _Product:
+    """coefficient * product of above / product of below; factors are neither numbers nor products."""
+
+    coefficient: float = 1.0
+    above: tuple[Expression, ...] = ()
+    below: tuple[Expression, ...] = ()
+
+    def times(self, other: _Product) -> _Product:
+        return _Product(
+            self.coefficient * other.coefficient, self.above + other.above, self.below + other.below
+        )
+
+    def to_the(self, power: int) -> _Product:
+        above, below = (self.above, self.below) if power > 0 else (self.below, self.above)
+        return _Product(self.coefficient**power, above * abs(power), below * abs(power))
+
+
+def simplify(expression: Expression) -> Expression:
+    """A shorter expression of the same value, or the expression itself.
+
+    Numbers are folded and moved outwards, like terms collected, repeated factors written as powers. The
+    result never has more nodes than the original.
+
+    >>> from symtorch_core.expressions import parse
+    >>> print(simplify(parse("0.5*(2*x + 4*sin(1.0*y)) - 3 + 1")))
+    x + 2.0*sin(y) - 2.0
+    >>> print(simplify(parse("(2*x)*(3*x)*y")))
+    6.0*square(x)*y
+    """
+    best, current = expression, expression
+    for _ in range(_ROUNDS):
+        try:
+            current = _from_sum(_Pass().sum_of(current))
+        except (
+            OverflowError,
+            ZeroDivisionError,
+            ValueError,
+        ):  # a folded number left the floating-point range
+            return best
+        if current == best:
+            break
+        if _size(current) > _size(best):
+            break
+        best = current
+    return best
+
+
+def _size(expression: Expression) -> tuple[int, int]:
+    return sum(1 for _ in walk(expression)), len(constants(expression))
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise OverflowError
+    return value
+
+
+@final
+class _Pass:
+    """One pass over an expression; remembers the form of every part, since outer forms ask for inner ones."""
+
+    def __init__(self) -> None:
+        self._sums: dict[Expression, _Sum] = {}
+        self._products: dict[Expression, _Product] = {}
+
+    def sum_of(self, node: Expression) -> _Sum:
+        """The node as constant + coefficient * term + ..."""
+        if node not in self._sums:
+            self._sums[node] = self._as_sum(node)
+        return self._sums[node]
+
+    def product_of(self, node: Expression) -> _Product:
+        """The node as coefficient * factors; sums among the factors get a leading coefficient of one."""
+        if node not in self._products:
+            self._products[node] = self._as_product(node)
+        return self._products[node]
+
+    def _as_sum(self, node: Expression) -> _Sum:
+        if isinstance(node, Constant):
+            return _Sum(constant=node.value)
+        if isinstance(node, Variable):
+            return _Sum(terms={node: 1.0})
+        assert isinstance(node, Call)
+        if node.operator in {"+", "-"}:
+            left, right = map(self.sum_of, node.args)
+            return left.plus(right, 1.0 if node.operator == "+" else -1.0)
+        if node.operator == "neg":
+            return self.sum_of(node.args[0]).times(-1.0)
+        if node.operator in _LOG_BASE:
+            return self._logarithm(node)
+        return self._distribute(self.product_of(node))
+
+    def _distribute(self, product: _Product) -> _Sum:
+        """A number times a single bracket is multiplied out where that saves numbers."""
+        _finite(product.coefficient)
+        if product.coefficient == 0.0 or not (product.above or product.below):
+            return _Sum(constant=product.coefficient)
+        if len(product.above) == 1 and not product.below and _is_sum(product.above[0]):
+            inner = self.sum_of(product.above[0])
+            bare = sum(abs(coefficient) == 1.0 for coefficient in inner.terms.values())
+            if bare <= 1 or product.coefficient in {1.0, -1.0}:
+                return inner.times(product.coefficient)
+        return _Sum(terms={_join(product.above, product.below): product.coefficient})
+
+    def _as_product(self, node: Expression) -> _Product:
+        if isinstance(node, Constant):
+            return _Product(coefficient=node.value)
+        if isinstance(node, Variable):
+            return _Product(above=(node,))
+        assert isinstance(node, Call)
+        if node.operator in {"*", "/"}:
+            left, right = map(self.product_of, node.args)
+            return self._unit_sums(left.times(right if node.operator == "*" else right.to_the(-1)))
+        power = -1 if node.operator == "inv" else whole_power(node)
+        if power is not None:
+            factor = self._unit_sums(self.product_of(node.args[0]))
+            if power == -1 or abs(power) * len(factor.above + factor.below) <= _MOST_FACTORS:
+                return factor.to_the(power)
+        if node.operator in {"+", "-", "neg"}:
+            return self._sum_as_factors(self.sum_of(node))
+        return self._function(node)
+
+    def _sum_as_factors(self, total: _Sum) -> _Product:
+        if not total.terms:
+            return _Product(coefficient=total.constant)
+        single = total.single()
+        if single is None:
+            return _Product(above=(_from_sum(total),))
+        term, coefficient = single
+        factors = _Product(above=(term,)) if _is_sum(term) else self.product_of(term)
+        return _Product(coefficient).times(factors)
+
+    def _unit_sums(self, product: _Product) -> _Product:
+        """Pull the first coefficient out of every sum among several factors: 2 (x + 1) for (2 x + 2)."""
+        if len(product.above) == 1 and not product.below and product.coefficient == 1.0:
+            return product
+        above, pulled_above = self._units(product.above)
+        below, pulled_below = self._units(product.below)
+        return _Product(_finite(product.coefficient * pulled_above / pulled_below), above, below)
+
+    def _units(self, factors: Iterable[Expression]) -> tuple[tuple[Expression, ...], float]:
+        units, pulled = [], 1.0
+        for factor in factors:
+            total = self.sum_of(factor) if _is_sum(factor) else _Sum()
+            if total.lead == 1.0:
+                units.append(factor)
+                continue
+            terms = {term: coefficient / total.lead for term, coefficient in total.terms.items()}
+            units.append(_from_sum(_Sum(total.constant / total.lead, terms)))
+            pulled *= total.lead
+        return tuple(units), pulled
+
+    def _function(self, node: Call) -> _Product:
+        """Any other operator: fold numbers, use parity, scaling and exp(a + b) = exp(a) exp(b)."""
+        totals = [self.sum_of(child) for child in node.args]
+        operator = OPERATORS[node.operator]
+        if operator.arity != 1 or not totals[0].terms:
+            call = Call(node.operator, *map(_from_sum, totals))
+            if all(isinstance(arg, Constant) for arg in call.args):
+                return _Product(coefficient=_fold(call))
+            return _Product(above=(call,))
+        total, coefficient = totals[0], 1.0
+        if node.operator == "exp" and 0.0 < abs(total.constant) <= _LARGEST_EXPONENT:
+            coefficient, total = math.exp(total.constant), _Sum(terms=total.terms)
+        if total.lead < 0 and operator.parity != 0:
+            total, coefficient = total.times(-1.0), coefficient * operator.parity
+        single = total.single()
+        if operator.degree is not None and single is not None:
+            term, scale = single
+            coefficient *= abs(scale) ** operator.degree
+            total = _Sum(terms={term: math.copysign(1.0, scale)})
+        return _Product(coefficient=coefficient, above=(Call(node.operator, _from_sum(total)),))
+
+    def _logarithm(self, node: Call) -> _Sum:
+        """log(c x) = log(c) + log(x) for a positive number c."""
+        total, base = self.sum_of(node.args[0]), _LOG_BASE[node.operator]
+        if not total.terms:
+            return _Sum(constant=_fold(Call(node.operator, Constant(total.constant))))
+        single = total.single()
+        if single is None:
+            return _Sum(terms={Call(node.operator, _from_sum(total)): 1.0})
+        term, scale = single
+        sign = math.copysign(1.0, scale) if OPERATORS[node.operator].parity == 0 else 1.0
+        argument = _from_sum(_Sum(terms={term: sign}))
+        return _Sum(
+            constant=math.log(abs(scale)) / math.log(base), terms={Call(node.operator, argument): 1.0}
+        )
+
+
+def _is_sum(node: Expression) -> bool:
+    return isinstance(node, Call) and node.operator in {"+", "-"}
+
+
+def _fold(call: Call) -> float:
+    from symtorch_core.expressions.torch_programs import evaluate  # only folding needs to compute
+
+    return _finite(float(evaluate(call, {"_": torch.zeros((), dtype=torch.float64)})))
+
+
+def _from_sum(total: _Sum) -> Expression:
+    _finite(total.constant)
+    parts = [(_finite(coefficient), term) for term, coefficient in total.terms.items() if coefficient != 0.0]
+    if not parts:
+        return Constant(total.constant)
+    # Start with a positive term where there is one, so that no sum starts with a minus it can avoid.
+    lead = next((position for position, (coefficient, _) in enumerate(parts) if coefficient > 0), None)
+    constant = total.constant
+    if lead is not None:
+        parts.insert(0, parts.pop(lead))
+        result = _scaled(*parts.pop(0))
+    elif constant > 0:
+        result, constant = Constant(constant), 0.0
+    else:
+        result = _scaled(*parts.pop(0))
+    for coefficient, term in parts:
+        result = Call("+" if coefficient > 0 else "-", result, _scaled(abs(coefficient), term))
+    if constant != 0.0:
+        result = Call("+" if constant > 0 else "-", result, Constant(abs(constant)))
+    return result
+
+
+def _scaled(coefficient: float, term: Expression) -> Expression:
+    if coefficient == 1.0:
+        return term
+    if coefficient == -1.0:
+        return Call("neg", term)
+    if isinstance(term, Call) and term.operator == "/":
+        return Call("/", _scaled(coefficient, term.args[0]), term.args[1])
+    if isinstance(term, Call) and term.operator == "inv":
+        return Call("/", Constant(coefficient), term.args[0])
+    if isinstance(term, Call) and term.operator == "*":
+        return Call("*", _scaled(coefficient, term.args[0]), term.args[1])
+    return Call("*", Constant(coefficient), term)
+
+
+def _join(above: Iterable[Expression], below: Iterable[Expression]) -> Expression:
+    top, bottom = _powers(above), _powers(below)
+    if not top:
+        return Call("inv", _chain(bottom))
+    return Call("/", _chain(top), _chain(bottom)) if bottom else _chain(top)
+
+
+def _chain(factors: list[Expression]) -> Expression:
+    result = factors[0]
+    for factor in factors[1:]:
+        result = Call("*", result, factor)
+    return result
+
+
+def _powers(factors: Iterable[Expression]) -> list[Expression]:
+    counts: dict[Expression, int] = {}
+    for factor in factors:
+        counts[factor] = counts.get(factor, 0) + 1
+    return [_power(factor, count) for factor, count in counts.items()]
+
+
+def _power(factor: Expression, count: int) -> Expression:
+    if count == 1:
+        return factor
+    if count in {2, 3}:
+        return Call("square" if count == 2 else "cube", factor)
+    if count == 4:
+        return Call("square", Call("square", factor))
+    return Call("^", factor, Constant(count))

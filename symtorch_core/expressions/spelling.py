@@ -1,0 +1,39 @@
+"""Equations in the operators that a search has: what people and the simplifier write, said in other words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from symtorch_core.expressions.tree import Call, Constant, Expression, whole_power
+
+
+def spelled(expression: Expression, operators: Collection[str]) -> Expression:
+    """The same value with these operators, where differences, quotients and whole powers can be said in them.
+
+    Anything else stays as it is.
+
+    >>> from symtorch_core.expressions import parse
+    >>> print(spelled(parse("x - 2/y^2"), {"+", "*", "inv"}))
+    x + (-1.0*(2.0*inv(y*y)))
+    """
+    if not isinstance(expression, Call):
+        return expression
+    call = Call(expression.operator, *(spelled(arg, operators) for arg in expression.args))
+    if call.operator in operators:
+        return call
+    power = whole_power(call)
+    if power is not None and "*" in operators:
+        product = call.args[0]
+        for _ in range(abs(power) - 1):
+            product = Call("*", product, call.args[0])
+        return product if power > 0 else spelled(Call("inv", product), operators)
+    match call.operator:
+        case "-" if {"+", "*"} <= set(operators):
+            return Call("+", call.args[0], Call("*", Constant(-1.0), call.args[1]))
+        case "neg" if "*" in operators:
+            return Call("*", Constant(-1.0), call.args[0])
+        case "/" if {"*", "inv"} <= set(operators):
+            return Call("*", call.args[0], Call("inv", call.args[1]))
+        case "inv" if "/" in operators:
+            return Call("/", Constant(1.0), call.args[0])
+    return call

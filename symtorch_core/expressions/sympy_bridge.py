@@ -1,0 +1,162 @@
+"""The tree to sympy, and sympy to the tree."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import sympy as sp
+
+from symtorch_core.errors import ExpressionError
+from symtorch_core.expressions.operators import OPERATORS
+from symtorch_core.expressions.tree import Call, Constant, Expression, Variable
+
+
+def to_sympy(expression: Expression, digits: int | None = None) -> sp.Expr:
+    """The expression as a sympy object over real symbols.
+
+    Args:
+        expression: what to convert.
+        digits: round constants to so many significant digits; None keeps them exactly.
+
+    >>> from symtorch_core.expressions import parse
+    >>> to_sympy(parse("x*x + 3.0*y"))
+    x**2 + 3*y
+    """
+    if isinstance(expression, Constant):
+        return _number(expression.value, digits)
+    if isinstance(expression, Variable):
+        return sp.Symbol(expression.name, real=True)
+    assert isinstance(expression, Call)
+    args = [to_sympy(child, digits) for child in expression.args]
+    result: sp.Expr = OPERATORS[expression.operator].sympy(*args)
+    return result
+
+
+def _number(value: float, digits: int | None) -> sp.Expr:
+    if digits is not None:
+        value = float(f"{value:.{digits}g}")
+    # Whole numbers as integers, so that x**2.0 and 3.0*x print as people write them.
+    if value.is_integer() and abs(value) < 1e15:
+        return sp.Integer(int(value))
+    # The shortest decimal that reads back as this number: 0.1, not 0.10000000000000001.
+    return sp.Float(repr(value), digits if digits is not None else 17)
+
+
+_FUNCTIONS: dict[Any, str] = {
+    sp.sin: "sin",
+    sp.cos: "cos",
+    sp.tan: "tan",
+    sp.asin: "asin",
+    sp.acos: "acos",
+    sp.atan: "atan",
+    sp.atan2: "atan2",
+    sp.sinh: "sinh",
+    sp.cosh: "cosh",
+    sp.tanh: "tanh",
+    sp.asinh: "asinh",
+    sp.acosh: "acosh",
+    sp.atanh: "atanh",
+    sp.exp: "exp",
+    sp.log: "log",
+    sp.Abs: "abs",
+    sp.sign: "sign",
+    sp.erf: "erf",
+    sp.erfc: "erfc",
+    sp.gamma: "gamma",
+    sp.floor: "floor",
+    sp.ceiling: "ceil",
+    sp.Mod: "mod",
+    sp.Max: "max",
+    sp.Min: "min",
+    sp.And: "logical_and",
+    sp.Or: "logical_or",
+    sp.StrictGreaterThan: "greater",
+    sp.GreaterThan: "greater_equal",
+    sp.StrictLessThan: "less",
+    sp.LessThan: "less_equal",
+}
+
+
+def from_sympy(expression: sp.Basic) -> Expression:
+    """A sympy object as a tree.
+
+    >>> x = sp.Symbol("x")
+    >>> print(from_sympy(x**2 / 3 - sp.sin(x)))
+    0.3333333333333333*x^2 - sin(x)
+
+    Raises:
+        ExpressionError: it holds something the operator table has no row for (the message names it).
+    """
+    if isinstance(expression, sp.Symbol):
+        return Variable(expression.name)
+    if expression in {sp.true, sp.false}:
+        return Constant(float(bool(expression)))
+    if isinstance(expression, sp.Expr) and expression.is_number:
+        return _constant(expression)
+    if isinstance(expression, sp.Add):
+        return _sum(expression.as_ordered_terms())
+    if isinstance(expression, sp.Mul):
+        return _product(expression)
+    if isinstance(expression, sp.Pow):
+        base, exponent = expression.args
+        if exponent == -1:
+            return Call("inv", from_sympy(base))
+        if exponent == sp.Rational(1, 2):
+            return Call("sqrt", from_sympy(base))
+        return Call("^", from_sympy(base), from_sympy(exponent))
+    if isinstance(expression, sp.Piecewise):
+        return _pieces(expression.args)
+    name = _FUNCTIONS.get(expression.func)
+    if name is None:
+        raise ExpressionError(f"the operator table has no row for sympy's {expression.func.__name__}")
+    args = [from_sympy(child) for child in expression.args]
+    if len(args) > OPERATORS[name].arity:  # Max and Min take any number in sympy
+        return functools.reduce(lambda left, right: Call(name, left, right), args)
+    return Call(name, *args)
+
+
+def _constant(number: sp.Expr) -> Constant:
+    value = number.evalf(17)
+    if not value.is_real:
+        raise ExpressionError(f"{number} is not a real number")
+    return Constant(float(value))
+
+
+def _pieces(pieces: Sequence[tuple[sp.Expr, sp.Basic]]) -> Expression:
+    """The first piece whose condition holds: conditions are 1 or 0, ``cond`` is 0 unless its is positive."""
+    (value, condition), *others = pieces
+    if condition == sp.true or not others:
+        first = from_sympy(value)
+        return first if condition == sp.true else Call("cond", from_sympy(condition), first)
+    holds, rest = from_sympy(condition), _pieces(others)
+    if rest == Constant(0.0):
+        return Call("cond", holds, from_sympy(value))
+    fails = Call("-", Constant(1.0), holds)
+    return Call("+", Call("cond", holds, from_sympy(value)), Call("cond", fails, rest))
+
+
+def _sum(terms: Sequence[sp.Basic]) -> Expression:
+    result: Expression | None = None
+    for term in terms:
+        if result is not None and term.as_coeff_Mul()[0].is_negative:
+            result = Call("-", result, from_sympy(-term))
+        else:
+            tree = from_sympy(term)
+            result = tree if result is None else Call("+", result, tree)
+    assert result is not None
+    return result
+
+
+def _product(expression: sp.Mul) -> Expression:
+    numerator, denominator = sp.fraction(expression)
+    if denominator != 1 and not denominator.is_number:
+        return Call("/", from_sympy(numerator), from_sympy(denominator))
+    coefficient, rest = expression.as_coeff_Mul()
+    if coefficient == -1:
+        return Call("neg", from_sympy(rest))
+    return functools.reduce(
+        lambda left, right: Call("*", left, right),
+        [from_sympy(factor) for factor in expression.as_ordered_factors()],
+    )

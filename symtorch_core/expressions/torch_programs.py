@@ -1,0 +1,169 @@
+"""Expressions as torch programs: an interpreter for fitting, a compiled program for deployment.
+
+All of them call the operators of one table on the same tree, so they agree to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import torch
+from torch import Tensor, fx, nn
+
+from symtorch_core.errors import ExpressionError
+from symtorch_core.expressions.batched_programs import Batched
+from symtorch_core.expressions.operators import OPERATORS
+from symtorch_core.expressions.tree import (
+    Call,
+    Constant,
+    Expression,
+    Variable,
+    constants,
+    is_exponent,
+    whole_exponent,
+)
+
+
+def evaluate(
+    expression: Expression, columns: Mapping[str, Tensor], values: Tensor | Sequence[Tensor] | None = None
+) -> Tensor:
+    """Value of an expression on tensors, by walking the tree.
+
+    Args:
+        expression: what to evaluate.
+        columns: a tensor for each variable; all of one shape.
+        values: constants to use instead of the expression's own, shape ``(len(constants(expression)),)``.
+
+    Returns:
+        A tensor of the columns' shape, or a scalar where the expression has no variable.
+
+    >>> from symtorch_core.expressions import parse
+    >>> evaluate(parse("2*x + 1"), {"x": torch.tensor([1.0, 2.0])})
+    tensor([3., 5.])
+    """
+    template = next(iter(columns.values())) if columns else torch.zeros((), dtype=torch.float64)
+    if values is None:
+        values = torch.tensor(constants(expression), dtype=template.dtype, device=template.device)
+    remaining = iter(values)
+
+    def visit(node: Expression) -> Tensor:
+        if isinstance(node, Variable):
+            return columns[node.name]
+        if isinstance(node, Constant):
+            return next(remaining)
+        assert isinstance(node, Call)
+        if is_exponent(node, 1):
+            return torch.pow(visit(node.args[0]), whole_exponent(node))
+        return OPERATORS[node.operator].torch(*(visit(child) for child in node.args))
+
+    return visit(expression)
+
+
+@final
+class Program(nn.Module):
+    """Several expressions as ONE torch program in which equal subexpressions are computed once.
+
+    It exists in two forms. A graph with one operation per node, for everything that looks into a program:
+    gradients, torch.compile, torch.export, vmap. And a batched form for plain eager inference, where
+    operations of a kind are done together, because there the cost of starting an operation outweighs its
+    work.
+
+    Args:
+        expressions: one for each output.
+        variables: names of the inputs, in column order.
+
+    >>> from symtorch_core.expressions import parse
+    >>> Program([parse("2*a + b"), parse("a")], ["a", "b"])(torch.tensor([[1.0, 5.0]]), torch.tensor([2.0]))
+    tensor([[7., 1.]])
+    """
+
+    def __init__(self, expressions: Sequence[Expression], variables: Sequence[str]) -> None:
+        super().__init__()
+        self._expressions = tuple(expressions)
+        self._variables = tuple(variables)
+        self._graph = fx.GraphModule(nn.Module(), _graph(self._expressions, self._variables))
+        self._batched = Batched(self._expressions, self._variables)
+
+    def forward(self, x: Tensor, numbers: Tensor) -> Tensor:
+        """Evaluate.
+
+        Args:
+            x: shape (..., len(variables)).
+            numbers: the constants of the expressions, concatenated in order, of the same type as x.
+
+        Returns:
+            Shape (..., len(expressions)).
+
+        Raises:
+            ExpressionError: x has another number of columns than there are variables.
+        """
+        if x.shape[-1] != len(self._variables):
+            raise ExpressionError(
+                f"the equations take {len(self._variables)} inputs ({', '.join(self._variables)}), "
+                f"got {x.shape[-1]} columns"
+            )
+        if _is_plain(x, numbers) and x.shape[:-1].numel() <= self._batched.most_rows(x.device):
+            rows = x.reshape(-1, x.shape[-1])
+            values: Tensor = self._batched(rows, numbers)
+            return values.reshape(*x.shape[:-1], len(self._expressions))
+        # Without numbers there is nothing to take apart; exported programs cannot hold an empty result.
+        results = self._graph(x.unbind(-1), numbers.unbind(0) if numbers.shape[0] else ())
+        return torch.stack([result.expand(x.shape[:-1]) for result in results], dim=-1)
+
+    def __repr__(self) -> str:
+        return f"Program({len(self._expressions)} expressions in {', '.join(self._variables)})"
+
+    def __reduce__(self) -> tuple[type[Program], tuple[object, ...]]:
+        # Copies and pickles carry the expressions and compile them again; nothing executable is stored.
+        return Program, (self._expressions, self._variables)
+
+
+def _is_plain(x: Tensor, numbers: Tensor) -> bool:
+    """Whether this is eager inference: nobody differentiates, traces or transforms."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    if torch._C._len_torch_dispatch_stack() > 0:  # make_fx, fake tensors, counters of operations
+        return False
+    if torch.is_grad_enabled() and (x.requires_grad or numbers.requires_grad):
+        return False
+    if torch.func.debug_unwrap(x) is not x or torch.func.debug_unwrap(numbers) is not numbers:
+        return False
+    return torch.autograd.forward_ad.unpack_dual(x).tangent is None
+
+
+def _graph(expressions: Sequence[Expression], variables: Sequence[str]) -> fx.Graph:
+    graph = fx.Graph()
+    columns = graph.placeholder("columns")
+    numbers = graph.placeholder("numbers")
+    known: dict[object, fx.Node] = {}
+    position = 0
+
+    def emit(key: object, function: object, *args: object) -> fx.Node:
+        # Two subexpressions are the same when operator and operands are; each constant is an operand of its
+        # own.
+        if key not in known:
+            known[key] = graph.call_function(function, args)  # type: ignore[arg-type]
+        return known[key]
+
+    def visit(node: Expression) -> fx.Node:
+        nonlocal position
+        if isinstance(node, Variable):
+            index = variables.index(node.name)
+            return emit(("column", index), _pick, columns, index)
+        if isinstance(node, Constant):
+            position += 1
+            return emit(("number", position), _pick, numbers, position - 1)
+        assert isinstance(node, Call)
+        if is_exponent(node, 1):
+            base, exponent = visit(node.args[0]), whole_exponent(node)
+            return emit(("power", base, exponent), torch.pow, base, exponent)
+        args = [visit(child) for child in node.args]
+        return emit((node.operator, *args), OPERATORS[node.operator].torch, *args)
+
+    graph.output(tuple(visit(expression) for expression in expressions))
+    return graph
+
+
+def _pick(values: tuple[Tensor, ...], index: int) -> Tensor:
+    return values[index]

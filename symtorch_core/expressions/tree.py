@@ -1,0 +1,210 @@
+"""The expression tree: three node types and the few functions every other room needs to walk it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from symtorch_core.errors import ExpressionError
+from symtorch_core.expressions.operators import lookup
+
+MAX_DEPTH = 200
+"""Deepest tree accepted; far beyond any readable equation, well below Python's recursion limit."""
+
+
+class Expression(ABC):
+    """A closed-form expression: a :class:`Constant`, a :class:`Variable` or a :class:`Call` of an operator.
+
+    Immutable and hashable; two expressions are equal when their trees are. ``str(expression)`` is text that
+    :func:`symtorch_core.expressions.parse` reads back to an equal tree.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def args(self) -> tuple[Expression, ...]:
+        """The child expressions; empty for a leaf."""
+
+    def __str__(self) -> str:
+        from symtorch_core.expressions.grammar import to_text  # the printer needs the node types first
+
+        return to_text(self)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Constant(Expression):
+    """A finite real number."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))
+        if not math.isfinite(self.value):
+            raise ExpressionError(f"an expression cannot hold the constant {self.value}: use finite numbers")
+
+    @property
+    def args(self) -> tuple[Expression, ...]:
+        return ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Variable(Expression):
+    """An input, by name."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ExpressionError(
+                f"{self.name!r} cannot name a variable: use letters, digits and _ (like x_1)"
+            )
+
+    @property
+    def args(self) -> tuple[Expression, ...]:
+        return ()
+
+
+@final
+@dataclass(frozen=True, slots=True, init=False)
+class Call(Expression):
+    """An operator of the table applied to as many arguments as its arity says.
+
+    >>> print(Call("+", Variable("x"), Constant(1)))
+    x + 1.0
+    """
+
+    operator: str
+    args: tuple[Expression, ...]
+
+    def __init__(self, operator: str, *args: Expression) -> None:
+        found = lookup(operator)
+        if len(args) != found.arity:
+            raise ExpressionError(f"{operator!r} takes {found.arity} argument(s), got {len(args)}")
+        object.__setattr__(self, "operator", found.name)
+        object.__setattr__(self, "args", args)
+
+
+def walk(expression: Expression) -> Iterator[Expression]:
+    """Every node, parents before children, left to right."""
+    stack = [expression]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed(node.args))
+
+
+def depth(expression: Expression) -> int:
+    """Number of nodes on the longest path from the root to a leaf."""
+    deepest, stack = 0, [(expression, 1)]
+    while stack:
+        node, level = stack.pop()
+        deepest = max(deepest, level)
+        stack.extend((child, level + 1) for child in node.args)
+    return deepest
+
+
+def variables(expression: Expression) -> tuple[str, ...]:
+    """Names of the variables, in order of first appearance.
+
+    >>> variables(Call("*", Variable("b"), Variable("a")))
+    ('b', 'a')
+    """
+    return tuple(dict.fromkeys(node.name for node in walk(expression) if isinstance(node, Variable)))
+
+
+def rebuild(expression: Expression, leaf: Callable[[Expression], Expression]) -> Expression:
+    """A copy in which every leaf went through ``leaf``, left to right."""
+    if isinstance(expression, Call):
+        return Call(expression.operator, *(rebuild(child, leaf) for child in expression.args))
+    return leaf(expression)
+
+
+def substitute(expression: Expression, values: Mapping[str, Expression]) -> Expression:
+    """Replace variables by expressions; names not in ``values`` stay."""
+    return rebuild(
+        expression, lambda leaf: values.get(leaf.name, leaf) if isinstance(leaf, Variable) else leaf
+    )
+
+
+def is_exponent(parent: Expression, position: int) -> bool:
+    """Whether this argument is a literal whole exponent: part of the structure, not a number to be fitted.
+
+    Exponents that no integer of torch can hold are ordinary numbers.
+    """
+    if not (isinstance(parent, Call) and parent.operator == "^" and position == 1):
+        return False
+    exponent = parent.args[1]
+    return isinstance(exponent, Constant) and exponent.value.is_integer() and abs(exponent.value) < 2**53
+
+
+def whole_exponent(power: Call) -> int:
+    """The exponent of a power for which :func:`is_exponent` holds."""
+    exponent = power.args[1]
+    assert isinstance(exponent, Constant)
+    return int(exponent.value)
+
+
+_NAMED_POWERS = {"square": 2, "cube": 3}
+_LARGEST_POWER = 8
+"""Powers up to here may be written as products."""
+
+
+def whole_power(call: Call) -> int | None:
+    """The exponent of a square, a cube or a small whole power; None for anything else."""
+    if call.operator in _NAMED_POWERS:
+        return _NAMED_POWERS[call.operator]
+    if is_exponent(call, 1):
+        exponent = whole_exponent(call)
+        return exponent if 0 < abs(exponent) <= _LARGEST_POWER else None
+    return None
+
+
+def constants(expression: Expression) -> tuple[float, ...]:
+    """The numbers a fit may change, left to right (whole exponents are structure and stay out).
+
+    >>> x = Variable("x")
+    >>> constants(Call("*", Constant(3), Call("^", x, Constant(2))))
+    (3.0,)
+    """
+    found: list[float] = []
+
+    def visit(node: Expression) -> None:
+        if isinstance(node, Constant):
+            found.append(node.value)
+        for position, child in enumerate(node.args):
+            if not is_exponent(node, position):
+                visit(child)
+
+    visit(expression)
+    return tuple(found)
+
+
+def with_constants(expression: Expression, values: Sequence[float]) -> Expression:
+    """The same structure with other numbers, given in the order of :func:`constants`.
+
+    Raises:
+        ExpressionError: ``values`` has another length than ``constants(expression)``.
+    """
+    expected = len(constants(expression))
+    if len(values) != expected:
+        raise ExpressionError(f"the expression has {expected} constants, got {len(values)} values")
+    remaining = iter(values)
+
+    def visit(node: Expression) -> Expression:
+        if isinstance(node, Constant):
+            return Constant(next(remaining))
+        if isinstance(node, Call):
+            children = [
+                child if is_exponent(node, position) else visit(child)
+                for position, child in enumerate(node.args)
+            ]
+            return Call(node.operator, *children)
+        return node
+
+    return visit(expression)

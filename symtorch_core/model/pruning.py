@@ -1,0 +1,317 @@
+"""Pruning a block's outputs while it trains, until few are left to be explained (SymTorch paper, 4.2 and E.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core.activations.batches import arguments, batches, fitted
+from symtorch_core.activations.rows import as_feature_rows
+from symtorch_core.activations.state_guard import untouched
+from symtorch_core.activations.tensor_paths import flatten, pick, replaced
+from symtorch_core.errors import CaptureError, SearchError, did_you_mean
+from symtorch_core.reduction.moments import Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from symtorch_core.model.symbolic_model import SymbolicModel
+
+Schedule = Literal["cosine", "exponential", "linear"]
+Importance = Callable[[Tensor], Tensor]
+"""Outputs of a block, shape (n, d), to one number for each of them, shape (d,): larger is kept longer."""
+
+# From 1 at the start to 0 at the end; exponential: equal factors, not equal steps.
+_SCHEDULES: Mapping[str, Callable[[float, int, int], float]] = MappingProxyType(
+    {
+        "cosine": lambda p, start, end: end + (start - end) * 0.5 * (1 + math.cos(math.pi * p)),
+        "exponential": lambda p, start, end: start * (end / start) ** p,
+        "linear": lambda p, start, end: start + (end - start) * p,
+    }
+)
+_EXPLAINED = 0.95
+_WHOLE = 1e-9
+
+
+def active_outputs(
+    step: int,
+    outputs: int,
+    target_dim: int,
+    total_steps: int,
+    schedule: str = "cosine",
+    end_fraction: float = 0.65,
+) -> int:
+    """How many outputs are active after so many steps.
+
+    Args:
+        step: from 0.
+        outputs: how many there are.
+        target_dim: how many are left at the end.
+        total_steps: of the training.
+        schedule: ``"cosine"``, ``"exponential"`` or ``"linear"``.
+        end_fraction: share of the training after which ``target_dim`` is reached, 0..1.
+
+    >>> [active_outputs(step, 32, 2, 100) for step in (0, 20, 40, 64, 65, 100)]
+    [32, 26, 12, 3, 2, 2]
+    """
+    last = max(1, math.ceil(end_fraction * total_steps))
+    if step >= last:
+        return target_dim
+    share = _SCHEDULES[schedule](step / last, outputs, target_dim)
+    return min(outputs, max(target_dim, math.ceil(share - _WHOLE)))
+
+
+def spread_of(outputs: Tensor) -> Tensor:
+    """The standard deviation of each output, shape (d,), of rows (n, d): the paper's importance."""
+    return outputs.double().std(dim=0, correction=0)
+
+
+def principal_share_of(outputs: Tensor) -> Tensor:
+    """The share of the variance of all outputs, rows (n, d), that each has in their leading principal components.
+
+    Components count until they explain 95 % of the variance: an output that only holds noise of its own counts little,
+    however noisy.
+    """
+    covariance = Moments.of(outputs, outputs).xx
+    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = values.flip(0).clamp_min(0.0), vectors.flip(1)
+    total = values.sum().clamp_min(1e-300)
+    count = int((values.cumsum(0) / total < _EXPLAINED - _WHOLE).sum()) + 1
+    shares: Tensor = (vectors[:, :count].square() * values[:count]).sum(1) / total
+    return shares
+
+
+_IMPORTANCES: Mapping[str, Importance] = MappingProxyType({"std": spread_of, "pca": principal_share_of})
+
+
+def _measure(by: str | Importance, names: Iterable[str]) -> Importance:
+    """An importance by name, or as it is given; ``names`` are those the caller takes."""
+    measure = _IMPORTANCES.get(by) if isinstance(by, str) else by
+    if measure is None:
+        known = ", ".join(map(repr, names))
+        raise SearchError(f"unknown importance {by!r}: give {known}, or a function of outputs (n, d)")
+    return measure
+
+
+def masked(outputs: Tensor, mask: Tensor | None) -> Tensor:
+    """Outputs, shape (..., d), with exact zeros where the mask, shape (d,), is False; None changes nothing."""
+    return outputs if mask is None else torch.where(mask, outputs, 0)
+
+
+@final
+class OutputPruner:
+    """Zeroes a block's least important outputs, more of them as training goes on, until ``target_dim`` are left.
+
+    Call :meth:`step` once for each training step, with what the block runs on. The mask lives in the block
+    (:attr:`SymbolicModel.output_mask`): it moves, saves and compiles with it, and a pruned output is exactly zero, in
+    symbolic mode too. Once pruned, always pruned.
+
+    Args:
+        block: the wrapped block, in block mode.
+        target_dim: outputs left at the end.
+        total_steps: of the training.
+        schedule: how the number falls: ``"cosine"``, ``"exponential"`` or ``"linear"``.
+        end_fraction: share of the training after which ``target_dim`` is reached.
+        importance: ``"std"``, ``"pca"``, or a function of outputs (n, d) that gives (d,).
+
+    >>> from symtorch_core.model.symbolic_model import SymbolicModel
+    >>> block = SymbolicModel(nn.Linear(3, 8))
+    >>> pruner = OutputPruner(block, target_dim=2, total_steps=10)
+    >>> for _ in range(10):
+    ...     pruner.step(torch.randn(50, 3))
+    >>> pruner.active, int((block(torch.randn(5, 3)) != 0).any(0).sum())
+    (2, 2)
+
+    Raises:
+        SearchError: a setting is none.
+    """
+
+    def __init__(
+        self,
+        block: SymbolicModel,
+        target_dim: int,
+        total_steps: int,
+        schedule: Schedule = "cosine",
+        end_fraction: float = 0.65,
+        importance: str | Importance = "std",
+    ) -> None:
+        if schedule not in _SCHEDULES:
+            hint = did_you_mean(str(schedule), _SCHEDULES)
+            raise SearchError(f"unknown schedule {schedule!r}.{hint} There are: {', '.join(_SCHEDULES)}")
+        if target_dim < 1 or total_steps < 1 or not 0 < end_fraction <= 1:
+            raise SearchError(
+                "target_dim and total_steps must be at least 1, end_fraction more than 0 and at most 1"
+            )
+        self.block, self.target_dim, self.total_steps = block, target_dim, total_steps
+        self.schedule, self.end_fraction = schedule, end_fraction
+        self._importance = _measure(importance, _IMPORTANCES)
+        self.steps_taken = 0
+
+    @property
+    def active(self) -> int | None:
+        """How many outputs are active; None before the first step, when nobody knows how many there are."""
+        mask = self.block.output_mask
+        return None if mask is None else int(mask.sum())
+
+    @property
+    def done(self) -> bool:
+        """Whether only ``target_dim`` outputs are left."""
+        return self.active == self.target_dim
+
+    def step(self, sample: Any) -> None:
+        """One step of the schedule.
+
+        Args:
+            sample: what the block runs on, as its one argument, a tuple of arguments, or a dict of keyword arguments;
+                any leading shape. Ranking runs the block on it in evaluation mode, without gradients or traces.
+
+        Raises:
+            CaptureError: the outputs cannot be ranked (fewer than two rows, or not finite); nothing is pruned then.
+            SearchError: the block has fewer outputs than ``target_dim``.
+        """
+        outputs = self._outputs(sample)
+        mask = self.block.output_mask
+        if mask is None:
+            mask = torch.ones(outputs.shape[1], dtype=torch.bool, device=outputs.device)
+        if self.target_dim > len(mask):
+            raise SearchError(f"target_dim is {self.target_dim}, but the block has {len(mask)} outputs")
+        wanted = active_outputs(
+            self.steps_taken + 1,
+            len(mask),
+            self.target_dim,
+            self.total_steps,
+            self.schedule,
+            self.end_fraction,
+        )
+        if wanted < int(mask.sum()) or self.block.output_mask is None:
+            importance = self._importance(outputs).to(mask.device)
+            if importance.shape != mask.shape or not bool(torch.isfinite(importance).all()):
+                raise CaptureError(
+                    f"the importance must give {len(mask)} finite numbers, one for each output"
+                )
+            # What is pruned already comes last, whatever it would rank.
+            ranked = importance.double().masked_fill(~mask, -torch.inf)
+            kept = torch.zeros_like(mask)
+            kept[ranked.argsort(descending=True, stable=True)[: min(wanted, int(mask.sum()))]] = True
+            self.block.prune_outputs(kept)
+        self.steps_taken += 1
+
+    def _outputs(self, sample: Any) -> Tensor:
+        with untouched(self.block, gradients=False), torch.no_grad():
+            args, kwargs = arguments(self.block.block, fitted(sample, self.block.block, None))
+            _, tensor = pick(
+                flatten(self.block.block(*args, **kwargs)), None, f"the result of {self.block.name}"
+            )
+        rows = as_feature_rows(tensor)
+        if len(rows) < 2:
+            raise CaptureError(
+                f"{len(rows)} row is too few to rank outputs: give a sample of at least 2, better hundreds"
+            )
+        if not bool(torch.isfinite(rows).all()):
+            raise CaptureError("the block's outputs are not finite on this sample, so they cannot be ranked")
+        return rows
+
+
+@final
+@dataclass(frozen=True)
+class Ranking:
+    """Outputs of a block by importance.
+
+    Attributes:
+        order: output columns, the most important first; those that are pruned are left out.
+        importance: of each output, in column order, shape (d,).
+    """
+
+    order: tuple[int, ...]
+    importance: Tensor
+
+
+def importance_ranking(
+    block: SymbolicModel,
+    data: Any,
+    by: str | Importance = "std",
+    *,
+    parent: Callable[..., Any] | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    max_rows: int = 20_000,
+    seed: int = 0,
+    batch_size: int = 1024,
+) -> Ranking:
+    """Which outputs of a block matter.
+
+    Args:
+        block: a wrapped block.
+        data: what ``parent`` (or the block) runs on.
+        by: ``"std"``, the standard deviation (the paper's); ``"pca"``, the share in the leading principal components;
+            ``"gradient"``, the mean of |output x slope of the task loss|, to first order what is lost without it; or a
+            function of outputs (n, d).
+        parent: the model that calls the block.
+        loss: for ``"gradient"``: from what ``parent`` gives to a tensor of one number.
+        max_rows, seed: of the rows looked at.
+        batch_size: rows per forward pass where the data are one tensor.
+
+    Raises:
+        SearchError: there is no such importance, or ``loss`` is missing.
+        CaptureError: the data give no usable rows.
+    """
+    if by == "gradient":
+        if loss is None:
+            raise SearchError("by='gradient' needs loss=, from the model's result to one number")
+        importance = _slopes(block, data, parent or block, loss, batch_size)
+    else:
+        measure = _measure(by, [*_IMPORTANCES, "gradient"])
+        importance = measure(block.capture(data, parent=parent, max_rows=max_rows, seed=seed).outputs)
+    importance = importance.detach().cpu()
+    pruned = set(block.pruned_outputs)
+    order = importance.argsort(descending=True, stable=True).tolist()
+    return Ranking(tuple(column for column in order if column not in pruned), importance)
+
+
+def _slopes(
+    block: SymbolicModel, data: Any, model: Callable[..., Any], loss: Callable[[Any], Tensor], batch_size: int
+) -> Tensor:
+    """Mean over rows of |output x slope of the loss|, for each output."""
+    total: Tensor | None = None
+    rows = 0
+    with block.running("block"), untouched(model, gradients=True), _outputs_of(block.block) as seen:
+        for batch in batches(data, batch_size):
+            seen.clear()
+            args, kwargs = arguments(model, fitted(batch, model, None))
+            value = loss(model(*args, **kwargs))
+            if not seen:
+                raise CaptureError(f"{block.name} was never called: pass the model that calls it as parent=")
+            slopes = torch.autograd.grad(value, seen, allow_unused=True)
+            for output, slope in zip(seen, slopes, strict=True):
+                share = torch.zeros_like(output) if slope is None else output.detach() * slope
+                part = as_feature_rows(share).double().abs().sum(0)
+                total = part if total is None else total + part
+                rows += len(as_feature_rows(output))
+    assert total is not None
+    return total / rows
+
+
+@contextmanager
+def _outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """The output tensors of a module's calls, for which gradients can be taken."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, result: Any) -> Any:
+        path, tensor = pick(flatten(result), None, "the block's result")
+        if not tensor.requires_grad:
+            # A block without parameters, on plain data: slopes start here.
+            tensor = tensor.detach().requires_grad_()
+        seen.append(tensor)
+        return replaced(result, path, tensor)
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()

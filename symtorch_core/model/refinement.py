@@ -1,0 +1,341 @@
+"""Gradient fine-tuning of equations that already run in a model: the constants, and the maps around them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core.activations.batches import arguments, batches, fitted
+from symtorch_core.activations.state_guard import untouched
+from symtorch_core.errors import CaptureError, SwitchError
+from symtorch_core.events.progress import progress_bars
+from symtorch_core.events.records import (
+    Callback,
+    Interrupted,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    StageTold,
+    Stopwatch,
+    notify,
+)
+
+if TYPE_CHECKING:
+    from symtorch_core.model.symbolic_model import SymbolicModel
+
+_STAGE = "refine"
+_SMALLEST_STEP = 1e-2
+"""Constants far smaller than their neighbours move as if they were this share of the largest."""
+
+ModelLoss = Callable[[Any, Any], Tensor]
+"""A loss of what the model gives on equations and what it gives on its blocks (None where a block was released)."""
+
+
+@final
+@dataclass(frozen=True)
+class Refinement:
+    """What fine-tuning did.
+
+    Attributes:
+        before, after: the loss on held-out data, with the equations as they were and as they are.
+        epochs: passes over the data.
+        interrupted: whether the user stopped it; the best constants so far are kept.
+        seconds: wall clock.
+    """
+
+    before: float
+    after: float
+    epochs: int
+    interrupted: bool
+    seconds: float
+
+    @property
+    def improvement(self) -> float:
+        """The share of the held-out loss that is gone, 1 - after / before."""
+        return 1.0 - self.after / self.before if self.before > 0 else 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"held-out loss {self.before:.6g} -> {self.after:.6g} ({self.improvement:.1%} less) after {self.epochs} "
+            f"epochs in {self.seconds:.1f} s{', interrupted' if self.interrupted else ''}"
+        )
+
+
+def refine(
+    blocks: SymbolicModel | Sequence[SymbolicModel],
+    data: Any,
+    *,
+    parent: Callable[..., Any] | None = None,
+    loss: ModelLoss | None = None,
+    maps: bool = False,
+    epochs: int = 50,
+    learning_rate: float = 1e-2,
+    patience: int = 8,
+    batch_size: int = 256,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+    **options: Any,
+) -> Refinement:
+    """Fine-tune the constants of equations in use, and the reducer's maps if asked; the equations stay what they are.
+
+    Without ``loss``, one block's equations are fitted to what the block itself gives (mean squared error over all
+    symbolic outputs). With it, the whole model runs, on equations and on its blocks, and ``loss(on_equations,
+    on_blocks)`` is what falls: a divergence of logits, a loss with labels, anything differentiable.
+
+    Steps are relative: a learning rate of 0.01 moves each constant by about 1 % of its size. The best state on held-out
+    data is kept, which may be the first.
+
+    Args:
+        blocks: wrapped blocks in symbolic mode; several at once only with ``loss``.
+        data: what ``parent`` (or the block) runs on; with ``loss``, data that can be run over again and again (a
+            tensor, a list of batches, a DataLoader).
+        parent: the model that calls the blocks; needed for a ``loss`` of more than the block's own output.
+        loss: see above.
+        maps: also tune the maps into and out of the equations.
+        epochs: at most so many passes.
+        learning_rate: relative step (Adam, falling to zero by a cosine).
+        patience: epochs without a lower held-out loss after which to stop.
+        batch_size: rows in a step where the data are one tensor, or where rows were captured.
+        test_fraction: share of the data held out.
+        seed: of shuffles and the choice of what is held out.
+        callbacks: told of progress.
+        progress: draw a progress bar where standard error is a terminal.
+        **options: of the capture (``max_rows=``, ``select_input=``...), without ``loss``.
+
+    Raises:
+        SwitchError: a block does not run on equations, or nothing can be tuned.
+        CaptureError: the data give no rows, or too few to hold some out.
+    """
+    chosen = list(blocks) if isinstance(blocks, Sequence) else [blocks]
+    _check(chosen, loss, epochs, learning_rate, test_fraction)
+    with ExitStack() as stack:
+        told = [*callbacks, *([stack.enter_context(progress_bars())] if progress else [])]
+        if loss is None:
+            cost, parts = _own_cost(chosen[0], data, parent, batch_size, seed, options)
+        else:
+            cost, parts = _model_cost(chosen, data, parent or chosen[0], loss, batch_size, options)
+        if len(parts) < 2:
+            raise CaptureError("the data are a single batch: give at least two, so that one can be held out")
+        order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(seed)).tolist()
+        held = max(1, round(test_fraction * len(parts)))
+        tuned = stack.enter_context(_tunable([block.surrogate for block in chosen if block.surrogate], maps))
+        steps = _Steps(tuned, learning_rate, epochs)
+        watch = Stopwatch()
+        before, after, done, interrupted = _descend(
+            steps,
+            cost,
+            [parts[i] for i in order[held:]],
+            [parts[i] for i in order[:held]],
+            patience,
+            seed,
+            told,
+        )
+        return Refinement(before, after, done, interrupted, watch.seconds())
+
+
+def _check(
+    blocks: Sequence[SymbolicModel],
+    loss: ModelLoss | None,
+    epochs: int,
+    learning_rate: float,
+    test_fraction: float,
+) -> None:
+    if not blocks:
+        raise SwitchError("give at least one wrapped block to refine")
+    for block in blocks:
+        if block.mode != "symbolic":
+            raise SwitchError(f"{block.name} does not run on equations: call switch_to_symbolic() first")
+    if loss is None and len(blocks) > 1:
+        raise SwitchError(
+            "several blocks are refined together only under a loss of the whole model: give loss="
+        )
+    if loss is None and blocks[0].released:
+        raise SwitchError(
+            f"{blocks[0].name} was released: give loss=, since there is no block to compare with"
+        )
+    if epochs < 1 or learning_rate <= 0 or not 0 < test_fraction < 1:
+        raise SwitchError("epochs and learning_rate must be positive, test_fraction between 0 and 1")
+
+
+def _own_cost(
+    block: SymbolicModel,
+    data: Any,
+    parent: Callable[..., Any] | None,
+    batch_size: int,
+    seed: int,
+    options: dict[str, Any],
+) -> tuple[Callable[[Tensor], Tensor], Sequence[Tensor]]:
+    """Mean squared error against the block's own outputs, for batches of captured rows."""
+    source = block.distillation.source
+    chosen = {"select_input": source.select_input, "select_output": source.select_output} | options
+    activations = block.capture(data, parent=parent, seed=seed, **chosen)
+    surrogate = block.surrogate
+    assert surrogate is not None
+    device = next(surrogate.parameters()).device
+    X = activations.inputs.to(device)
+    Y = activations.outputs[:, list(block.distillation.outputs)].to(device)
+    wanted = [block.distillation.outputs.index(column) for column in block.symbolic_outputs]
+
+    def cost(rows: Tensor) -> Tensor:
+        error = surrogate(X[rows])[:, wanted] - Y[rows][:, wanted]
+        mean: Tensor = error.double().square().mean()
+        return mean
+
+    return cost, torch.arange(len(X), device=device).split(batch_size)
+
+
+def _model_cost(
+    blocks: Sequence[SymbolicModel],
+    data: Any,
+    model: Callable[..., Any],
+    loss: ModelLoss,
+    batch_size: int,
+    options: dict[str, Any],
+) -> tuple[Callable[[Any], Tensor], Sequence[Any]]:
+    """The user's loss of the whole model, for batches of its data."""
+    if options:
+        raise CaptureError(f"{', '.join(options)}: with loss= nothing is captured; leave it out")
+    neural = not any(block.released for block in blocks)
+
+    def cost(batch: Any) -> Tensor:
+        args, kwargs = arguments(model, fitted(batch, model, None))
+        reference = None
+        if neural:
+            with torch.no_grad(), ExitStack() as stack:
+                for block in blocks:
+                    stack.enter_context(block.running("block"))
+                reference = model(*args, **kwargs)
+        value = loss(model(*args, **kwargs), reference)
+        if not isinstance(value, Tensor) or value.ndim != 0:
+            raise CaptureError("the loss must give a tensor of one number")
+        return value
+
+    def guarded(batch: Any) -> Tensor:
+        with untouched(model, gradients=torch.is_grad_enabled()):
+            return cost(batch)
+
+    return guarded, list(batches(data, batch_size))
+
+
+@contextmanager
+def _tunable(surrogates: Sequence[Any], maps: bool) -> Iterator[list[nn.Parameter]]:
+    """The parameters to tune, receiving gradients inside; flags are as before afterwards."""
+    parameters = list(itertools.chain.from_iterable(surrogate.parameters() for surrogate in surrogates))
+    flags = [parameter.requires_grad for parameter in parameters]
+    try:
+        for surrogate in surrogates:
+            surrogate.trainable(True, maps=maps)
+        tuned = [parameter for parameter in parameters if parameter.requires_grad and parameter.numel()]
+        if not tuned:
+            raise SwitchError(
+                "these equations have no constants to tune; maps=True tunes the maps around them"
+            )
+        yield tuned
+    finally:
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+
+
+@final
+class _Steps:
+    """Adam on the relative change of every number, so that one learning rate suits them all."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, epochs: int) -> None:
+        self.parameters = list(parameters)
+        self._start = [parameter.detach().clone() for parameter in parameters]
+        self._sizes = [_sizes(value) for value in self._start]
+        self._moves = [torch.zeros_like(value, requires_grad=True) for value in self._start]
+        self._adam = torch.optim.Adam(self._moves, lr=learning_rate)
+        self.epochs = epochs
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._adam, epochs)
+
+    def take(self, cost: Tensor) -> None:
+        """One step down the slope of a cost."""
+        slopes = torch.autograd.grad(cost, self.parameters, allow_unused=True)
+        for move, slope, size in zip(self._moves, slopes, self._sizes, strict=True):
+            move.grad = torch.zeros_like(move) if slope is None else torch.nan_to_num(slope * size)
+        self._adam.step()
+        with torch.no_grad():
+            for parameter, start, size, move in zip(
+                self.parameters, self._start, self._sizes, self._moves, strict=True
+            ):
+                parameter.copy_(start + size * move)
+
+    def end_epoch(self) -> None:
+        """Shorten the steps."""
+        self._schedule.step()
+
+    def state(self) -> list[Tensor]:
+        """The numbers as they are."""
+        return [parameter.detach().clone() for parameter in self.parameters]
+
+    def restore(self, state: Sequence[Tensor]) -> None:
+        """Put numbers back."""
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, state, strict=True):
+                parameter.copy_(value)
+
+
+def _sizes(value: Tensor) -> Tensor:
+    """How far each number moves at a step of one: constants by their own size, maps by their common one."""
+    if value.ndim > 1:
+        return torch.full_like(value, float(value.square().mean().sqrt()) or 1.0)
+    largest = float(value.abs().max()) or 1.0
+    return value.abs().clamp_min(_SMALLEST_STEP * largest)
+
+
+def _descend(
+    steps: _Steps,
+    cost: Callable[[Any], Tensor],
+    train: Sequence[Any],
+    held_out: Sequence[Any],
+    patience: int,
+    seed: int,
+    callbacks: Sequence[Callback],
+) -> tuple[float, float, int, bool]:
+    """Held-out loss before and after, epochs run, whether interrupted; the best state is in place."""
+
+    def judged() -> float:
+        with torch.no_grad():
+            values = [float(cost(part)) for part in held_out]
+        mean = sum(values) / len(values)
+        return mean if math.isfinite(mean) else math.inf
+
+    generator = torch.Generator().manual_seed(seed)
+    watch = Stopwatch()
+    before = lowest = judged()
+    best, idle, done, interrupted = steps.state(), 0, 0, False
+    notify(callbacks, StageStarted(_STAGE, steps.epochs))
+    try:
+        while done < steps.epochs and idle < patience:
+            for number in torch.randperm(len(train), generator=generator).tolist():
+                with torch.enable_grad():
+                    steps.take(cost(train[number]))
+            steps.end_epoch()
+            done += 1
+            now = judged()
+            idle = 0 if now < lowest else idle + 1
+            if now < lowest:
+                lowest, best = now, steps.state()
+            notify(callbacks, StageAdvanced(_STAGE))
+            notify(
+                callbacks,
+                StageTold(_STAGE, f"held-out loss {now:.6g}, best {lowest:.6g}, at first {before:.6g}"),
+            )
+    except KeyboardInterrupt:
+        interrupted = True
+        notify(callbacks, Interrupted(1))
+    finally:
+        steps.restore(best)
+    notify(callbacks, StageFinished(_STAGE, watch.seconds()))
+    return before, lowest, done, interrupted

@@ -1,0 +1,112 @@
+"""What a wrapped block adds to a checkpoint: its mode and equations, as text in a tensor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from symtorch_core.errors import ExpressionError, FileFormatError
+from symtorch_core.expressions import Expression, parse
+from symtorch_core.results.distillation import SCHEMA, Distillation
+
+Mode = Literal["block", "symbolic"]
+_OPENING = b'{"schema":'
+
+
+@final
+@dataclass(frozen=True)
+class WrapperState:
+    """The state of a wrapped block beside its tensors.
+
+    Attributes:
+        name: what messages call it.
+        mode: what runs.
+        distillation: None before the first; its reducer's tensors are saved with the surrogate.
+        structure: the surrogate's equations as they were built.
+        symbolic_outputs: the block's output columns that run on equations in symbolic mode.
+        trainable: whether the surrogate's constants receive gradients.
+        released: whether the block's weights were freed.
+    """
+
+    name: str
+    mode: Mode = "block"
+    distillation: Distillation | None = None
+    structure: tuple[Expression, ...] = ()
+    symbolic_outputs: tuple[int, ...] = ()
+    trainable: bool = False
+    released: bool = False
+
+    def to_tensor(self) -> Tensor:
+        """As UTF-8 JSON in a byte tensor, which any checkpoint format can hold.
+
+        Raises:
+            FileFormatError: a transform is a Python function.
+        """
+        data = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "mode": self.mode,
+            "distillation": None if self.distillation is None else self.distillation.to_json(),
+            "structure": [str(expression) for expression in self.structure],
+            "symbolic_outputs": list(self.symbolic_outputs),
+            "trainable": self.trainable,
+            "released": self.released,
+        }
+        return torch.frombuffer(bytearray(json.dumps(data).encode()), dtype=torch.uint8)
+
+    @classmethod
+    def is_in(cls, value: Any) -> bool:
+        """Whether an extra state is one of ours, not that of a block which keeps one itself."""
+        if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.ndim != 1:
+            return False
+        return bytes(value[: len(_OPENING)].tolist()) == _OPENING
+
+    @classmethod
+    def from_tensor(cls, tensor: Tensor) -> WrapperState:
+        """Read what :meth:`to_tensor` wrote. Nothing in it is executed.
+
+        Raises:
+            FileFormatError: it is damaged or of another version.
+            UnknownComponentError, MissingDependencyError: its reducer or surrogate is not installed.
+        """
+        try:
+            data = json.loads(bytes(tensor.tolist()).decode())
+        except ValueError as error:
+            raise FileFormatError(f"the saved state of a wrapped block is damaged: {error}") from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise FileFormatError("the saved state of a wrapped block is of another version or damaged")
+        saved = data.get("distillation")
+        distillation = None if saved is None else Distillation.from_json(saved)
+        try:
+            variables = () if distillation is None else distillation.reduction.variable_names
+            state = cls(
+                name=str(data["name"]),
+                mode=data["mode"],
+                distillation=distillation,
+                structure=tuple(parse(str(text), variables) for text in data["structure"]),
+                symbolic_outputs=tuple(int(column) for column in data["symbolic_outputs"]),
+                trainable=bool(data["trainable"]),
+                released=bool(data["released"]),
+            )
+        except (KeyError, TypeError, ValueError, ExpressionError) as error:
+            raise FileFormatError(f"the saved state of a wrapped block is damaged: {error!r}") from error
+        state._check()
+        return state
+
+    def _check(self) -> None:
+        outputs = () if self.distillation is None else self.distillation.outputs
+        equations = 0 if self.distillation is None else len(self.distillation.fronts)
+        consistent = (
+            self.mode in ("block", "symbolic")
+            and len(self.structure) == equations
+            and set(self.symbolic_outputs) <= set(outputs)
+            and (self.mode == "block" or bool(self.symbolic_outputs))
+        )
+        if not consistent:
+            raise FileFormatError(
+                "the saved state of a wrapped block is damaged: mode, equations and outputs do not fit"
+            )

@@ -1,0 +1,218 @@
+"""Reductions made of linear maps: built from numbers, and rebuilt from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core.errors import FileFormatError, SearchError
+from symtorch_core.reduction.moments import Moments, principal_axes, spectrum, square_roots
+from symtorch_core.reduction.reducer import MomentReducer, Reduction, names_from
+
+Size = int | str | None
+"""How many dimensions to keep: a number, a share of the variance like ``"95%"``, or None for all as they are."""
+
+
+def linear_reduction(
+    moments: Moments,
+    variable_names: Sequence[str],
+    dtype: torch.dtype,
+    *,
+    down: Tensor | None = None,
+    up: Tensor | None = None,
+    k_out: Size = None,
+    linear: bool = False,
+    ridge: float = 0.0,
+    metric: Tensor | None = None,
+    kept_in: float | None = None,
+    kept_of: str = "the variance",
+) -> Reduction:
+    """A reduction from its input directions: the linear part, then the outputs' directions in what that leaves.
+
+    Args:
+        moments: of inputs and outputs.
+        variable_names: d_in names of the inputs, used where all are kept; else z0, z1, ...
+        dtype: of the maps.
+        down: input directions, shape (k_in, d_in): z = down @ (x - mean). None keeps the inputs.
+        up: output directions, shape (d_out, k_out); None takes those of most variance (in the metric).
+        k_out: how many of them; None keeps the outputs.
+        linear: fit y = b + W z by least squares first.
+        ridge: for that fit, as a share of the mean variance of z.
+        metric: what errors of the outputs cost, shape (d_out, d_out), positive definite; None for the identity.
+        kept_in: share of what ``down`` was chosen for that is kept, for reports; None where nobody knows.
+        kept_of: what that is a share of.
+
+    Raises:
+        SearchError: ``k_out`` does not fit the data.
+    """
+    seen = moments if down is None else moments.seen_through(down)
+    W = seen.linear_map(ridge) if linear else None
+    rest = moments.yy if W is None else seen.rest(W)
+    offset = moments.y if W is None else torch.zeros_like(moments.y)
+    root, inverse = (None, None) if metric is None else square_roots(metric)
+    costs = rest if root is None else root @ rest @ root
+    size = resolved_size("k_out", k_out, spectrum(costs)) if up is None else up.shape[1]
+    if up is None and size is not None:
+        axes = principal_axes(costs, size)
+        up = axes if inverse is None else inverse @ axes
+    project = None if up is None else _undone(up, metric)
+    kept = {"out": _expressed(costs, root, up)}
+    if kept_in is not None:
+        kept["in"] = kept_in
+    if W is not None:
+        kept["linear"] = 1 - float(rest.trace() / moments.yy.trace().clamp_min(1e-300))
+    k_in = None if down is None else len(down)
+    reduction = restore_linear(
+        {
+            "variable_names": list(variable_names) if k_in is None else [f"z{i}" for i in range(k_in)],
+            "d_in": len(moments.x),
+            "d_out": len(moments.y),
+            "k_in": k_in,
+            "k_out": size,
+            "linear": linear,
+            "kept": kept,
+            "kept_of": kept_of,
+        }
+    ).to(moments.x.device, dtype)
+    if down is not None:
+        _set(reduction.down, down, -down @ moments.x)
+    if up is not None and project is not None:
+        _set(reduction.up, up, offset)
+        _set(reduction.project, project, -project @ offset)
+    if W is not None:
+        _set(reduction.linear, W, moments.y - (W @ moments.x if down is None else 0.0))
+    return reduction
+
+
+def _undone(up: Tensor, metric: Tensor | None) -> Tensor:
+    """The map that finds the coordinates in ``up`` of what costs least to leave out."""
+    weighed = up if metric is None else metric @ up
+    project: Tensor = torch.linalg.pinv(up.T @ weighed) @ weighed.T
+    return project
+
+
+def _expressed(costs: Tensor, root: Tensor | None, up: Tensor | None) -> float:
+    """The share of the cost of leaving everything out that the output directions save."""
+    total = float(costs.trace())
+    if up is None or total <= 0:
+        return 1.0
+    basis = torch.linalg.qr(up if root is None else root @ up).Q
+    return min(1.0, float((basis.T @ costs @ basis).trace()) / total)
+
+
+def restore_linear(shape: Mapping[str, Any]) -> Reduction:
+    """A linear reduction of this shape, its numbers still to be loaded.
+
+    Raises:
+        FileFormatError: the shape, which comes from a file, does not describe one.
+    """
+    names = names_from(shape)
+    d_in, d_out, k_in, k_out = (shape.get(key) for key in ("d_in", "d_out", "k_in", "k_out"))
+    sizes = [d_in, d_out, *(k for k in (k_in, k_out) if k is not None)]
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise FileFormatError("the saved reduction has no valid dimensions")
+    if len(names) != (d_in if k_in is None else k_in):
+        raise FileFormatError("the saved reduction has another number of variables than of names")
+    linear, kept = shape.get("linear", False), shape.get("kept", {})
+    shares = kept.values() if isinstance(kept, Mapping) else [None]
+    if not isinstance(linear, bool) or not all(isinstance(share, float) for share in shares):
+        raise FileFormatError("the saved reduction does not say what it keeps")
+    return Reduction(
+        down=_linear(d_in, k_in),
+        up=_linear(k_out, d_out),
+        project=_linear(d_out, k_out),
+        variable_names=names,
+        linear=_linear(len(names), d_out) if linear else None,
+        shape=shape,
+    )
+
+
+def _linear(d_in: int | None, d_out: int | None) -> nn.Module:
+    """A linear map whose numbers are still to come: nothing is drawn from torch's random state for them."""
+    if d_in is None or d_out is None:
+        return nn.Identity()
+    made: nn.Module = nn.utils.skip_init(nn.Linear, d_in, d_out)
+    return made
+
+
+def resolved_size(option: str, size: Size, variances: Tensor, at_most: int | None = None) -> int | None:
+    """A size as a number.
+
+    Args:
+        option: what the user calls it, for messages.
+        size: what was asked.
+        variances: of all directions, largest first.
+        at_most: the most there can be; by default as many as there are directions.
+
+    >>> resolved_size("k_in", "90%", torch.tensor([8.0, 1.5, 0.5]))
+    2
+
+    Raises:
+        SearchError: it cannot be.
+    """
+    most = len(variances) if at_most is None else at_most
+    if size is None:
+        return None
+    if isinstance(size, str):
+        share = _share(option, size)
+        total = variances.sum()
+        if total <= 0:
+            return 1
+        reached = variances.cumsum(0) / total >= share - 1e-12
+        return min(most, int(reached.double().argmax()) + 1)
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most:
+        raise SearchError(
+            f"{option}={size!r}: give a number from 1 to {most}, or a share of the variance like '95%'"
+        )
+    return size
+
+
+def _share(option: str, size: str) -> float:
+    text = size.strip()
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not text.endswith("%") or not 0 < share <= 1:
+        raise SearchError(f"{option}={size!r}: a share of the variance is written like '95%'")
+    return share
+
+
+def kept_share(variances: Tensor, k: int | None) -> float:
+    """The share of variance in the k leading directions."""
+    total = float(variances.sum())
+    return 1.0 if k is None or total <= 0 else min(1.0, float(variances[:k].sum()) / total)
+
+
+def _set(module: nn.Module | None, weight: Tensor, bias: Tensor) -> None:
+    assert isinstance(module, nn.Linear)
+    with torch.no_grad():
+        module.weight.copy_(weight)
+        module.bias.copy_(bias)
+
+
+@final
+@dataclass(frozen=True)
+class IdentityReducer(MomentReducer):
+    """Keeps every input and every output as it is.
+
+    Attributes:
+        linear: fit y = b + W x first; the equations explain what it leaves.
+        ridge: for the linear part, as a share of the inputs' mean variance.
+    """
+
+    name: ClassVar[str] = "identity"
+    linear: bool = False
+    ridge: float = 1e-9
+
+    def from_moments(self, moments: Moments, variable_names: Sequence[str], dtype: torch.dtype) -> Reduction:
+        return linear_reduction(moments, variable_names, dtype, linear=self.linear, ridge=self.ridge)
+
+    @classmethod
+    def restore(cls, shape: Mapping[str, Any]) -> Reduction:
+        names = names_from(shape)  # all that is needed, where there is no linear part
+        return restore_linear({"d_in": len(names), "d_out": 1, **shape})

@@ -1,0 +1,211 @@
+"""Reducers: maps that make a wide block narrow enough for a search, and back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core.components.options import Configurable
+from symtorch_core.errors import FileFormatError
+from symtorch_core.reduction.moments import Moments
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@final
+class Reduction(nn.Module):
+    """What a reducer learned: y = linear(z) + up(f(z)), z = down(x), where f is what a search has to find.
+
+    The maps become part of the surrogate: they move, save and compile with it. Their parameters are frozen.
+
+    Args:
+        down: maps (..., d_in) to (..., k_in).
+        up: maps (..., k_out) to (..., d_out).
+        project: maps targets (..., d_out) to (..., k_out), so that up(project(y)) is the best the maps can
+            do.
+        variable_names: k_in names for the columns of z.
+        linear: maps z (..., k_in) to (..., d_out), the part that f need not explain; None for no such part.
+        shape: JSON data from which the reducer's ``restore`` rebuilds modules of the same shapes.
+    """
+
+    def __init__(
+        self,
+        *,
+        down: nn.Module,
+        up: nn.Module,
+        project: nn.Module,
+        variable_names: Sequence[str],
+        linear: nn.Module | None = None,
+        shape: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.down = down
+        self.up = up
+        self.project = project
+        self.linear = linear
+        self.variable_names = tuple(variable_names)
+        self.shape = dict(shape)
+        self.requires_grad_(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Reduction:
+        """Casts and moves, but never to half precision: surrogates compute such rows in single."""
+
+        def kept(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in _HALF else moved
+
+        super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Numbers arrive in the precision they were saved in, whatever the maps were made in."""
+        mine = (value.dtype for key, value in state_dict.items() if key.startswith(prefix))
+        saved = {dtype for dtype in mine if dtype.is_floating_point} - set(_HALF)
+        if len(saved) == 1:
+            self.to(*saved)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def summary(self) -> str:
+        """What is kept, in words; empty where everything is."""
+        kept = self.shape.get("kept", {})
+        parts = []
+        for side in ("in", "out"):
+            k = self.shape.get(f"k_{side}")
+            if k is not None:
+                share = kept.get(side)
+                of = "" if share is None else f" ({share:.1%} of {self._kept_of(side)})"
+                parts.append(f"{k} of {self.shape.get(f'd_{side}')} {side}puts{of}")
+        if self.linear is not None:
+            share = kept.get("linear")
+            parts.append(
+                "a linear part" + ("" if share is None else f" ({share:.1%} of the outputs' variance)")
+            )
+        return ", ".join(parts)
+
+    def _kept_of(self, side: str) -> str:
+        return str(self.shape.get("kept_of", "the variance")) if side == "in" else "the variance"
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether equation i gives output i as it is, so that one can do without the others."""
+        return isinstance(self.up, nn.Identity) and self.linear is None
+
+    def reduce_inputs(self, X: Tensor) -> Tensor:
+        """z for inputs: (..., d_in) to (..., k_in)."""
+        reduced: Tensor = self.down(X)
+        return reduced
+
+    def reduce_targets(self, Y: Tensor, Z: Tensor) -> Tensor:
+        """What f(z) should be: (..., d_out) to (..., k_out), after the linear part has taken its share."""
+        rest = Y if self.linear is None else Y - self.linear(Z)
+        targets: Tensor = self.project(rest)
+        return targets
+
+    def restore_outputs(self, F: Tensor, Z: Tensor) -> Tensor:
+        """The block's outputs from f(z): (..., k_out) to (..., d_out)."""
+        outputs: Tensor = self.up(F)
+        return outputs if self.linear is None else outputs + self.linear(Z)
+
+
+class Reducer(Configurable):
+    """Learns a :class:`Reduction` from activations; one instance holds one reducer's own options."""
+
+    @abstractmethod
+    def fit(
+        self,
+        X: Tensor,
+        Y: Tensor,
+        *,
+        variable_names: Sequence[str],
+        weights: Tensor | None = None,
+        block: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
+    ) -> Reduction:
+        """Learn the maps.
+
+        Args:
+            X: inputs, shape (n, d_in).
+            Y: outputs, shape (n, d_out).
+            variable_names: d_in names for the columns of X.
+            weights: shape (n,), non-negative; None weighs all rows alike.
+            block: the function from rows of X to rows of Y, for reducers that use its Jacobian; None where
+                unknown.
+            seed: same seed, same maps.
+
+        Raises:
+            SearchError: the options do not fit the data (the message says what would).
+        """
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, shape: Mapping[str, Any]) -> Reduction:
+        """A reduction of the same shapes, its numbers still to be loaded from a state_dict.
+
+        Args:
+            shape: what :attr:`Reduction.shape` held; it comes from a file and is checked, never trusted.
+
+        Raises:
+            FileFormatError: the data do not describe a reduction of this kind.
+        """
+
+
+def names_from(shape: Mapping[str, Any]) -> list[str]:
+    """The variable names in a reduction's saved shape.
+
+    Raises:
+        FileFormatError: they are missing or not a list of text.
+    """
+    names = shape.get("variable_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FileFormatError("the saved reduction has no list of variable names")
+    return names
+
+
+class MomentReducer(Reducer):
+    """A reducer that needs no more than means and covariances, so that rows can be fed to it batch by batch."""
+
+    @abstractmethod
+    def from_moments(self, moments: Moments, variable_names: Sequence[str], dtype: torch.dtype) -> Reduction:
+        """Learn the maps.
+
+        Args:
+            moments: of inputs and outputs.
+            variable_names: d_in names of the inputs.
+            dtype: of the maps.
+
+        Raises:
+            SearchError: the options do not fit the data.
+        """
+
+    @final
+    def fit(
+        self,
+        X: Tensor,
+        Y: Tensor,
+        *,
+        variable_names: Sequence[str],
+        weights: Tensor | None = None,
+        block: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
+    ) -> Reduction:
+        return self.from_moments(Moments.of(X, Y, weights), variable_names, X.dtype)
+
+    @final
+    def fit_batches(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        variable_names: Sequence[str],
+        dtype: torch.dtype = torch.float32,
+    ) -> Reduction:
+        """Learn the maps from batches (X, Y) that come one after the other and are forgotten.
+
+        Raises:
+            SearchError: there are no rows, or the options do not fit the data.
+        """
+        return self.from_moments(Moments.gathered((X, Y, None) for X, Y in batches), variable_names, dtype)

@@ -1,0 +1,320 @@
+"""How narrow may it be? Reducers at many sizes, judged before any search (SymTorch paper, figure 4)."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, final
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from symtorch_core.activations.block_function import row_function
+from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, HookCapture
+from symtorch_core.activations.rows import Activations, BlockFunction
+from symtorch_core.components.registry import load
+from symtorch_core.errors import CaptureError, SearchError
+from symtorch_core.events.progress import progress_bars
+from symtorch_core.events.records import (
+    Callback,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    Stopwatch,
+    notify,
+)
+from symtorch_core.reduction.linear import Size
+from symtorch_core.reduction.moments import Moments
+from symtorch_core.reduction.reducer import Reducer, Reduction
+from symtorch_core.views.plots import new_axes
+
+_RIDGE = 1e-9
+_HIDDEN = (128, 128)
+_STAGE = "sweep"
+
+
+@final
+@dataclass(frozen=True)
+class SweepRow:
+    """One reducer at one size; all R2 on held-out rows, over all outputs together.
+
+    Attributes:
+        reducer: what it is called.
+        k_in, k_out: sizes; None where all are kept.
+        r2: of the block itself between the maps: inputs narrowed and widened again by their best linear guess, outputs
+            narrowed and widened by the maps. What a perfect equation of the block would reach.
+        r2_linear: of the best linear map of the narrowed inputs; what equations have to beat.
+        r2_network: of a small network between the maps, which need not do what the block does; None if not asked for.
+        seconds: to learn the maps.
+        note: why there are no figures, where there are none.
+    """
+
+    reducer: str
+    k_in: Size
+    k_out: Size
+    r2: float = math.nan
+    r2_linear: float = math.nan
+    r2_network: float | None = None
+    seconds: float = 0.0
+    note: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep found.
+
+    Attributes:
+        rows: a row for each reducer and size, in the order they were asked for.
+        fitted: rows of data the maps were learned on.
+        held_out: rows of data they were judged on.
+    """
+
+    rows: tuple[SweepRow, ...]
+    fitted: int
+    held_out: int
+
+    def to_frame(self) -> Any:
+        """As a pandas DataFrame (needs pandas), a row for each reducer and size."""
+        import pandas  # optional, only here
+
+        return pandas.DataFrame([asdict(row) for row in self.rows])
+
+    def plot(self, value: str = "r2", ax: Any = None) -> Any:
+        """Unexplained variance over k_in: a line for each reducer and k_out (needs matplotlib).
+
+        Args:
+            value: ``"r2"``, ``"r2_linear"`` or ``"r2_network"``.
+            ax: matplotlib axes to draw on; new ones by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        ax = new_axes(ax, size=(7, 4.5))
+        names = list(dict.fromkeys(row.reducer for row in self.rows))
+        widths = list(dict.fromkeys(row.k_out for row in self.rows))
+        for (color, name), (marker, k_out) in itertools.product(
+            enumerate(names), zip(itertools.cycle("osd^v*x"), widths, strict=False)
+        ):
+            line = [row for row in self.rows if (row.reducer, row.k_out) == (name, k_out)]
+            ax.plot(
+                [str(row.k_in) for row in line],
+                [1 - getattr(row, value) for row in line],
+                color=f"C{color}",
+                marker=marker,
+                alpha=0.9,
+                label=f"{name}, k_out {'all' if k_out is None else k_out}",
+            )
+        ax.set(xlabel="k_in", ylabel="unexplained share of the variance, held out")
+        ax.legend(fontsize="small")
+        ax.grid(alpha=0.3)
+        return ax
+
+    def __str__(self) -> str:
+        table = Table("reducer", "k_in", "k_out", "R2 block between", "R2 linear", "R2 network", "s", "")
+        for row in self.rows:
+            sizes = ("all" if k is None else str(k) for k in (row.k_in, row.k_out))
+            network = "-" if row.r2_network is None else f"{row.r2_network:.4f}"
+            figures = (f"{row.r2:.4f}", f"{row.r2_linear:.4f}", network, f"{row.seconds:.1f}")
+            table.add_row(row.reducer, *sizes, *figures, row.note)
+        console = Console(file=io.StringIO(), width=110, color_system=None)
+        with console.capture() as captured:
+            console.print(table)
+        return captured.get().rstrip()
+
+
+def overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
+    """Share of the variance of all outputs together that is explained.
+
+    Args:
+        prediction: shape (n, k).
+        target: shape (n, k).
+        weights: shape (n,), non-negative, or None.
+
+    >>> overall_r2(torch.tensor([[0.0, 0.0], [0.0, 2.0]]), torch.tensor([[-1.0, 0.0], [1.0, 2.0]]))
+    0.5
+    """
+    prediction, target = prediction.double(), target.double()
+    share = torch.ones(len(target), dtype=torch.float64) if weights is None else weights.double()
+    share = (share / share.sum())[:, None]
+    spread = (share * (target - (share * target).sum(0)).square()).sum()
+    return 1.0 - float((share * (prediction - target).square()).sum() / spread)
+
+
+def reduction_sweep(
+    block: Callable[..., Any],
+    data: Any,
+    *,
+    reducers: Sequence[str | Reducer] | Mapping[str, Reducer] = ("pca",),
+    k_in: Sequence[Size] = (4, 8, 16),
+    k_out: Sequence[Size] = (None,),
+    parent: Callable[..., Any] | None = None,
+    network: bool = False,
+    test_fraction: float = 0.2,
+    max_rows: int = DEFAULT_MAX_ROWS,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+    **options: Any,
+) -> Sweep:
+    """Learn the maps of several reducers at several sizes, and see what would be lost between them.
+
+    Args:
+        block: a module or function that treats rows one by one.
+        data: what the block (or ``parent``) runs on; see :func:`symtorch_core.activations.hooks.capture`. Or
+            :class:`Activations` of the block.
+        reducers: names or instances; or instances by the name they are to have in the table. Their k_in and k_out are
+            set here.
+        k_in: sizes of the narrowed inputs: numbers, shares of the variance (``"95%"``), None for all.
+        k_out: sizes of the narrowed outputs, likewise.
+        parent: the model that calls the block.
+        network: also train a small network between the maps (slower).
+        test_fraction: share of the rows to judge on.
+        max_rows: rows kept of what passes the block.
+        seed: same seed, same figures.
+        callbacks: told of progress.
+        progress: draw progress bars where standard error is a terminal.
+        **options: of the capture, such as ``select_input=0``.
+
+    >>> mlp = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
+    >>> sweep = reduction_sweep(mlp, torch.randn(500, 8), reducers=["pca"], k_in=[2, 8])
+    >>> sweep.rows[1].r2 > 0.999
+    True
+
+    Raises:
+        CaptureError: the data give no usable rows, or the block mixes rows, so that it cannot stand between maps.
+        SearchError: an option of a reducer does not exist.
+        UnknownComponentError, MissingDependencyError: a reducer is not there.
+    """
+    if not 0 < test_fraction < 1:
+        raise CaptureError("a sweep judges on held-out rows: test_fraction must be between 0 and 1")
+    chosen = _named(reducers)
+    activations = (
+        data
+        if isinstance(data, Activations)
+        else HookCapture.with_options(options).collect(
+            block, data, parent=parent, max_rows=max_rows, seed=seed, callbacks=callbacks
+        )
+    )
+    if activations.source.select_input is None:  # from arrays: all columns are what the block takes
+        activations = replace(activations, source=replace(activations.source, select_input=("0",)))
+    function = row_function(block, activations)
+    if function is None:
+        raise CaptureError(
+            "the block cannot be asked row by row (it mixes rows, or takes several tensors), so it cannot stand "
+            "between maps"
+        )
+    fitted, held_out = activations.split(test_fraction, seed)
+    if held_out is None:
+        raise CaptureError(f"{len(activations)} rows are too few to hold some out")
+    grid = [(name, reducer, a, b) for name, reducer in chosen.items() for a in k_in for b in k_out]
+    rows = []
+    with progress_bars() as bars:
+        told = [*callbacks, bars] if progress else list(callbacks)
+        watch = Stopwatch()
+        notify(told, StageStarted(_STAGE, len(grid)))
+        for name, reducer, a, b in grid:
+            sized = replace(reducer, k_in=a, k_out=b)  # type: ignore[type-var]
+            row = SweepRow(name, a, b)
+            rows.append(_judged(row, sized, fitted, held_out, function, network, seed))
+            notify(told, StageAdvanced(_STAGE))
+        notify(told, StageFinished(_STAGE, watch.seconds()))
+    return Sweep(tuple(rows), len(fitted), len(held_out))
+
+
+def _named(reducers: Sequence[str | Reducer] | Mapping[str, Reducer]) -> dict[str, Reducer]:
+    if isinstance(reducers, Mapping):
+        found = dict(reducers)
+    else:
+        made = [load("reducers", item)() if isinstance(item, str) else item for item in reducers]
+        found = dict(zip(_distinct([reducer.name for reducer in made]), made, strict=True))
+    for name, reducer in found.items():
+        if not {"k_in", "k_out"} <= set(reducer.option_names()):
+            raise SearchError(f"reducer {name!r} has no k_in and k_out to sweep over")
+    return found
+
+
+def _distinct(names: Sequence[str]) -> Iterator[str]:
+    for position, name in enumerate(names):
+        before = list(names[:position]).count(name)
+        yield name if before == 0 else f"{name} {before + 1}"
+
+
+def _judged(
+    row: SweepRow,
+    reducer: Reducer,
+    fitted: Activations,
+    held_out: Activations,
+    function: BlockFunction,
+    network: bool,
+    seed: int,
+) -> SweepRow:
+    watch = Stopwatch()
+    try:
+        reduction = reducer.fit(
+            fitted.inputs,
+            fitted.outputs,
+            variable_names=fitted.input_names,
+            weights=fitted.weights,
+            block=function,
+            seed=seed,
+        )
+    except SearchError as error:  # a size that does not fit this reducer is no reason to lose the others
+        return replace(row, note=str(error))
+    seconds = watch.seconds()
+    Z, far = reduction.reduce_inputs(fitted.inputs), reduction.reduce_inputs(held_out.inputs)
+    widened = _linear_guess(Z, fitted.inputs, fitted.weights, far).to(held_out.inputs)
+    with torch.no_grad():
+        exact = function(widened)
+    linear = _linear_guess(Z, fitted.outputs, fitted.weights, far)
+    between = reduction.restore_outputs(reduction.reduce_targets(exact, far), far)
+
+    def r2(prediction: Tensor) -> float:
+        return overall_r2(prediction, held_out.outputs, held_out.weights)
+
+    learned = _network(reduction, Z, fitted, far, seed) if network else None
+    return replace(
+        row,
+        r2=r2(between),
+        r2_linear=r2(linear),
+        r2_network=None if learned is None else r2(learned),
+        seconds=seconds,
+    )
+
+
+def _linear_guess(Z: Tensor, Y: Tensor, weights: Tensor | None, far: Tensor) -> Tensor:
+    """The best linear guess of Y from Z, for other rows."""
+    moments = Moments.of(Z, Y, weights)
+    return moments.y + (far.double() - moments.x) @ moments.linear_map(_RIDGE).T
+
+
+def _network(reduction: Reduction, Z: Tensor, fitted: Activations, far: Tensor, seed: int) -> Tensor:
+    """What a small network between the maps predicts."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor  # slow to import, and asked for rarely
+    from sklearn.preprocessing import StandardScaler
+
+    T = reduction.reduce_targets(fitted.outputs, Z)
+    inputs, targets = StandardScaler().fit(Z.numpy()), StandardScaler().fit(T.numpy())
+    model = MLPRegressor(
+        hidden_layer_sizes=_HIDDEN,
+        early_stopping=True,
+        max_iter=60,
+        batch_size=min(512, len(Z) // 2),
+        random_state=seed,
+    )
+    wanted = targets.transform(T.numpy())
+    with warnings.catch_warnings():  # the number of epochs is what it is: training could go on, and need not
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(inputs.transform(Z.numpy()), wanted[:, 0] if wanted.shape[1] == 1 else wanted)
+    found = model.predict(inputs.transform(far.numpy())).reshape(len(far), -1)
+    return reduction.restore_outputs(torch.from_numpy(targets.inverse_transform(found)).to(far), far)

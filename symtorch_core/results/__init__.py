@@ -1,0 +1,1 @@
+"""What a distillation found, as plain data, and its files."""

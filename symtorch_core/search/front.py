@@ -1,0 +1,252 @@
+"""Pareto fronts: the best equation at each complexity, and the rules that pick one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal, final, get_args
+
+import sympy as sp
+
+from symtorch_core.errors import FileFormatError, SelectionError
+from symtorch_core.expressions import Expression, parse, to_sympy, to_text
+
+SelectionRule = Literal["score", "best", "accuracy", "validation", "simplest"]
+HELD_OUT_RULES: Final = ("validation", "simplest")
+"""Rules that need held-out rows."""
+BEST_WITHIN = 1.5
+"""The rule "best" considers equations with a loss of at most this many times the lowest (PySR's figure)."""
+SIMPLEST_WITHIN = 1.05
+"""The rule "simplest" considers equations with a held-out loss of at most this many times the lowest."""
+_SMALLEST_LOSS = 1e-300
+_ROUNDING = 1e-9  # of the loss of the front's first equation
+
+
+@final
+@dataclass(frozen=True)
+class Candidate:
+    """One equation of a front.
+
+    Attributes:
+        expression: the equation's tree.
+        complexity: as the core counts it under the search's rules.
+        loss: on all rows of the fit, by the search's loss, computed by the core.
+        validation_loss: the same on held-out rows; None where there are none.
+        score: drop of log(loss) per unit of complexity from the next simpler equation (SymTorch paper, eq.
+            2); 0 for the simplest.
+    """
+
+    expression: Expression
+    complexity: int
+    loss: float
+    validation_loss: float | None = None
+    score: float = 0.0
+
+    @property
+    def equation(self) -> sp.Expr:
+        """The equation in sympy."""
+        return to_sympy(self.expression)
+
+    def text(self, digits: int | None = 4) -> str:
+        """The equation as text with so many significant digits; None for all of them."""
+        return to_text(self.expression, digits)
+
+    def latex(self, digits: int = 4) -> str:
+        """The equation as LaTeX."""
+        return str(sp.latex(to_sympy(self.expression, digits)))
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
+
+
+@final
+@dataclass(frozen=True)
+class Unrunnable:
+    """An equation that a backend found and the core cannot compute: shown, never chosen.
+
+    Attributes:
+        equation: as the backend writes it, in the names of the variables.
+        complexity, loss: as the backend counts them.
+        reason: what stands in the way.
+    """
+
+    equation: str
+    complexity: int
+    loss: float
+    reason: str
+
+
+@final
+class ParetoFront(Sequence[Candidate]):
+    """Equations for one output, from simple to complex, each with a lower loss than all simpler ones.
+
+    A sequence of :class:`Candidate`. Build it from any candidates: dominated and non-finite ones are left
+    out, and scores are computed here. Equations that cannot run are kept beside it, in ``unrunnable``.
+
+    >>> from symtorch_core.expressions import parse
+    >>> front = ParetoFront([Candidate(parse("x"), 1, 0.5), Candidate(parse("x + 1"), 3, 0.01)])
+    >>> print(front.select("score"))
+    x + 1
+    """
+
+    def __init__(self, candidates: Iterable[Candidate], unrunnable: Iterable[Unrunnable] = ()) -> None:
+        self.unrunnable: Final = tuple(sorted(unrunnable, key=lambda entry: entry.complexity))
+        kept: list[Candidate] = []
+        for candidate in sorted(candidates, key=lambda c: (c.complexity, c.loss)):
+            if math.isfinite(candidate.loss) and (not kept or candidate.loss < kept[-1].loss):
+                if kept and kept[-1].complexity == candidate.complexity:
+                    continue
+                score = _score(kept[-1], candidate) if kept else 0.0
+                kept.append(replace(candidate, score=score))
+        self._candidates = tuple(kept)
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._candidates[index]
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self._candidates)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ParetoFront)
+            and self._candidates == other._candidates
+            and self.unrunnable == other.unrunnable
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._candidates)
+
+    def __repr__(self) -> str:
+        return f"ParetoFront({len(self)} equations, complexity {', '.join(map(str, self.complexities))})"
+
+    @property
+    def complexities(self) -> tuple[int, ...]:
+        """The complexities that have an equation, ascending."""
+        return tuple(candidate.complexity for candidate in self)
+
+    def select(self, rule: SelectionRule = "score", *, complexity: int | None = None) -> Candidate:
+        """Pick one equation.
+
+        Args:
+            rule: ``"score"``, the largest score; ``"best"``, PySR's rule, the largest score among equations
+                with a loss within 1.5 times the lowest; ``"accuracy"``, the lowest loss; ``"validation"``,
+                the lowest held-out loss; ``"simplest"``, the simplest equation with a held-out loss within 1.05 times
+                the lowest. Ties go to the simpler equation.
+            complexity: pick the equation of exactly this complexity instead.
+
+        Raises:
+            SelectionError: no such rule, no equation of that complexity (the message lists those there are),
+                no held-out losses, or the front is empty.
+        """
+        if not self:
+            raise SelectionError("the front is empty: no equation with a finite loss was found")
+        if complexity is not None:
+            for candidate in self:
+                if candidate.complexity == complexity:
+                    return candidate
+            raise SelectionError(
+                f"no equation of complexity {complexity} is on the front; there are: "
+                + ", ".join(map(str, self.complexities))
+            )
+        if rule == "score":
+            return max(self, key=lambda c: c.score)
+        if rule == "best":
+            threshold = BEST_WITHIN * self._candidates[-1].loss
+            return max((c for c in self if c.loss <= threshold), key=lambda c: c.score)
+        if rule == "accuracy":
+            return self._candidates[-1]
+        if rule in HELD_OUT_RULES:
+            losses = [math.inf if c.validation_loss is None else c.validation_loss for c in self]
+            least = min(losses)
+            if not math.isfinite(least):
+                raise SelectionError("the front has no held-out losses: distill with test_fraction > 0")
+            within = least
+            if rule == "simplest":
+                within = SIMPLEST_WITHIN * least + _ROUNDING * self._candidates[0].loss
+            return next(c for c, loss in zip(self, losses, strict=True) if loss <= within)
+        raise SelectionError(f"unknown rule {rule!r}; there are: {', '.join(get_args(SelectionRule))}")
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The front as JSON data: a list with an entry for each equation; those that cannot run have a reason."""
+        runnable = [
+            {
+                "equation": str(c.expression),
+                "complexity": c.complexity,
+                "loss": c.loss,
+                "validation_loss": c.validation_loss,
+            }
+            for c in self
+        ]
+        return runnable + [asdict(entry) for entry in self.unrunnable]
+
+    @classmethod
+    def from_json(cls, entries: Iterable[Mapping[str, Any]], variables: Sequence[str]) -> ParetoFront:
+        """Read what :meth:`to_json` wrote; the equations go through the parser.
+
+        Raises:
+            FileFormatError: an entry lacks a field or has one of another type.
+        """
+        try:
+            listed = list(entries)
+            return cls(
+                (_candidate(entry, variables) for entry in listed if "reason" not in entry),
+                (_unrunnable(entry) for entry in listed if "reason" in entry),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"not a front: {error!r}") from error
+
+    def plot(self, ax: Any = None) -> Any:
+        """Loss over complexity (needs matplotlib), on the given axes or new ones, which are returned."""
+        from symtorch_core.views.plots import plot_front  # needs this class first
+
+        return plot_front(self, None, ax)
+
+    def _repr_html_(self) -> str:
+        from symtorch_core.views.notebook import front_html  # needs this class first
+
+        return front_html(self)
+
+    def _repr_latex_(self) -> str:
+        lines = r" \\ ".join(rf"{c.complexity} & {c.latex()}" for c in self)
+        return rf"$\displaystyle \begin{{array}}{{rl}} {lines} \end{{array}}$"
+
+    def to_frame(self) -> Any:
+        """The front as a pandas DataFrame (needs pandas)."""
+        import pandas  # optional, only here
+
+        return pandas.DataFrame(
+            {
+                "complexity": [c.complexity for c in self],
+                "loss": [c.loss for c in self],
+                "score": [c.score for c in self],
+                "validation_loss": [c.validation_loss for c in self],
+                "equation": [c.text() for c in self],
+            }
+        )
+
+
+def _score(simpler: Candidate, candidate: Candidate) -> float:
+    drop = math.log(max(simpler.loss, _SMALLEST_LOSS)) - math.log(max(candidate.loss, _SMALLEST_LOSS))
+    return drop / (candidate.complexity - simpler.complexity)
+
+
+def _candidate(entry: Mapping[str, Any], variables: Sequence[str]) -> Candidate:
+    return Candidate(
+        parse(str(entry["equation"]), variables),
+        int(entry["complexity"]),
+        float(entry["loss"]),
+        None if entry["validation_loss"] is None else float(entry["validation_loss"]),
+    )
+
+
+def _unrunnable(entry: Mapping[str, Any]) -> Unrunnable:
+    return Unrunnable(
+        str(entry["equation"]), int(entry["complexity"]), float(entry["loss"]), str(entry["reason"])
+    )

@@ -1,0 +1,290 @@
+"""From raw equations to a Pareto front: simplify, refit constants, measure on all rows.
+
+Every backend's finds pass through :func:`build_front`, so fronts of different backends differ only in what
+was found.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from symtorch_core.expressions import (
+    Call,
+    Constant,
+    Expression,
+    constants,
+    evaluate,
+    simplify,
+    with_constants,
+)
+from symtorch_core.search.constants import CONVERGED, one_thread, refit_constants
+from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.search.losses import Loss
+from symtorch_core.search.space import SearchSpace
+
+_KEPT_PER_COMPLEXITY = 3
+_EXPLORED_ROWS = 1_000
+"""Rows on which shorter forms are tried; what is kept is refitted and measured on all of them."""
+_PROMISING = 1.5
+_RECOVERABLE = 100.0
+"""A shorter equation may be this much worse before the others of its constants make up for the one it lost."""
+_REWRITTEN = 4
+"""Complexity that an equation may lose when it is refitted and simplified."""
+_CONTENDS = 1.02
+"""An equation may be this much worse than a simpler one on a sample of the rows, and still better on all."""
+_CONVERGED_WHILE_EXPLORING = 1e-2
+_NEGLIGIBLE = 1e-6
+_SNAP_WITHIN = 1e-5
+_NOTHING = 1e-9  # constants smaller than this become 0, where the loss agrees
+_LOSS_AGREES = 1e-6
+
+
+@one_thread()
+def build_front(
+    expressions: Iterable[Expression],
+    X: np.ndarray,
+    y: np.ndarray,
+    search: SearchSpace,
+    variable_names: Sequence[str],
+    weights: np.ndarray | None = None,
+) -> ParetoFront:
+    """The Pareto front of the given equations on the given rows.
+
+    Each equation is simplified; those that break the search's maxsize or constraints, or are not finite on
+    every row, are left out. The best few at each complexity get their constants refitted (``search.refine``),
+    superfluous terms are tried without, and constants a hair from a round number or a multiple of pi are set
+    to it where the loss does not mind. The best constant is always a candidate.
+
+    Args:
+        expressions: in the names of ``variable_names``.
+        X: inputs, shape (n, d).
+        y: targets, shape (n,).
+        search: gives loss, complexity rules, maxsize and constraints.
+        variable_names: d names for the columns of X.
+        weights: shape (n,) or None.
+
+    >>> from symtorch_core.expressions import parse
+    >>> X = np.linspace(0, 1, 50)[:, None]
+    >>> front = build_front([parse("x"), parse("1.0*x + 0.1")], X, 3 * X[:, 0] + 2, SearchSpace(), ["x"])
+    >>> print(front.select("accuracy"))
+    3*x + 2
+    """
+    rows = _Rows(
+        {name: torch.from_numpy(X[:, i].copy()) for i, name in enumerate(variable_names)},
+        torch.from_numpy(np.asarray(y, dtype=np.float64)),
+        None if weights is None else torch.from_numpy(np.asarray(weights, dtype=np.float64)),
+        search,
+    )
+    floor = _resolution(rows.target, search.loss_function, rows.weights)
+    baseline = rows.refitted(Constant(float(np.average(y, weights=weights))))
+    if baseline.loss <= floor:
+        return ParetoFront([baseline])
+    found = _best_by_complexity(map(rows.measured, _admitted(expressions, search)))
+    if search.refine:
+        explored = _improve(found, rows.sample(_EXPLORED_ROWS), floor)
+        found += [rows.refitted(candidate.expression) for candidate in _contenders(explored, floor)]
+    found = [candidate for candidate in found if search.admits(candidate.expression)]
+    found = [_snapped(candidate, rows) for candidate in ParetoFront([baseline, *found])]
+    return ParetoFront(_until(found, floor))
+
+
+@final
+@dataclass(frozen=True)
+class _Rows:
+    """The rows equations are fitted to and measured on, for one search.
+
+    ``tolerance`` is the relative gain in loss below which reweighting stops.
+    """
+
+    columns: Mapping[str, Tensor]
+    target: Tensor
+    weights: Tensor | None
+    search: SearchSpace
+    tolerance: float = CONVERGED
+
+    def sample(self, most: int) -> _Rows:
+        """A fixed random sample of at most ``most`` rows, on which fits need not be exact."""
+        rough = replace(self, tolerance=_CONVERGED_WHILE_EXPLORING)
+        if len(self.target) <= most:
+            return rough
+        chosen = np.random.default_rng(0).choice(len(self.target), most, replace=False)
+        index = torch.from_numpy(np.sort(chosen))
+        return replace(
+            rough,
+            columns={name: column[index] for name, column in self.columns.items()},
+            target=self.target[index],
+            weights=None if self.weights is None else self.weights[index],
+        )
+
+    def measured(self, expression: Expression) -> Candidate:
+        """The expression with its loss and complexity."""
+        value = self.search.loss_function(evaluate(expression, self.columns), self.target, self.weights)
+        return Candidate(expression, self.search.rules.count(expression), value)
+
+    def refitted(self, expression: Expression) -> Candidate:
+        """The expression with its best constants, where the search wants that."""
+        if self.search.refine:
+            loss = self.search.loss_function
+            expression = refit_constants(
+                expression, self.columns, self.target, self.weights, loss, self.tolerance
+            )
+        return self.measured(simplify(expression))
+
+
+def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Candidate]:
+    """The candidates with refitted constants, and the best shorter equations they contain.
+
+    Simple ones first, so that what a simpler equation does as well is not looked into. Below ``floor``, where all
+    losses are rounding, every shorter equation is as promising as the longer one.
+    """
+    best: dict[int, Candidate] = {}
+    seen: set[Expression] = set()
+    order = itertools.count()
+    waiting: list[tuple[int, int, Expression]] = []
+
+    def add(expression: Expression) -> None:
+        heapq.heappush(waiting, (rows.search.rules.count(expression), next(order), expression))
+
+    for candidate in found:
+        for form in _forms(candidate.expression):
+            add(form)
+    exact = math.inf
+    while waiting:
+        complexity, _, expression = heapq.heappop(waiting)
+        if complexity > exact + _REWRITTEN:
+            break
+        candidate = rows.refitted(expression)
+        if candidate.loss <= floor:
+            exact = min(exact, candidate.complexity)
+        known = best.get(candidate.complexity)
+        if known is not None and known.loss <= candidate.loss:
+            continue
+        best[candidate.complexity] = candidate
+        if _dominated(candidate, best):
+            continue
+        for variant in map(simplify, _shorter(candidate.expression)):
+            if variant in seen:
+                continue
+            seen.add(variant)
+            rough, limit = rows.measured(variant).loss, max(candidate.loss, floor)
+            if rough <= _PROMISING * limit:
+                add(variant)
+            elif rough <= _RECOVERABLE * limit:
+                fitted = rows.refitted(variant)
+                if not _dominated(fitted, best):
+                    add(fitted.expression)
+    return list(best.values())
+
+
+def _dominated(candidate: Candidate, best: Mapping[int, Candidate]) -> bool:
+    """Whether a simpler equation among the best of each complexity does as well."""
+    return any(other.loss <= candidate.loss for size, other in best.items() if size < candidate.complexity)
+
+
+def _contenders(explored: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
+    """Those that may be on the front of all rows: on a sample, none simpler is clearly better or exact."""
+    best = math.inf
+    for candidate in sorted(explored, key=lambda c: c.complexity):
+        if best > floor and candidate.loss < _CONTENDS * best:
+            yield candidate
+        best = min(best, candidate.loss)
+
+
+def _admitted(expressions: Iterable[Expression], search: SearchSpace) -> Iterator[Expression]:
+    seen: set[Expression] = set()
+    for expression in expressions:
+        short = simplify(expression)
+        if short not in seen and search.admits(short):
+            seen.add(short)
+            yield short
+
+
+def _best_by_complexity(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The few best at each complexity, dominated ones included: refitting may reorder them."""
+    groups: dict[int, list[Candidate]] = {}
+    for candidate in candidates:
+        if math.isfinite(candidate.loss):
+            groups.setdefault(candidate.complexity, []).append(candidate)
+    return [
+        c for group in groups.values() for c in sorted(group, key=lambda c: c.loss)[:_KEPT_PER_COMPLEXITY]
+    ]
+
+
+def _resolution(target: Tensor, loss: Loss, weights: Tensor | None) -> float:
+    """The loss below which differences are rounding: that of an error in the last digit of every target."""
+    single = bool((target.float().double() == target).all())
+    eps = float(torch.finfo(torch.float32 if single else torch.float64).eps)
+    return loss(target + eps * target.abs().max(), target, weights)
+
+
+def _until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
+    """Candidates up to the first that fits to rounding; more complex ones could only fit rounding better."""
+    for candidate in candidates:
+        yield candidate
+        if candidate.loss <= floor:
+            return
+
+
+def _forms(expression: Expression) -> Iterator[Expression]:
+    """The expression, and a * expression + b where that has more numbers for the refit to find."""
+    yield expression
+    shaped = simplify(Call("+", Call("*", Constant(1.5), expression), Constant(0.5)))
+    if len(constants(shaped)) > len(constants(expression)):
+        yield Call("+", Call("*", Constant(1.0), expression), Constant(0.0))
+
+
+def _shorter(expression: Expression) -> Iterator[Expression]:
+    """Every expression with one summand dropped, one factor set to one, or a negligible one set to zero."""
+    if not isinstance(expression, Call):
+        return
+    if expression.operator in {"+", "-"}:
+        yield expression.args[0]
+        yield expression.args[1] if expression.operator == "+" else Call("neg", expression.args[1])
+    if expression.operator in {"*", "/"}:
+        for position, child in enumerate(expression.args):
+            if isinstance(child, Constant):
+                yield Call(expression.operator, *_replaced(expression.args, position, Constant(1.0)))
+                if abs(child.value) < _NEGLIGIBLE:
+                    yield Constant(0.0)
+    for position, child in enumerate(expression.args):
+        for variant in _shorter(child):
+            yield Call(expression.operator, *_replaced(expression.args, position, variant))
+
+
+def _replaced(args: tuple[Expression, ...], position: int, new: Expression) -> tuple[Expression, ...]:
+    return (*args[:position], new, *args[position + 1 :])
+
+
+def _snapped(candidate: Candidate, rows: _Rows) -> Candidate:
+    """The candidate with constants set to the round number they are a hair from, where the loss agrees."""
+    best = candidate
+    values = list(constants(candidate.expression))
+    for position, value in enumerate(values):
+        rounded = _round_number(value)
+        if rounded is None:
+            continue
+        trial = [*values[:position], rounded, *values[position + 1 :]]
+        attempt = rows.measured(with_constants(candidate.expression, trial))
+        if attempt.loss <= candidate.loss * (1 + _LOSS_AGREES):
+            best, values = attempt, trial
+    return best
+
+
+def _round_number(value: float) -> float | None:
+    """The nearest half or half multiple of pi, if it is within a hair of the value and not the value; else None."""
+    if 0 < abs(value) < _NOTHING:
+        return 0.0
+    for unit in (0.5, math.pi / 2):
+        nearest = round(value / unit) * unit
+        if nearest and nearest != value and abs(value - nearest) <= _SNAP_WITHIN * abs(nearest):
+            return nearest
+    return None

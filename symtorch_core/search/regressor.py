@@ -1,0 +1,217 @@
+"""What answers a :class:`SearchSpace`: the interface of the symbolic-regression backends."""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import joblib
+import numpy as np
+from torch import Tensor
+
+from symtorch_core.components.options import Configurable
+from symtorch_core.events.records import (
+    Callback,
+    Event,
+    OutputFinished,
+    OutputImproved,
+    OutputProgressed,
+    notify,
+)
+from symtorch_core.expressions import Expression
+from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.front_builder import build_front
+from symtorch_core.search.space import SearchSpace
+
+
+class Regressor(Configurable):
+    """Searches equations for all columns of Y; one instance holds one backend's own options.
+
+    What a backend cannot honour (an operator, a constraint, a loss) it must refuse with a :class:`SearchError`, never
+    drop.
+    """
+
+    immaterial: ClassVar[tuple[str, ...]] = ("n_jobs",)
+    """Options that do not decide the result: a stopped search may go on with others."""
+
+    def resolved(self, search: SearchSpace) -> SearchSpace:
+        """The search as this backend runs it, where its own options change what is minimised.
+
+        Fronts are validated and saved with it, so that everything is judged by one loss.
+
+        Raises:
+            SearchError: options and search contradict each other.
+        """
+        return search
+
+    @abstractmethod
+    def fit(
+        self,
+        X: Tensor,
+        Y: Tensor,
+        *,
+        search: SearchSpace,
+        variable_names: Sequence[str],
+        weights: Tensor | None = None,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+        folder: Path | None = None,
+    ) -> list[ParetoFront]:
+        """Search equations.
+
+        Args:
+            X: inputs, shape (n, d).
+            Y: targets, shape (n, k); columns are independent outputs.
+            search: what may be used and what is minimised.
+            variable_names: d names for the columns of X.
+            weights: shape (n,), non-negative; None weighs all rows alike.
+            seed: same seed, same fronts.
+            callbacks: told of progress; must be told :class:`OutputFinished` for each column when it is done, so
+                that finished fronts survive an interruption of a later one. On Ctrl-C, a backend may tell
+                :class:`OutputInterrupted` with the best so far before it raises KeyboardInterrupt again.
+            folder: where to keep what a repetition of this very search may go on from, made by the backend if it
+                needs one; None where nothing is kept. Most backends ignore it.
+
+        Returns:
+            A front for each column of Y.
+
+        Raises:
+            SearchError: the search asks for something the backend cannot do.
+            BackendError: the search broke down; the best so far was told as :class:`OutputInterrupted`.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class Problem:
+    """The search for one output, on numpy data.
+
+    Attributes:
+        X: inputs, shape (n, d), float64.
+        y: targets, shape (n,), float64.
+        weights: shape (n,), float64, or None.
+        search: what may be used and what is minimised.
+        variable_names: d names for the columns of X.
+        seed: for this output alone.
+        callbacks: told of progress.
+        output: the column of Y this is.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None
+    search: SearchSpace
+    variable_names: tuple[str, ...]
+    seed: int
+    callbacks: tuple[Callback, ...] = ()
+    output: int = 0
+
+    def progressed(self, fraction: float) -> None:
+        """Tell the callbacks how much of the search is done, 0..1."""
+        self._tell(OutputProgressed(self.output, min(fraction, 1.0)))
+
+    def improved(self, equation: Expression, loss: float) -> None:
+        """Tell the callbacks of a better equation."""
+        self._tell(OutputImproved(self.output, str(equation), loss))
+
+    def _tell(self, event: Event) -> None:
+        notify(self.callbacks, event)
+
+    def search_rows(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """A seeded sample of at most ``most`` rows for searching, as (X, y).
+
+        With weights, rows are drawn in proportion to them, so that the plain loss of the sample estimates the
+        weighted loss of all rows.
+        """
+        n = len(self.y)
+        if n <= most and self.weights is None:
+            return self.X, self.y
+        generator = np.random.default_rng(self.seed)
+        if self.weights is None:
+            rows = generator.choice(n, size=most, replace=False)
+        else:
+            rows = generator.choice(n, size=min(n, most), replace=True, p=self.weights / self.weights.sum())
+        rows.sort()
+        return self.X[rows], self.y[rows]
+
+
+class OutputwiseRegressor(Regressor):
+    """A regressor that searches one output at a time; outputs run as joblib jobs.
+
+    A subclass says how to search one output; this class cuts Y into problems, gives each its own seed, so that the
+    result does not depend on the number of workers, and turns what was found into fronts.
+    """
+
+    n_jobs: int
+
+    @abstractmethod
+    def check(self, search: SearchSpace) -> None:
+        """Refuse, with a :class:`SearchError`, what this backend cannot honour; called before any work."""
+
+    @abstractmethod
+    def search(self, problem: Problem) -> Iterable[Expression]:
+        """Search one output.
+
+        Returns:
+            Every equation worth keeping, at any complexity: the core simplifies them, refits their constants, measures
+            them on all rows and keeps the Pareto front.
+        """
+
+    @final
+    def fit(
+        self,
+        X: Tensor,
+        Y: Tensor,
+        *,
+        search: SearchSpace,
+        variable_names: Sequence[str],
+        weights: Tensor | None = None,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+        folder: Path | None = None,
+    ) -> list[ParetoFront]:
+        self.check(search)
+        inputs, targets = X.double().cpu().numpy(), Y.double().cpu().numpy()
+        row_weights = None if weights is None else weights.double().cpu().numpy()
+        parallel = self.n_jobs != 1 and targets.shape[1] > 1
+        problems = [
+            Problem(
+                inputs,
+                np.ascontiguousarray(targets[:, column]),
+                row_weights,
+                search,
+                tuple(variable_names),
+                _output_seed(seed, targets[:, column]),
+                # Callbacks stay in this process; workers only return fronts.
+                () if parallel else tuple(callbacks),
+                column,
+            )
+            for column in range(targets.shape[1])
+        ]
+        fronts = []
+        jobs = joblib.Parallel(n_jobs=self.n_jobs if parallel else 1, return_as="generator")(
+            joblib.delayed(_solve)(self.search, problem) for problem in problems
+        )
+        for column, front in enumerate(jobs):
+            fronts.append(front)
+            notify(callbacks, OutputFinished(column, front))
+        return fronts
+
+
+def _output_seed(seed: int, y: np.ndarray) -> int:
+    """A seed for one output that depends on its data alone, not on which other outputs are searched beside it."""
+    return int(
+        np.random.SeedSequence([seed, zlib.crc32(np.ascontiguousarray(y).tobytes())]).generate_state(1)[0]
+    )
+
+
+def _solve(search: Callable[[Problem], Iterable[Expression]], problem: Problem) -> ParetoFront:
+    # Nothing to search where all targets are one number (to single precision).
+    y = problem.y
+    constant = np.ptp(y) <= np.finfo(np.float32).eps * np.abs(y).max()
+    found = () if constant else search(problem)
+    return build_front(found, problem.X, y, problem.search, problem.variable_names, problem.weights)

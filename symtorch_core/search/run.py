@@ -1,0 +1,129 @@
+"""The search stage: a front for each column of the targets, kept on disk where asked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from symtorch_core.errors import BackendError
+from symtorch_core.events.records import (
+    Callback,
+    Event,
+    Interrupted,
+    OutputEvent,
+    OutputFinished,
+    OutputInterrupted,
+    notify,
+)
+from symtorch_core.search.checkpoint import Checkpoint
+from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.front_builder import build_front
+from symtorch_core.search.regressor import Regressor
+from symtorch_core.search.space import SearchSpace
+
+
+def regress(
+    engine: Regressor,
+    Z: Tensor,
+    T: Tensor,
+    search: SearchSpace,
+    variable_names: Sequence[str],
+    *,
+    weights: Tensor | None = None,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    resume: Path | str | None = None,
+) -> tuple[dict[int, ParetoFront], bool]:
+    """Search a front for each column of T.
+
+    Args:
+        engine: the backend.
+        Z: inputs of the equations, shape (n, k_in).
+        T: targets, shape (n, k_out).
+        search: the search space.
+        variable_names: k_in names.
+        weights: shape (n,) or None.
+        seed: same seed, same fronts.
+        callbacks: told of progress.
+        resume: folder of finished fronts; None for none.
+
+    Returns:
+        The front of each column, and whether the search was stopped, by the user or by a failure of the
+        backend (which is then a warning): some are missing, or not finished.
+
+    Raises:
+        KeyboardInterrupt, BackendError: stopped before there was any front.
+    """
+    names = tuple(variable_names)
+    checkpoint = None if resume is None else Checkpoint(resume, Z, weights, search, engine, names, seed)
+    found: dict[int, ParetoFront] = {}
+    missing: list[int] = []
+
+    def finish(column: int, front: ParetoFront) -> None:
+        found[column] = front
+        notify(callbacks, OutputFinished(column, front))
+
+    def relay(event: Event) -> None:
+        # Backends number the columns they were given; everybody else numbers all of them.
+        if not isinstance(event, OutputEvent):
+            notify(callbacks, event)
+            return
+        column = missing[event.output]
+        if isinstance(event, OutputInterrupted):
+            found[column] = event.front
+        if not isinstance(event, OutputFinished):
+            notify(callbacks, replace(event, output=column))
+            return
+        if checkpoint is not None:
+            checkpoint.save(T[:, column], event.front)
+        finish(column, event.front)
+
+    try:
+        for column in range(T.shape[1]):
+            front = None if checkpoint is None else checkpoint.load(T[:, column])
+            if front is None:
+                missing.append(column)
+            else:
+                finish(column, front)
+        if missing:
+            fronts = engine.fit(
+                Z,
+                T[:, missing],
+                search=search,
+                variable_names=names,
+                weights=weights,
+                seed=seed,
+                callbacks=[relay],
+                folder=None if checkpoint is None else checkpoint.folder(T[:, missing]),
+            )
+            found.update(zip(missing, fronts, strict=True))
+    except (KeyboardInterrupt, BackendError) as error:
+        if not found:
+            raise
+        if isinstance(error, BackendError):
+            warnings.warn(f"{error}\nWhat was found by then is kept.", RuntimeWarning, stacklevel=3)
+        notify(callbacks, Interrupted(len(found)))
+        return found, True
+    return found, False
+
+
+def held_at_mean(
+    found: Mapping[int, ParetoFront], T: Tensor, search: SearchSpace, weights: Tensor | None
+) -> tuple[ParetoFront, ...]:
+    """A front for every column: behind a reducer all are needed to get back to a block's outputs.
+
+    A column that an interrupted run did not get to is described by the best constant.
+    """
+    nothing = np.empty((len(T), 0))
+    row_weights = None if weights is None else weights.double().numpy()
+    return tuple(
+        found[column]
+        if column in found
+        else build_front([], nothing, T[:, column].double().numpy(), search, (), row_weights)
+        for column in range(T.shape[1])
+    )

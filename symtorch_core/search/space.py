@@ -1,0 +1,177 @@
+"""What a search is asked: operators, sizes, constraints, loss, time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from torch import Tensor
+
+from symtorch_core.errors import ExpressionError, SearchError
+from symtorch_core.expressions import (
+    ALIASES,
+    OPERATORS,
+    ComplexityRules,
+    Definition,
+    Expression,
+    is_definition,
+    lookup,
+    parse_definition,
+    within_constraints,
+)
+from symtorch_core.search.losses import Loss, check_loss, custom_loss, loss_named
+
+
+@final
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a search may use and what it should minimise, in PySR's words. Defaults are the paper's (Table 3).
+
+    Attributes:
+        binary_operators: operators of two arguments, by name; or defined here, ``"mean(x, y) = (x + y)/2"``, for
+            backends that can. Equations come back with definitions written out, and are counted so.
+        unary_operators: operators of one argument, likewise.
+        niterations: effort; each backend says what an iteration is.
+        maxsize: largest complexity of an equation.
+        parsimony: added to the loss for each unit of complexity while searching.
+        complexity_of_operators: complexity by operator; 1 where not named.
+        complexity_of_constants: complexity of a constant.
+        complexity_of_variables: complexity of a variable, one number or by name.
+        constraints: operator -> largest complexity of each argument (-1: any); one number may stand without a
+            tuple. Of a sum or a product, the limits hold in either order.
+        nested_constraints: outer operator -> inner operator -> how often the inner may be nested in the
+            outer.
+        loss: ``"mse"``, ``"mae"``, ``"huber"``, a formula in the residual ``r`` = prediction - target
+            (``"abs(r)^1.5"``), or a torch function of it; with a function, results can be used but not saved.
+        timeout_in_seconds: wall-clock limit for the search of one output; None for no limit.
+        refine: refit the constants of every kept equation by least squares (or its like for other losses).
+
+    Raises:
+        SearchError: a field cannot be honoured; the message says which and what would do.
+    """
+
+    binary_operators: tuple[str, ...] = ("+", "*")
+    unary_operators: tuple[str, ...] = ("inv", "sin", "exp")
+    niterations: int = 400
+    maxsize: int = 30
+    parsimony: float = 0.0
+    complexity_of_operators: Mapping[str, int] = field(default_factory=lambda: {"sin": 3, "exp": 3})
+    complexity_of_constants: int = 1
+    complexity_of_variables: int | Mapping[str, int] = 1
+    constraints: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    nested_constraints: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    loss: str | Callable[[Tensor], Tensor] = "mse"
+    timeout_in_seconds: float | None = None
+    refine: bool = True
+
+    def __post_init__(self) -> None:
+        for name, arity in (("binary_operators", 2), ("unary_operators", 1)):
+            object.__setattr__(self, name, tuple(dict.fromkeys(_operators(name, getattr(self, name), arity))))
+        own = {entry.name: len(entry.parameters) for entry in self.definitions}
+        canonical = {_operator(name, own): value for name, value in self.complexity_of_operators.items()}
+        object.__setattr__(self, "complexity_of_operators", canonical)
+        object.__setattr__(self, "constraints", _constraints(self.constraints, own))
+        nested = {
+            _operator(outer, own): {_operator(name, own): most for name, most in inner.items()}
+            for outer, inner in self.nested_constraints.items()
+        }
+        object.__setattr__(self, "nested_constraints", nested)
+        if self.niterations < 1 or self.maxsize < 1:
+            raise SearchError("niterations and maxsize must be at least 1")
+        if self.parsimony < 0:
+            raise SearchError("parsimony must not be negative")
+        if self.timeout_in_seconds is not None and self.timeout_in_seconds <= 0:
+            raise SearchError("timeout_in_seconds must be positive, or None for no limit")
+        check_loss(self.loss_function)
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """All operators, binary first."""
+        return self.binary_operators + self.unary_operators
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        """The operators that are defined here."""
+        return tuple(parse_definition(operator) for operator in self.operators if is_definition(operator))
+
+    def refuse_definitions(self, backend: str) -> None:
+        """For backends that know operators by name only.
+
+        Raises:
+            SearchError: an operator is defined here.
+        """
+        for definition in self.definitions:
+            raise SearchError(
+                f"{backend} has no operator {definition.source!r}: it takes operators by name only"
+            )
+
+    @property
+    def rules(self) -> ComplexityRules:
+        """How complexity is counted."""
+        return ComplexityRules(
+            self.complexity_of_operators, self.complexity_of_constants, self.complexity_of_variables
+        )
+
+    @property
+    def loss_function(self) -> Loss:
+        """The loss, ready to call."""
+        return custom_loss(self.loss) if callable(self.loss) else loss_named(self.loss)
+
+    def admits(self, expression: Expression) -> bool:
+        """Whether an expression respects ``maxsize``, ``constraints`` and ``nested_constraints``."""
+        rules = self.rules
+        return rules.count(expression) <= self.maxsize and within_constraints(
+            expression, rules, self.constraints, self.nested_constraints
+        )
+
+    @classmethod
+    def field_names(cls) -> frozenset[str]:
+        """Names of the fields."""
+        return frozenset(entry.name for entry in dataclasses.fields(cls))
+
+
+def _operator(name: str, defined: Collection[str] = ()) -> str:
+    try:
+        return name if name in defined else lookup(name).name
+    except ExpressionError as error:
+        raise SearchError(str(error)) from None
+
+
+def _operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[str]:
+    if isinstance(names, str):
+        raise SearchError(f"{field_name} takes a list of names, like ({names!r},)")
+    for name in names:
+        operator, takes = _named_or_defined(name)
+        if takes != arity:
+            raise SearchError(
+                f"{name!r} does not take {arity} argument(s): it does not belong in {field_name}"
+            )
+        yield operator
+
+
+def _named_or_defined(text: str) -> tuple[str, int]:
+    """An operator as the search keeps it, and its arity; a definition of one of the table is its name."""
+    if not is_definition(text):
+        return _operator(text), lookup(_operator(text)).arity
+    try:
+        definition = parse_definition(text)
+    except ExpressionError as error:
+        raise SearchError(str(error)) from None
+    known = definition.name in OPERATORS or definition.name in ALIASES
+    return lookup(definition.name).name if known else text.strip(), len(definition.parameters)
+
+
+def _constraints(
+    constraints: Mapping[str, int | tuple[int, ...]], defined: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    result = {}
+    for given, limits in constraints.items():
+        name = _operator(given, defined)
+        arity = defined[name] if name in defined else lookup(name).arity
+        as_tuple = (limits,) if isinstance(limits, int) else tuple(limits)
+        if len(as_tuple) != arity:
+            raise SearchError(f"the constraint of {given!r} needs {arity} number(s), got {limits!r}")
+        result[name] = as_tuple
+    return result

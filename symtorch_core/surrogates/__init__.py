@@ -1,0 +1,1 @@
+"""Equations as torch modules that take a block's place."""

@@ -1,0 +1,132 @@
+"""Transforms: variables derived from a block's inputs before anything else sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core.errors import ExpressionError, FileFormatError, SearchError
+from symtorch_core.expressions import Expression, Program, constants, parse
+
+Transform = str | Callable[[Tensor], Tensor]
+"""An expression in the input names, or a function of the inputs (..., d) that gives one column (...)."""
+
+
+@final
+class Transforms(nn.Module):
+    """Maps inputs (..., d_in) to the derived variables (..., d_new) that equations are written in.
+
+    Without transforms the inputs themselves are the variables. With them, ONLY the derived variables are;
+    list an input as ``{"x0": "x0"}`` to keep it.
+
+    Args:
+        input_names: names of the inputs, in column order.
+        definitions: new variable -> :data:`Transform`.
+
+    >>> polar = Transforms(["x", "y"], {"r": "sqrt(x^2 + y^2)"})
+    >>> polar(torch.tensor([3.0, 4.0]))
+    tensor([5.])
+
+    Raises:
+        SearchError: a transform is not an expression in the input names.
+    """
+
+    def __init__(
+        self, input_names: Sequence[str], definitions: Mapping[str, Transform] | None = None
+    ) -> None:
+        super().__init__()
+        self.input_names = tuple(input_names)
+        self.definitions: dict[str, Transform] = dict(definitions or {})
+        self._trees: dict[str, Expression] = {}
+        for name, definition in self.definitions.items():
+            if not name.isidentifier():
+                raise SearchError(f"{name!r} cannot name a variable: use letters, digits and _ (like r_12)")
+            if isinstance(definition, str):
+                try:
+                    self._trees[name] = parse(definition, self.input_names)
+                except ExpressionError as error:
+                    raise SearchError(f"transform {name!r}: {error}") from None
+            elif not callable(definition):
+                raise SearchError(f"transform {name!r} must be an expression or a function of the inputs")
+        self._program = Program(list(self._trees.values()), self.input_names)
+        self._numbers = tuple(value for tree in self._trees.values() for value in constants(tree))
+
+    @classmethod
+    def none(cls, input_names: Sequence[str]) -> Transforms:
+        """No transforms: the inputs are the variables."""
+        return cls(input_names)
+
+    @property
+    def variable_names(self) -> tuple[str, ...]:
+        """Names of the columns that come out."""
+        return tuple(self.definitions) or self.input_names
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.definitions:
+            return x
+        derived: dict[str, Tensor] = {}
+        if self._trees:
+            numbers = torch.tensor(self._numbers, dtype=x.dtype, device=x.device)
+            derived = dict(zip(self._trees, self._program(x, numbers).unbind(-1), strict=True))
+        columns = [derived[name] if name in derived else self._call(name, x) for name in self.definitions]
+        return torch.stack(columns, dim=-1)
+
+    def _call(self, name: str, x: Tensor) -> Tensor:
+        function = self.definitions[name]
+        assert not isinstance(function, str)
+        column = function(x)
+        if not isinstance(column, Tensor) or column.shape != x.shape[:-1]:
+            raise SearchError(
+                f"transform {name!r} must map a tensor (..., {x.shape[-1]}) to one of shape (...): write "
+                "lambda x: x[..., 0] - x[..., 1], say"
+            )
+        return column
+
+    def extra_repr(self) -> str:
+        return "\n".join(f"{name} = {definition}" for name, definition in self.definitions.items())
+
+    def expressions(self) -> tuple[tuple[str, Expression], ...]:
+        """The derived variables by name, as expressions in the input names; empty where there are none.
+
+        Raises:
+            FileFormatError: a transform is a Python function.
+        """
+        self.to_json()
+        return tuple(self._trees.items())
+
+    def to_json(self) -> dict[str, object]:
+        """Input names and definitions as JSON data.
+
+        Raises:
+            FileFormatError: a transform is a Python function, which cannot be saved.
+        """
+        unsaveable = [name for name in self.definitions if name not in self._trees]
+        if unsaveable:
+            raise FileFormatError(
+                f"transform {unsaveable[0]!r} is a Python function and cannot be saved: write it as an "
+                f"expression in {', '.join(self.input_names)}"
+            )
+        return {
+            "input_names": list(self.input_names),
+            "definitions": {n: str(t) for n, t in self._trees.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Transforms:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            FileFormatError: the data are of another form.
+        """
+        names, definitions = data.get("input_names"), data.get("definitions")
+        if not isinstance(names, list) or not isinstance(definitions, dict):
+            raise FileFormatError("the saved transforms lack input names or definitions")
+        if not all(isinstance(text, str) for text in definitions.values()):
+            raise FileFormatError("the saved transforms are not text")
+        try:
+            return cls([str(name) for name in names], definitions)
+        except SearchError as error:
+            raise FileFormatError(f"the saved transforms cannot be used: {error}") from error

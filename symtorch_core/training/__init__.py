@@ -1,0 +1,1 @@
+"""Training of small networks: the one loop, seeds and learning rates."""

@@ -1,0 +1,1 @@
+"""How good equations are: fidelity, differential equations, held-out rows and beyond."""

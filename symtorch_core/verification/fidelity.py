@@ -1,0 +1,116 @@
+"""Fidelity: how well equations stand in for a block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from symtorch_core.activations.rows import BlockFunction
+
+
+@final
+@dataclass(frozen=True)
+class Fidelity:
+    """Agreement of predictions with a block's outputs, for one output.
+
+    Attributes:
+        r2: share of the variance explained, 1 - nmse; NaN for a constant output that is not met exactly.
+        nmse: mean squared error over the variance of the output.
+        max_error: largest absolute error, in units of the output.
+        mae: mean absolute error, in units of the output.
+        rows: number of rows judged.
+    """
+
+    r2: float
+    nmse: float
+    max_error: float
+    mae: float
+    rows: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data; NaN and infinities become None."""
+        return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Fidelity:
+        """Read what :meth:`to_json` wrote."""
+        numbers = {
+            key: math.nan if data[key] is None else float(data[key])
+            for key in ("r2", "nmse", "max_error", "mae")
+        }
+        return cls(**numbers, rows=int(data["rows"]))
+
+
+def fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> list[Fidelity]:
+    """Fidelity of each output.
+
+    Args:
+        prediction: shape (n, k).
+        target: shape (n, k).
+        weights: shape (n,), non-negative, or None.
+
+    >>> exact = fidelity(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]]))
+    >>> exact[0].r2, exact[0].max_error
+    (1.0, 0.0)
+    """
+    prediction, target = prediction.double(), target.double()
+    share = torch.full((len(target),), 1.0 / len(target), dtype=torch.float64)
+    if weights is not None:
+        share = weights.double() / weights.double().sum()
+    error = prediction - target
+    mean = (share[:, None] * target).sum(0)
+    variance = (share[:, None] * (target - mean).square()).sum(0)
+    squared = (share[:, None] * error.square()).sum(0)
+    absolute = (share[:, None] * error.abs()).sum(0)
+    counted = target[share > 0]
+    constant = (counted == counted[0]).all(0)
+    result = []
+    for column in range(target.shape[1]):
+        mse, spread = float(squared[column]), float(variance[column])
+        # Rounding of the mean may leave a spread where there is none.
+        exact = 0.0 if mse == 0 else math.nan
+        nmse = exact if constant[column] or spread == 0 else mse / spread
+        result.append(
+            Fidelity(
+                1 - nmse, nmse, float(error[:, column].abs().max()), float(absolute[column]), len(target)
+            )
+        )
+    return result
+
+
+def beyond(inputs: Tensor, stretch: float = 1.5) -> Tensor:
+    """Inputs outside the range of the given ones: each row moved away from the centre of the range.
+
+    Every row is stretched from the middle of each column's range until it lies on a box ``stretch`` times as
+    wide in its most extreme column, so that all rows lie out of range in at least one variable.
+
+    Args:
+        inputs: shape (n, d).
+        stretch: width of the new box in units of the old.
+    """
+    low, high = inputs.min(0).values, inputs.max(0).values
+    middle, half = (low + high) / 2, (high - low) / 2
+    offset = inputs - middle
+    reach = torch.where(half > 0, offset.abs() / half.clamp_min(1e-30), 0.0).max(dim=1, keepdim=True).values
+    return middle + offset * (stretch / reach.clamp_min(1e-6)).clamp_max(1e3)
+
+
+def out_of_range(
+    predict: BlockFunction, block: BlockFunction, inputs: Tensor, outputs: Sequence[int], stretch: float = 1.5
+) -> list[Fidelity]:
+    """Fidelity on inputs beyond the training range.
+
+    Args:
+        predict: the equations, rows to rows.
+        block: the block, rows to rows.
+        inputs: training inputs, shape (n, d).
+        outputs: the block's output columns that ``predict`` gives.
+        stretch: how far out; see :func:`beyond`.
+    """
+    far = beyond(inputs, stretch)
+    return fidelity(predict(far), block(far)[:, list(outputs)])

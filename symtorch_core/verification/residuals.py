@@ -1,0 +1,225 @@
+"""Whether an equation solves a differential equation: exact derivatives, then numbers (SymTorch paper, 4.3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import sympy as sp
+import torch
+from scipy.optimize import least_squares
+from torch import Tensor
+
+from symtorch_core.activations.rows import as_real_tensor, as_rows
+from symtorch_core.errors import ExpressionError
+from symtorch_core.expressions import Expression, evaluate, from_sympy, parse, to_sympy, variables
+from symtorch_core.search.front import Candidate
+
+
+@final
+@dataclass(frozen=True)
+class Residual:
+    """What is left of a differential equation when an equation is put in.
+
+    Attributes:
+        residual: as an expression of the variables, exact.
+        rms: root mean square on the points.
+        max_abs: largest absolute value on the points.
+        relative: ``rms`` over the root mean square of the sum of the terms' absolute values, whatever the units: 0 for
+            a solution, near 1 for terms that have nothing to do with each other.
+        rows: number of points.
+    """
+
+    residual: sp.Expr
+    rms: float
+    max_abs: float
+    relative: float
+    rows: int
+
+
+def residual_check(
+    equation: Candidate | Expression | sp.Expr | str,
+    differential_equation: str,
+    points: Any,
+    *,
+    variable_names: Sequence[str],
+    unknown: str = "u",
+    constants: Mapping[str, float] | None = None,
+) -> Residual:
+    """Put an equation into a differential equation, and measure what is left.
+
+    Derivatives are exact (sympy's); only the values on the points are numbers, in float64. A boundary or initial
+    condition is a differential equation without derivatives, on points of that boundary.
+
+    Args:
+        equation: for the unknown, in the variables.
+        differential_equation: what should be zero, as text: ``"u_t - 0.2*u_xx"``. A derivative is the unknown, ``_``,
+            and the variables to differentiate by, one after the other; where a name has several characters, with ``_``
+            between them all: ``u_x0_x0``.
+        points: where to measure, shape (n, d).
+        variable_names: d names, one for each column of the points.
+        unknown: what the equation is for.
+        constants: numbers for other names in the differential equation.
+
+    >>> x = torch.rand(100, 2, dtype=torch.float64)
+    >>> heat = residual_check("exp(-0.2*pi^2*t)*sin(pi*x)", "u_t - 0.2*u_xx", x, variable_names=["x", "t"])
+    >>> heat.relative < 1e-12
+    True
+    >>> wrong = residual_check("exp(-t)*sin(pi*x)", "u_t - a*u_xx", x, variable_names=["x", "t"], constants={"a": 0.2})
+    >>> round(wrong.relative, 3)
+    0.327
+
+    Raises:
+        ExpressionError: the differential equation is none, names what nobody knows, or a derivative cannot be computed.
+        CaptureError: the points are no numbers.
+    """
+    names = tuple(variable_names)
+    columns, rows = _columns(points, names)
+    solution = to_sympy(_tree(equation, names))
+    terms = _terms(differential_equation, solution, names, unknown, dict(constants or {}))
+    measured = [_on(term, columns, rows) for term in terms]
+    left = torch.stack(measured).sum(0)
+    size = _rms(torch.stack(measured).abs().sum(0))
+    rms = _rms(left)
+    return Residual(
+        residual=sp.Add(*terms),
+        rms=rms,
+        max_abs=float(left.abs().max()),
+        relative=0.0 if rms == 0 else rms / size,
+        rows=rows,
+    )
+
+
+def identify_constants(
+    equation: Candidate | Expression | sp.Expr | str,
+    differential_equation: str,
+    points: Any,
+    *,
+    variable_names: Sequence[str],
+    start: Mapping[str, float],
+    unknown: str = "u",
+) -> dict[str, float]:
+    """The constants of a differential equation for which an equation solves it best.
+
+    Least squares of what is left, over the constants, with exact derivatives: an inverse problem whose data are a
+    closed form. (SymTorch paper, 4.3.1, reads the constants off the equation by eye.)
+
+    Args:
+        equation, differential_equation, points, variable_names, unknown: as in :func:`residual_check`.
+        start: for each constant a first guess.
+
+    >>> x = torch.rand(100, 2, dtype=torch.float64)
+    >>> solution = "exp(-1.97*t)*sin(3.14*x)"
+    >>> found = identify_constants(solution, "u_t - a*u_xx", x, variable_names=["x", "t"], start={"a": 1.0})
+    >>> round(found["a"], 4)
+    0.1998
+
+    Raises:
+        ExpressionError: as for :func:`residual_check`, or what is left is not finite at the first guess.
+    """
+    names, wanted = tuple(variable_names), tuple(start)
+    columns, rows = _columns(points, names)
+    solution = to_sympy(_tree(equation, names))
+    symbols = {name: sp.Symbol(name, real=True) for name in wanted}
+    left = sp.Add(*_terms(differential_equation, solution, names, unknown, symbols))
+    slopes = [sp.diff(left, symbol) for symbol in symbols.values()]
+
+    def on(expression: sp.Expr, values: np.ndarray) -> np.ndarray:
+        numbers = dict(zip(wanted, torch.from_numpy(values), strict=True))
+        result: np.ndarray = _on(expression, {**columns, **numbers}, rows).numpy()
+        return result
+
+    if not wanted:
+        return {}
+    first = np.array([float(start[name]) for name in wanted])
+    if not np.isfinite(on(left, first)).all():
+        raise ExpressionError(f"{differential_equation!r} is not finite on every point at {dict(start)}")
+    fitted = least_squares(
+        lambda values: on(left, values),
+        first,
+        lambda values: np.stack([on(slope, values) for slope in slopes], axis=1),
+        x_scale="jac",
+    )
+    return dict(zip(wanted, map(float, fitted.x), strict=True))
+
+
+def parse_derivative(name: str, unknown: str, variable_names: Sequence[str]) -> tuple[str, ...] | None:
+    """The variables that a derivative is taken by, in order; none for the unknown itself, None for another name.
+
+    >>> parse_derivative("u_xx", "u", ["x", "t"]), parse_derivative("u", "u", ["x"])
+    (('x', 'x'), ())
+    >>> parse_derivative("alpha", "u", ["x"]) is None
+    True
+    """
+    if name == unknown:
+        return ()
+    by = name.removeprefix(f"{unknown}_")
+    if by != name:
+        for pieces in (tuple(by.split("_")), tuple(by)):
+            if all(piece in variable_names for piece in pieces):
+                return pieces
+    return None
+
+
+def _columns(points: Any, names: Sequence[str]) -> tuple[dict[str, Tensor], int]:
+    rows = as_rows(as_real_tensor(points, "points")).double()
+    if rows.shape[1] != len(names):
+        raise ExpressionError(f"the points have {rows.shape[1]} columns for {len(names)} variables")
+    return dict(zip(names, rows.unbind(1), strict=True)), len(rows)
+
+
+def _terms(
+    differential_equation: str,
+    solution: sp.Expr,
+    names: Sequence[str],
+    unknown: str,
+    constants: Mapping[str, float | sp.Symbol],
+) -> list[sp.Expr]:
+    """The terms of the differential equation with the solution in them."""
+    parsed = parse(differential_equation)
+    values = {
+        sp.Symbol(name, real=True): _value(name, solution, names, unknown, constants)
+        for name in variables(parsed)
+        if name not in names
+    }
+    return [term.subs(values) for term in sp.Add.make_args(to_sympy(parsed))]
+
+
+def _tree(equation: Candidate | Expression | sp.Expr | str, names: Sequence[str]) -> Expression:
+    if isinstance(equation, Candidate):
+        return equation.expression
+    if isinstance(equation, str):
+        return parse(equation, names)
+    return from_sympy(equation) if isinstance(equation, sp.Basic) else equation
+
+
+def _value(
+    name: str,
+    solution: sp.Expr,
+    names: Sequence[str],
+    unknown: str,
+    constants: Mapping[str, float | sp.Symbol],
+) -> Any:
+    """What a name in the differential equation stands for: the unknown, a derivative of it, or a constant."""
+    if name in constants:
+        value = constants[name]
+        return value if isinstance(value, sp.Symbol) else sp.Float(repr(float(value)), 17)
+    by = parse_derivative(name, unknown, names)
+    if by is not None:
+        return sp.diff(solution, *(sp.Symbol(piece, real=True) for piece in by)) if by else solution
+    raise ExpressionError(
+        f"{name!r} in the differential equation is neither a variable ({', '.join(names)}), nor {unknown!r} or a "
+        f"derivative of it (like {unknown}_{names[0]}), nor among the constants that were given"
+    )
+
+
+def _on(term: sp.Expr, columns: Mapping[str, Tensor], rows: int) -> Tensor:
+    return evaluate(from_sympy(term), columns).double().expand(rows)
+
+
+def _rms(values: Tensor) -> float:
+    size = float(values.square().mean().sqrt())
+    return size if math.isfinite(size) else math.inf

@@ -1,0 +1,96 @@
+"""Figures of a page: matplotlib's SVG, in the colours of the page's theme, with marks that a script can find."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+from symtorch_core.views.plots import check_matplotlib
+
+# Colours that stand for the page's own until the SVG is written; no plot would choose them by chance.
+INK, GRID, FIRST, SECOND, THIRD = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
+_IN_THE_PAGE: Mapping[str, str] = MappingProxyType(
+    {
+        INK: "var(--ink)",
+        GRID: "var(--grid)",
+        FIRST: "var(--first)",
+        SECOND: "var(--second)",
+        THIRD: "var(--third)",
+    }
+)
+_STYLE: Mapping[str, Any] = MappingProxyType(
+    {
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 10.0,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": INK,
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.6,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "legend.frameon": False,
+        "svg.hashsalt": "symtorch",
+    }
+)
+
+
+@contextmanager
+def themed() -> Iterator[None]:
+    """Plots made inside take their colours from the page."""
+    check_matplotlib()
+    import matplotlib as mpl
+    from cycler import cycler
+
+    style: Any = {**_STYLE, "axes.prop_cycle": cycler(color=[FIRST, SECOND, THIRD])}
+    with mpl.rc_context(style):
+        yield
+
+
+def svg(draw: Callable[[Any], Any], *, width: float = 5.2, height: float = 3.6, label: str = "") -> str:
+    """A figure as inline SVG.
+
+    Args:
+        draw: draws on the axes it is given.
+        width, height: in inches; the page scales it to the column.
+        label: what it shows, for screen readers.
+    """
+    with themed():
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.add_subplot())
+        figure.patch.set_alpha(0.0)
+        for ax in figure.axes:
+            ax.patch.set_alpha(0.0)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return _inline(text.getvalue(), label)
+
+
+def _inline(document: str, label: str) -> str:
+    """The <svg> element alone, in the page's colours, scaling with its column; ids are made unique by matplotlib."""
+    element = document[document.index("<svg") :].strip()
+    for colour, variable in _IN_THE_PAGE.items():
+        element = element.replace(colour, variable)
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r'font: ([\d.]+)px [^;"]*', r"font-size: \1px", element)
+    opening = element[: element.index(">")]
+    view = re.search(r'viewBox="[^"]*"', opening)
+    attributes = f'class="figure" {view.group(0) if view else ""} role="img" aria-label="{_attribute(label)}"'
+    return f"<svg {attributes}>{element[len(opening) + 1 :]}"
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

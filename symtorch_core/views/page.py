@@ -1,0 +1,299 @@
+"""A distillation as a page: equations, fronts, fits, residuals, what each variable does, how it was made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from markupsafe import Markup
+from torch import Tensor
+
+from symtorch_core.expressions import Expression, evaluate, variables
+from symtorch_core.results.distillation import OutputFidelity
+from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.verification.fidelity import Fidelity, fidelity
+from symtorch_core.views.figures import FIRST, SECOND, svg
+from symtorch_core.views.page_parts import (
+    Bars,
+    Equation,
+    Figure,
+    Front,
+    Page,
+    Part,
+    Point,
+    Section,
+    Table,
+    Text,
+    rows_of,
+)
+from symtorch_core.views.plots import compared
+
+if TYPE_CHECKING:
+    from symtorch_core.results.distillation import Distillation
+
+_ROWS_DRAWN = 250
+_FULL_SECTIONS = 24
+
+
+def page_of(result: Distillation, title: str = "") -> Page:
+    """The page of a distillation.
+
+    Args:
+        result: what was found. Fits, residuals and the sensitivity of variables need rows: those held out in memory, or
+            the sample of them that a saved file holds.
+        title: a headline; made from the block's name by default.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    sections = [
+        Section("Fidelity", tuple(_overview(result))),
+        *(
+            Section(result.equation_names[number], tuple(_equation_parts(result, number)))
+            for number in range(min(len(result.fronts), _FULL_SECTIONS))
+        ),
+    ]
+    if len(result.fronts) > _FULL_SECTIONS:
+        sections.append(Section("The other equations", (_others(result),)))
+    if not result.reduction.keeps_outputs and _rows(result) is not None:
+        sections.append(Section("Outputs of the block", tuple(_output_parts(result))))
+    sections.append(Section("How it was made", tuple(_settings(result))))
+    rows = f"{result.rows[0]} rows fitted" + (f", {result.rows[1]} held out" if result.rows[1] else "")
+    interrupted = "; interrupted, perhaps not finished" if result.interrupted else ""
+    return Page(
+        title=title or f"Equations of {result.source.block}",
+        subtitle=f"{len(result.fronts)} equations by {result.regressor}, {rows}{interrupted}",
+        sections=tuple(sections),
+        footer=", ".join(f"{name} {version}" for name, version in result.versions.items()),
+    )
+
+
+def front_part(
+    front: ParetoFront, chosen: Candidate, key: str, name: str, r2: Mapping[int, float] | None = None
+) -> Front:
+    """A front whose points can be chosen.
+
+    Args:
+        front: the front.
+        chosen: the equation shown first.
+        key: unique on the page.
+        name: left-hand side of the equations.
+        r2: held-out R2 by complexity, where it is known.
+    """
+    points = []
+    for candidate in front:
+        facts = [("complexity", str(candidate.complexity)), ("loss", f"{candidate.loss:.4g}")]
+        if candidate.validation_loss is not None:
+            facts.append(("held-out loss", f"{candidate.validation_loss:.4g}"))
+        facts.append(("score", f"{candidate.score:.3f}"))
+        if r2 is not None:
+            facts.append(("held-out R²", f"{r2[candidate.complexity]:.5f}"))
+        points.append(Point(Equation.of(name, candidate.expression), tuple(facts)))
+    position = list(front).index(chosen)
+
+    def draw(ax: Any) -> None:
+        complexities = [candidate.complexity for candidate in front]
+        ax.step(complexities, [candidate.loss for candidate in front], where="post", color=FIRST, alpha=0.4)
+        held_out = [(c.complexity, c.validation_loss) for c in front if c.validation_loss is not None]
+        if held_out:
+            ax.plot(*zip(*held_out, strict=True), "x", color=SECOND, label="held-out rows")
+        for number, candidate in enumerate(front):
+            ax.plot(
+                [candidate.complexity],
+                [candidate.loss],
+                "o",
+                color=FIRST,
+                markersize=8,
+                gid=f"{key}-{number}",
+                label="rows of the fit" if number == 0 else None,
+            )
+        if all(candidate.loss > 0 for candidate in front):
+            ax.set_yscale("log")
+        ax.set(xlabel="complexity", ylabel="loss")
+        ax.legend()
+
+    return Front(key, Markup(svg(draw, label=f"Pareto front of {name}")), tuple(points), position)
+
+
+def _equation_parts(result: Distillation, number: int) -> Iterator[Part]:
+    front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
+    searched = None if _rows(result) is None else _searched(result, number)
+    r2 = None if searched is None else _r2_by_complexity(front, *searched)
+    yield front_part(front, chosen, f"front{number}", name, r2)
+    if result.reduction.keeps_outputs:
+        yield from _fit_figures(result, number)
+    if searched is not None:
+        shares = sensitivity(chosen.expression, searched[0])
+        if shares:
+            yield Bars("Share of the equation's variance that goes when a variable is shuffled", shares)
+    if front.unrunnable:
+        yield Table(
+            ("found, but cannot run", "complexity", "reason"),
+            tuple((entry.equation, str(entry.complexity), entry.reason) for entry in front.unrunnable),
+            numbers=False,
+        )
+
+
+def _fit_figures(result: Distillation, output: int) -> Iterator[Figure]:
+    """Prediction and residuals of one output of the block."""
+    if _rows(result) is None:
+        return
+    block, equations = (values[:_ROWS_DRAWN] for values in compared(result, output))
+
+    def fit(ax: Any) -> None:
+        low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
+        ax.plot([low, high], [low, high], "-", color=SECOND, linewidth=1)
+        ax.plot(block, equations, "o", color=FIRST, alpha=0.55, markersize=3.5, markeredgewidth=0)
+        ax.set(xlabel="block", ylabel="equations")
+
+    def residuals(ax: Any) -> None:
+        ax.axhline(0.0, color=SECOND, linewidth=1)
+        ax.plot(block, equations - block, "o", color=FIRST, alpha=0.55, markersize=3.5, markeredgewidth=0)
+        ax.set(xlabel="block", ylabel="equations - block")
+
+    name, where = (
+        result.output_names[output],
+        "held-out rows" if result.held_out is not None else "rows of the fit",
+    )
+    yield Figure(
+        Markup(svg(fit, width=4.4, height=3.4, label=f"fit of {name}")), f"Equations against block, {where}"
+    )
+    yield Figure(
+        Markup(svg(residuals, width=4.4, height=3.4, label=f"residuals of {name}")), f"Residuals, {where}"
+    )
+
+
+def _output_parts(result: Distillation) -> Iterator[Part]:
+    for output in range(min(len(result.outputs), _FULL_SECTIONS // 2)):
+        yield Text(result.output_names[output])
+        yield from _fit_figures(result, output)
+
+
+def _overview(result: Distillation) -> Iterator[Part]:
+    headings = (
+        "output",
+        "R² train",
+        "R² held out",
+        "R² of a linear map",
+        "R² out of range",
+        "largest error held out",
+    )
+    rows = tuple(
+        (name, *map(_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)), _error(entry))
+        for name, entry in zip(result.output_names, result.fidelity, strict=True)
+    )
+    yield Table(headings, rows, "The chosen equations beside the best linear map of their variables")
+    if result.task_metric is not None:
+        metric = result.task_metric
+        yield Text(f"Task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations.")
+
+
+def _r2(entry: Fidelity | None) -> str:
+    return "–" if entry is None or math.isnan(entry.r2) else f"{entry.r2:.5f}"
+
+
+def _error(entry: OutputFidelity) -> str:
+    return "–" if entry.held_out is None else f"{entry.held_out.max_error:.3g}"
+
+
+def _others(result: Distillation) -> Table:
+    rows = tuple(
+        (name, candidate.text(), str(candidate.complexity), f"{candidate.loss:.4g}")
+        for name, candidate in list(zip(result.equation_names, result.chosen(), strict=True))[_FULL_SECTIONS:]
+    )
+    return Table(("name", "equation", "complexity", "loss"), rows, numbers=False)
+
+
+def _settings(result: Distillation) -> Iterator[Table]:
+    search = result.search
+    transforms = ", ".join(f"{name} = {text}" for name, text in result.transforms.definitions.items())
+    yield Table(
+        ("setting", "value"),
+        rows_of(
+            [
+                ("regressor", result.regressor),
+                ("reducer", " ".join(part for part in (result.reducer, result.reduction.summary()) if part)),
+                ("derived variables", transforms),
+                ("chosen by", result.select),
+                ("operators", ", ".join(search.operators)),
+                ("loss", search.loss_function.name),
+                ("maxsize", search.maxsize),
+                ("iterations", search.niterations),
+                ("complexity of operators", _listed(search.complexity_of_operators)),
+                ("constraints", _listed(search.constraints)),
+                ("nested constraints", _listed(search.nested_constraints)),
+                (
+                    "time limit",
+                    "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
+                ),
+                ("seed", result.seed),
+                ("rows dropped (not finite)", result.source.rows_dropped or ""),
+            ]
+        ),
+        numbers=False,
+    )
+    yield Table(
+        ("stage", "seconds"), tuple((stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items())
+    )
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in values.items())
+
+
+def _rows(result: Distillation) -> Any:
+    return result.held_out or result.train
+
+
+def _searched(result: Distillation, number: int) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+    """What the equation sees and should give, on rows that are in memory."""
+    rows = _rows(result)
+    Z = result.reduction.reduce_inputs(result.transforms(rows.inputs))
+    T = result.reduction.reduce_targets(rows.outputs[:, list(result.outputs)], Z)
+    columns = dict(zip(result.reduction.variable_names, Z.double().unbind(-1), strict=True))
+    return columns, T[:, number].double(), rows.weights
+
+
+def _r2_by_complexity(
+    front: ParetoFront, columns: Mapping[str, Tensor], target: Tensor, weights: Tensor | None
+) -> dict[int, float]:
+    predictions = torch.stack([evaluate(c.expression, columns).expand_as(target) for c in front], dim=1)
+    judged = fidelity(predictions, target[:, None].expand_as(predictions), weights)
+    return {candidate.complexity: entry.r2 for candidate, entry in zip(front, judged, strict=True)}
+
+
+def sensitivity(expression: Expression, columns: Mapping[str, Tensor]) -> tuple[tuple[str, float], ...]:
+    """How much each variable does: Jansen's estimate of its total Sobol index over the rows.
+
+    The mean squared change of the equation when one variable is shuffled among the rows, over twice its variance;
+    seeded. Exact indices need independent variables; for others it is a measure of the same kind.
+
+    Args:
+        expression: the equation.
+        columns: its variables, each of shape (n,).
+
+    Returns:
+        (variable, share) for each variable in the equation, largest first.
+
+    >>> from symtorch_core.expressions import parse
+    >>> a, b = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    >>> [(name, round(share, 1)) for name, share in sensitivity(parse("2*a + b"), {"a": a, "b": b})]
+    [('a', 0.8), ('b', 0.2)]
+    """
+    names = variables(expression)
+    if not names:
+        return ()
+    value = evaluate(expression, columns)
+    variance = float(value.var(correction=0))
+    if not variance > 0:
+        return ()
+    generator = torch.Generator().manual_seed(0)
+    shares = []
+    for name in names:
+        order = torch.randperm(len(value), generator=generator)
+        change = evaluate(expression, {**columns, name: columns[name][order]}) - value
+        finite = change[torch.isfinite(change)]
+        shares.append((name, min(1.0, float(finite.square().mean()) / (2 * variance))))
+    return tuple(sorted(shares, key=lambda entry: -entry[1]))

@@ -1,0 +1,189 @@
+"""The parts of a page, as plain data; studies put pages of their own together from the same parts."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, final
+
+import sympy as sp
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from sympy.printing.mathml import mathml
+
+from symtorch_core.expressions import Expression, to_sympy, to_text
+
+_TEMPLATES = "symtorch_core.views.templates"
+
+
+class Part(ABC):  # noqa: B024 - a family of records with nothing to implement
+    """Something on a page."""
+
+
+@final
+@dataclass(frozen=True)
+class Equation(Part):
+    """name = expression, typeset, with buttons that copy it.
+
+    Attributes:
+        name: left-hand side.
+        math: MathML of the right-hand side.
+        latex, sympy, python, text: what the buttons copy.
+    """
+
+    name: str
+    math: Markup
+    latex: str
+    sympy: str
+    python: str
+    text: str
+
+    @classmethod
+    def of(cls, name: str, expression: Expression, digits: int = 4) -> Equation:
+        """From an expression of the core."""
+        from symtorch_core.exports.code import NUMPY, written  # the formats need the expressions first
+        from symtorch_core.expressions import variables
+
+        exact = to_sympy(expression)
+        return cls(
+            name=name,
+            math=math_markup(to_sympy(expression, digits)),
+            latex=str(sp.latex(to_sympy(expression, digits))),
+            sympy=str(exact),
+            python=written(expression, NUMPY, {variable: variable for variable in variables(expression)}),
+            text=to_text(expression),
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Table(Part):
+    """Rows of text.
+
+    Attributes:
+        headings: of the columns.
+        rows: cells as text.
+        caption: above it; empty for none.
+        numbers: whether all columns but the first hold numbers, which are aligned to the right.
+    """
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    numbers: bool = True
+
+
+@final
+@dataclass(frozen=True)
+class Figure(Part):
+    """A figure as inline SVG, made by :func:`symtorch_core.views.figures.svg`; ``wide``: as the page."""
+
+    svg: Markup
+    caption: str = ""
+    wide: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Front(Part):
+    """A Pareto front whose points can be chosen.
+
+    Attributes:
+        key: unique on the page; the SVG's marks are called ``{key}-{number}``.
+        svg: the plot.
+        points: what a click shows, in the order of the marks.
+        chosen: which point is shown first.
+    """
+
+    key: str
+    svg: Markup
+    points: tuple[Point, ...]
+    chosen: int
+
+
+@final
+@dataclass(frozen=True)
+class Point:
+    """One equation of a front, as a page shows it."""
+
+    equation: Equation
+    facts: tuple[tuple[str, str], ...]
+
+
+@final
+@dataclass(frozen=True)
+class Bars(Part):
+    """Named shares between 0 and 1."""
+
+    caption: str
+    shares: tuple[tuple[str, float], ...]
+
+
+@final
+@dataclass(frozen=True)
+class Text(Part):
+    """A paragraph."""
+
+    text: str
+
+
+@final
+@dataclass(frozen=True)
+class Section:
+    """A headline and what stands under it; ``wide`` parts take the whole width."""
+
+    title: str
+    parts: tuple[Part, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Page:
+    """A page that opens from disk, without a network.
+
+    Attributes:
+        title: in the headline and the browser's tab.
+        subtitle: a line below.
+        sections: from top to bottom.
+        footer: small print.
+    """
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]
+    footer: str = ""
+
+    def html(self) -> str:
+        """The page as one self-contained HTML document; all text is escaped."""
+        environment = Environment(
+            autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        environment.tests["kind"] = lambda part, name: type(part).__name__ == name
+        return environment.from_string(template("page.html.j2")).render(
+            page=self, style=Markup(template("page.css")), script=Markup(template("page.js"))
+        )
+
+    def write(self, path: Path | str) -> Path:
+        """Write the document to a file; gives its path."""
+        path = Path(path)
+        path.write_text(self.html(), encoding="utf-8")
+        return path
+
+
+def math_markup(expression: sp.Expr) -> Markup:
+    """A sympy expression as MathML, ready for a page."""
+    inner = mathml(expression, printer="presentation")
+    return Markup(f'<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">{inner}</math>')
+
+
+def rows_of(pairs: Sequence[tuple[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    """Pairs as rows of a table, without those that are empty."""
+    return tuple((name, str(value)) for name, value in pairs if str(value))
+
+
+def template(name: str) -> str:
+    """A file of the templates' folder."""
+    return resources.files(_TEMPLATES).joinpath(name).read_text(encoding="utf-8")

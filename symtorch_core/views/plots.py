@@ -1,0 +1,170 @@
+"""Plots of fronts, fits, residuals and slices (needs matplotlib).
+
+Every function draws on the caller's axes, or on new ones, and returns them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from symtorch_core.activations.rows import Activations
+from symtorch_core.errors import MissingDependencyError, SelectionError
+
+if TYPE_CHECKING:
+    from symtorch_core.results.distillation import Distillation
+    from symtorch_core.search.front import Candidate, ParetoFront
+
+_GRID = 200
+_GRID_2D = 60
+_SHOWN_ROWS = 2000
+
+
+def new_axes(ax: Any = None, *, size: tuple[float, float] = (5.0, 3.6)) -> Any:
+    """The given axes, or new ones.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if ax is not None:
+        return ax
+    check_matplotlib()
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=size, layout="constrained")[1]
+
+
+def check_matplotlib() -> None:
+    """Refuse, with a :class:`MissingDependencyError`, where matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingDependencyError("plots need matplotlib. Try: pip install matplotlib", name="matplotlib")
+
+
+def plot_front(front: ParetoFront, chosen: Candidate | None = None, ax: Any = None) -> Any:
+    """Loss over complexity, the chosen equation marked and named."""
+    ax = new_axes(ax)
+    held_out = [c for c in front if c.validation_loss is not None]
+    ax.step([c.complexity for c in front], [c.loss for c in front], where="post", color="C0", alpha=0.5)
+    ax.plot([c.complexity for c in front], [c.loss for c in front], "o", color="C0", label="rows of the fit")
+    if held_out:
+        losses = [c.validation_loss for c in held_out]
+        ax.plot([c.complexity for c in held_out], losses, "x", color="C1", label="held-out rows")
+    if chosen is not None:
+        ax.plot(
+            [chosen.complexity], [chosen.loss], "o", markersize=12, mfc="none", mec="C2", label=chosen.text(3)
+        )
+    if all(c.loss > 0 for c in front):
+        ax.set_yscale("log")
+    ax.set(xlabel="complexity", ylabel="loss")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def plot_fit(result: Distillation, output: int = 0, ax: Any = None) -> Any:
+    """The equations against the block's output, on held-out rows (on rows of the fit where none were held out)."""
+    ax = new_axes(ax, size=(4.2, 4.0))
+    block, equations = compared(result, output)
+    ax.plot(block, equations, ".", alpha=0.5, color="C0")
+    low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
+    ax.plot([low, high], [low, high], "-", color="C1", linewidth=1)
+    ax.set(xlabel=f"{result.output_names[output]}: block", ylabel="equations")
+    return ax
+
+
+def plot_residuals(result: Distillation, output: int = 0, ax: Any = None) -> Any:
+    """What the equations miss, over the block's output."""
+    ax = new_axes(ax)
+    block, equations = compared(result, output)
+    ax.axhline(0.0, color="C1", linewidth=1)
+    ax.plot(block, equations - block, ".", alpha=0.5, color="C0")
+    ax.set(xlabel=f"{result.output_names[output]}: block", ylabel="equations - block")
+    return ax
+
+
+def plot_slice(
+    result: Distillation,
+    block: Callable[[Tensor], Tensor],
+    along: str | Sequence[str],
+    output: int = 0,
+    at: Mapping[str, float] | None = None,
+    ax: Any = None,
+) -> Any:
+    """Block and equations along one input, or their difference over two, the other inputs at their medians.
+
+    Args:
+        result: what was distilled.
+        block: rows to rows, the block itself.
+        along: the name of one input, or of two.
+        output: position among the distilled outputs.
+        at: other inputs at these values instead.
+        ax: axes to draw on.
+
+    Raises:
+        SelectionError: there is no such input or output, or the rows of the fit are not in memory.
+    """
+    names = (along,) if isinstance(along, str) else tuple(along)
+    inputs = result.transforms.input_names
+    unknown = [name for name in (*names, *(at or {})) if name not in inputs]
+    if unknown or not 1 <= len(names) <= 2:
+        missing = f"; there is no {unknown[0]!r}" if unknown else ""
+        raise SelectionError(f"a slice goes along one or two of {', '.join(inputs)}{missing}")
+    rows = in_memory(result).inputs
+    base = rows.median(0).values
+    for name, value in (at or {}).items():
+        base[inputs.index(name)] = value
+    columns = [inputs.index(name) for name in names]
+    count = _GRID if len(names) == 1 else _GRID_2D
+    spans = [
+        torch.linspace(float(rows[:, c].min()), float(rows[:, c].max()), count).to(rows) for c in columns
+    ]
+    grid = torch.cartesian_prod(*spans).reshape(-1, len(names))
+    X = base.repeat(len(grid), 1)
+    X[:, columns] = grid
+    column = result.outputs[_position(result, output)]
+    with torch.no_grad():
+        neural = block(X)[:, column].numpy()
+        symbolic = result.surrogate()(X)[:, output].numpy()
+    ax = new_axes(ax)
+    if len(names) == 1:
+        ax.plot(grid[:, 0].numpy(), neural, color="C0", label="block")
+        ax.plot(grid[:, 0].numpy(), symbolic, "--", color="C1", label="equations")
+        ax.set(xlabel=names[0], ylabel=result.output_names[output])
+        ax.legend(fontsize="small")
+        return ax
+    difference = (symbolic - neural).reshape(count, count).T
+    reach = float(abs(difference).max()) or 1.0
+    mesh = ax.pcolormesh(spans[0].numpy(), spans[1].numpy(), difference, cmap="RdBu", vmin=-reach, vmax=reach)
+    ax.figure.colorbar(mesh, ax=ax, label=f"{result.output_names[output]}: equations - block")
+    ax.set(xlabel=names[0], ylabel=names[1])
+    return ax
+
+
+def in_memory(result: Distillation) -> Activations:
+    """Rows to draw: those held out, or those of the fit.
+
+    Raises:
+        SelectionError: there are none.
+    """
+    rows = result.held_out or result.train
+    if rows is None:
+        raise SelectionError("there are no rows in memory: they are not saved with this file")
+    return rows.rows(torch.arange(min(len(rows), _SHOWN_ROWS)))
+
+
+def compared(result: Distillation, output: int) -> tuple[Any, Any]:
+    """The block's output and what the equations give for it, as arrays."""
+    rows = in_memory(result)
+    position = _position(result, output)
+    with torch.no_grad():
+        prediction = result.surrogate()(rows.inputs)[:, position]
+    return rows.outputs[:, result.outputs[position]].numpy(), prediction.numpy()
+
+
+def _position(result: Distillation, output: int) -> int:
+    if not 0 <= output < len(result.outputs):
+        raise SelectionError(f"there is no output {output}: they are numbered 0 to {len(result.outputs) - 1}")
+    return output

@@ -1,0 +1,118 @@
+"""What people look at in a terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.verification.fidelity import Fidelity
+
+if TYPE_CHECKING:
+    from symtorch_core.results.distillation import Distillation
+
+_WIDTH = 110
+_MOST_FRONTS = 8
+
+
+def front_table(front: ParetoFront, title: str = "", chosen: Candidate | None = None) -> Table:
+    """A front as a table, from simple to complex, the chosen equation marked."""
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column("")
+    for heading in ("complexity", "loss", "held-out", "score"):
+        table.add_column(heading, justify="right")
+    table.add_column("equation", overflow="fold")
+    for candidate in front:
+        held_out = "" if candidate.validation_loss is None else f"{candidate.validation_loss:.4g}"
+        table.add_row(
+            ">" if candidate == chosen else "",
+            str(candidate.complexity),
+            f"{candidate.loss:.4g}",
+            held_out,
+            f"{candidate.score:.3f}",
+            escape(candidate.text()),
+            style="bold green" if candidate == chosen else None,
+        )
+    return table
+
+
+def fidelity_table(result: Distillation) -> Table:
+    """Fidelity of the chosen equations, and of the linear map they have to beat: a row for each output."""
+    table = Table(title="Fidelity of the chosen equations", title_justify="left", title_style="bold")
+    table.add_column("output")
+    for heading in (
+        "R2 train",
+        "R2 held-out",
+        "R2 linear",
+        "NMSE held-out",
+        "max error held-out",
+        "R2 out of range",
+    ):
+        table.add_column(heading, justify="right")
+    for name, entry in zip(result.output_names, result.fidelity, strict=True):
+        table.add_row(
+            escape(name),
+            _number(entry.train, "r2"),
+            _number(entry.held_out, "r2"),
+            _number(entry.linear, "r2"),
+            _number(entry.held_out, "nmse"),
+            _number(entry.held_out, "max_error"),
+            _number(entry.out_of_range, "r2"),
+        )
+    return table
+
+
+def _number(entry: Fidelity | None, field: str) -> str:
+    if entry is None:
+        return "-"
+    value = {"r2": entry.r2, "nmse": entry.nmse, "max_error": entry.max_error}[field]
+    return f"{value:.5f}" if field == "r2" else f"{value:.3g}"
+
+
+def render(result: Distillation) -> RenderableType:
+    """A distillation for the terminal: fronts, fidelity, how it was made."""
+    parts: list[RenderableType] = []
+    chosen = result.chosen()
+    for name, front, candidate in list(zip(result.equation_names, result.fronts, chosen, strict=True))[
+        :_MOST_FRONTS
+    ]:
+        parts.append(front_table(front, escape(name), candidate))
+        parts += [Text(f"  not runnable: {entry.equation} ({entry.reason})") for entry in front.unrunnable]
+    if len(result.fronts) > _MOST_FRONTS:
+        parts.append(Text(f"... and {len(result.fronts) - _MOST_FRONTS} more fronts: see front(number)"))
+    parts.append(fidelity_table(result))
+    if result.task_metric is not None:
+        metric = result.task_metric
+        parts.append(
+            Text(f"task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations")
+        )
+    parts.append(Text(_footer(result), style="dim"))
+    return Group(*parts)
+
+
+def _footer(result: Distillation) -> str:
+    seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
+    lines = [
+        f"{result.regressor} with reducer {result.reducer}; loss {result.search.loss_function.name}; chosen by "
+        f"{result.select!r}; {result.rows[0]} rows fitted, {result.rows[1]} held out; seed {result.seed}",
+        f"{result.reducer} keeps {result.reduction.summary()}" if result.reduction.summary() else "",
+        seconds,
+    ]
+    if result.source.rows_dropped:
+        lines.append(f"{result.source.rows_dropped} rows with non-finite values were left out")
+    if result.interrupted:
+        lines.append("interrupted: what was found by then is here, perhaps not finished")
+    return "\n".join(line for line in lines if line)
+
+
+def print_to_text(result: Distillation) -> str:
+    """A distillation as plain text."""
+    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(render(result))
+    return captured.get().rstrip()
