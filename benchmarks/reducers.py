@@ -111,7 +111,7 @@ def language(rows: int) -> None:
     print("| --- " * (3 + len(reducers)) + "|")
     ratios = []
     for name, block in blocks.items():
-        sweep = st.reduction_sweep(
+        sweep = st.sweep_reducers(
             block, activations[name], reducers=reducers, k_in=SIZES, k_out=SIZES, network=True, progress=False
         )
         for k_in in SIZES:

@@ -48,7 +48,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from symtorch_core.reduction import overall_r2
+from symtorch_core.reduction import measure_overall_r2
 from symtorch_slime import Explanation, SlimeCapture, explain
 
 LEAST = 1e-3
@@ -161,7 +161,7 @@ def judged(predicted: np.ndarray, true: np.ndarray, weights: np.ndarray, level: 
     columns = [
         torch.from_numpy(np.asarray(values, dtype=np.float64))[:, None] for values in (predicted, true)
     ]
-    r2 = overall_r2(columns[0], columns[1], torch.from_numpy(weights))
+    r2 = measure_overall_r2(columns[0], columns[1], torch.from_numpy(weights))
     same = ((predicted > level) == (true > level)).astype(float)
     return max(r2, WORST), float((same * weights).sum() / weights.sum())
 

@@ -25,14 +25,14 @@ from symtorch_core.errors import (
     UnknownComponentError,
     did_you_mean,
 )
-from symtorch_core.model.pruning import OutputPruner, Ranking, importance_ranking
+from symtorch_core.model.pruning import OutputPruner, Ranking, rank_outputs
 from symtorch_core.model.refinement import Refinement, refine
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.pipeline import distill
 from symtorch_core.reduction.linear import IdentityReducer
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import MomentReducer, Reducer, Reduction
-from symtorch_core.reduction.sweep import Sweep, reduction_sweep
+from symtorch_core.reduction.sweep import Sweep, sweep_reducers
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.search.front import Candidate, ParetoFront, Unrunnable
 from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor
@@ -96,11 +96,11 @@ __all__ = [
     "find_block",
     "hookimpl",
     "identify_constants",
-    "importance_ranking",
     "load",
     "parse_derivative",
-    "reduction_sweep",
+    "rank_outputs",
     "refine",
     "residual_check",
+    "sweep_reducers",
     "wrap",
 ]

@@ -41,7 +41,7 @@ def plugins(
     """List every component that is installed, by kind, and every plugin that failed to load."""
     console = Console()
     everything = registry()
-    records = _records(everything) if kind is None else everything.available(kind)
+    records = _list_records(everything) if kind is None else everything.available(kind)
     table = Table("kind", "name", "summary", "distribution", "version")
     for record in records:
         cells = record.kind, record.name, record.component.summary, record.distribution, record.version
@@ -63,7 +63,7 @@ def doctor(
     for name in (CORE_DISTRIBUTION, "torch"):
         _print_line(console, f"{name} {_version(name)}")
     _print_line(console, f"python {platform.python_version()}")
-    states = [(record, *_state(everything, record)) for record in _records(everything)]
+    states = [(record, *_describe_state(everything, record)) for record in _list_records(everything)]
     table = Table("kind", "name", "distribution", "state")
     for record, state, _ in states:
         table.add_row(*map(Text, (record.kind, record.name, record.distribution, state)))
@@ -96,9 +96,9 @@ def demo(
 @app.command()
 def show(result: Annotated[Path, typer.Argument(help="A file that Distillation.save wrote.")]) -> None:
     """Print the fronts, the fidelity and the settings of a saved distillation."""
-    from symtorch_core.views.terminal import render
+    from symtorch_core.views.terminal import render_result
 
-    Console().print(render(_loaded(result)))
+    Console().print(render_result(_load_result(result)))
 
 
 @app.command()
@@ -108,7 +108,7 @@ def report(
     title: Annotated[str, typer.Option(help="Its headline.")] = "",
 ) -> None:
     """Write a saved distillation as one self-contained HTML page."""
-    path = _loaded(result).report(output, title)
+    path = _load_result(result).report(output, title)
     _print_line(Console(), f"wrote {path} ({path.stat().st_size / 1024:.0f} kB)")
 
 
@@ -120,7 +120,7 @@ def export(
     ],
 ) -> None:
     """Write the equations of a saved distillation for another program."""
-    _print_line(Console(), f"wrote {_loaded(result).export(output)}")
+    _print_line(Console(), f"wrote {_load_result(result).export(output)}")
 
 
 @app.command(
@@ -136,11 +136,11 @@ def run(
         return
     kind: type[Study] = registry().load("studies", name)
     study_command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    study_command.command(help=inspect.getdoc(kind))(_runner(kind))
+    study_command.command(help=inspect.getdoc(kind))(_make_command(kind))
     study_command(args=context.args, prog_name=f"symtorch run {name}")
 
 
-def _runner(kind: type[Study]) -> Any:
+def _make_command(kind: type[Study]) -> Any:
     """A function with the study's fields, and the folder, as its parameters: what typer reads options from."""
     hints = typing.get_type_hints(kind)
     fields = [entry for entry in dataclasses.fields(kind) if entry.init]  # type: ignore[arg-type]
@@ -197,7 +197,7 @@ def _list_studies(console: Console) -> None:
     _print_failures(console, registry())
 
 
-def _loaded(path: Path) -> Distillation:
+def _load_result(path: Path) -> Distillation:
     from symtorch_core.results.distillation import Distillation  # here, so that the other commands start fast
 
     if not path.is_file():
@@ -214,7 +214,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _records(everything: Registry) -> list[Available]:
+def _list_records(everything: Registry) -> list[Available]:
     return [record for kind in KINDS for record in everything.available(kind)]
 
 
@@ -230,10 +230,10 @@ def _examine(everything: Registry, record: Available) -> tuple[str, str]:
     return "ok", ""
 
 
-def _state(everything: Registry, record: Available) -> tuple[str, str]:
+def _describe_state(everything: Registry, record: Available) -> tuple[str, str]:
     state, reason = _examine(everything, record)
     wrong = (
-        [finding.text for finding in _checkup(everything, record) if not finding.ok] if state == "ok" else []
+        [finding.text for finding in _check_up(everything, record) if not finding.ok] if state == "ok" else []
     )
     if wrong:
         return "not ready", f"{record.name}: {wrong[0]} (more: symtorch doctor {record.name})"
@@ -241,9 +241,9 @@ def _state(everything: Registry, record: Available) -> tuple[str, str]:
 
 
 def _examine_closely(console: Console, everything: Registry, name: str) -> None:
-    records = [record for record in _records(everything) if record.name == name]
+    records = [record for record in _list_records(everything) if record.name == name]
     if not records:
-        known = sorted({record.name for record in _records(everything)})
+        known = sorted({record.name for record in _list_records(everything)})
         raise UnknownComponentError(f"There is no component {name!r}; installed: {', '.join(known)}.")
     healthy = True
     for record in records:
@@ -251,7 +251,7 @@ def _examine_closely(console: Console, everything: Registry, name: str) -> None:
         _print_line(console, f"{record.name} ({record.kind}, {record.origin}): {state}")
         if reason:
             _print_line(console, f"- {reason}")
-        findings = () if state != "ok" else _checkup(everything, record)
+        findings = () if state != "ok" else _check_up(everything, record)
         for finding in findings:
             _print_line(console, f"{'ok' if finding.ok else 'NO'}  {finding.text}")
         healthy &= state == "ok" and all(finding.ok for finding in findings)
@@ -259,7 +259,7 @@ def _examine_closely(console: Console, everything: Registry, name: str) -> None:
         raise typer.Exit(code=1)
 
 
-def _checkup(everything: Registry, record: Available) -> tuple[Finding, ...]:
+def _check_up(everything: Registry, record: Available) -> tuple[Finding, ...]:
     target = everything.load(record.kind, record.name)
     return target.checkup() if isinstance(target, type) and issubclass(target, Configurable) else ()
 

@@ -20,7 +20,7 @@ from symtorch_core.events.records import Stopwatch
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.search.space import SearchSpace
-from symtorch_core.views.terminal import render
+from symtorch_core.views.terminal import render_result
 
 LAW = "y = x0^2 + 3 sin(x4) - 4"
 _LAW_ROWS = 10_000
@@ -80,7 +80,7 @@ def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quic
         niterations=10 if quick else SearchSpace().niterations,
         timeout_in_seconds=_PATIENCE,
     )
-    console.print(render(result))
+    console.print(render_result(result))
     model.switch_to_symbolic()
     console.print(f"The network now runs on [bold green]y = {result.chosen()[0]}[/bold green]")
     assert result.task_metric is not None
@@ -117,7 +117,7 @@ def real_data(console: Console, folder: Path, *, regressor: str, seed: int, quic
         niterations=10 if quick else 100,
         timeout_in_seconds=_PATIENCE / 2,
     )
-    console.print(render(result))
+    console.print(render_result(result))
     block.switch_to_symbolic()
     assert result.task_metric is not None
     console.print(

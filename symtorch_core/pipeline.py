@@ -17,7 +17,7 @@ from typing import Any, final, get_args
 import torch
 from torch import Tensor
 
-from symtorch_core.activations.block_function import row_function
+from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture
 from symtorch_core.activations.rows import Activations, BlockFunction
 from symtorch_core.components.registry import available, load
@@ -28,10 +28,10 @@ from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.regressor import Regressor
-from symtorch_core.search.run import held_at_mean, regress
+from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import Transform, Transforms
-from symtorch_core.verification.verify import verified
+from symtorch_core.verification.verify import verify
 
 
 def distill(
@@ -111,18 +111,18 @@ def distill(
     with ExitStack() as stack:
         told = [*callbacks, stack.enter_context(progress_bars())] if progress else list(callbacks)
         stages = _Stages(told)
-        with stages.clocked("capture"):  # a capture tells of its progress itself
-            activations = _activations(block, data, parent, parts, weights, max_rows, seed, told)
-            activations = _named(activations, variable_names, output_names)
-            function = row_function(block, activations) if callable(block) else None
-        columns = _columns(outputs, activations)
+        with stages.clock("capture"):  # a capture tells of its progress itself
+            activations = _collect(block, data, parent, parts, weights, max_rows, seed, told)
+            activations = _apply_names(activations, variable_names, output_names)
+            function = as_row_function(block, activations) if callable(block) else None
+        columns = _check_columns(outputs, activations)
         train, held_out = activations.split(test_fraction, seed)
         with stages.told("reduce"):
             derive = Transforms(activations.input_names, transforms)
             whole = (
                 transforms is None and outputs is None
             )  # else the block is another function than the rows show
-            reduction, Z, T = _reduced(
+            reduction, Z, T = _reduce(
                 parts.reducer, derive, train, columns, function if whole else None, seed
             )
         with stages.told("regress", T.shape[1]):
@@ -144,7 +144,7 @@ def distill(
                 columns = tuple(columns[i] for i in sorted(found))
                 fronts = tuple(found[i] for i in sorted(found))
             else:
-                fronts = held_at_mean(found, T, parts.search, train.weights)
+                fronts = fill_missing_fronts(found, T, parts.search, train.weights)
             names = tuple(activations.output_names[column] for column in columns)
             result = Distillation(
                 fronts=fronts,
@@ -163,13 +163,13 @@ def distill(
                 select=select,
                 rows=(len(train), 0 if held_out is None else len(held_out)),
                 source=activations.source,
-                versions=_versions(parts.regressor.name),
+                versions=_collect_versions(parts.regressor.name),
                 seed=seed,
                 interrupted=interrupted,
                 train=train,
                 held_out=held_out,
             )
-            result = verified(result, train, held_out, function if out_of_range else None)
+            result = verify(result, train, held_out, function if out_of_range else None)
     return replace(result, seconds=stages.seconds)
 
 
@@ -182,7 +182,7 @@ class _Stages:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def clocked(self, stage: str) -> Iterator[None]:
+    def clock(self, stage: str) -> Iterator[None]:
         watch = Stopwatch()
         yield
         self.seconds[stage] = watch.seconds()
@@ -190,7 +190,7 @@ class _Stages:
     @contextmanager
     def told(self, stage: str, total: int | None = None) -> Iterator[None]:
         notify(self._callbacks, StageStarted(stage, total))
-        with self.clocked(stage):
+        with self.clock(stage):
             yield
         notify(self._callbacks, StageFinished(stage, self.seconds[stage]))
 
@@ -225,17 +225,21 @@ class _Parts:
         for_backend = {name: value for name, value in options.items() if name not in of_space | of_capture}
         if search is not None and for_space:
             raise SearchError(f"give search= or its fields, not both: {', '.join(for_space)}")
-        engine = _component("regressors", regressor, Regressor, for_backend, sorted(of_space | of_capture))
+        engine = _resolve_component(
+            "regressors", regressor, Regressor, for_backend, sorted(of_space | of_capture)
+        )
         return cls(
-            capture=_component("captures", capture, Capture, for_capture),
+            capture=_resolve_component("captures", capture, Capture, for_capture),
             capture_options=for_capture,
             regressor=engine,
-            reducer=_component("reducers", reducer, Reducer, reducer_options),
-            search=engine.resolved(search or SearchSpace(**for_space)),
+            reducer=_resolve_component("reducers", reducer, Reducer, reducer_options),
+            search=engine.resolve_search(search or SearchSpace(**for_space)),
         )
 
 
-def _component(kind: str, given: Any, base: Any, options: Mapping[str, Any], also: Sequence[str] = ()) -> Any:
+def _resolve_component(
+    kind: str, given: Any, base: Any, options: Mapping[str, Any], also: Sequence[str] = ()
+) -> Any:
     if isinstance(given, base):
         if options:
             raise SearchError(f"{', '.join(options)}: give options to the {given.name} instance itself")
@@ -256,7 +260,7 @@ def _check_rule(select: str, test_fraction: float) -> None:
         raise SelectionError(f'the rule "{select}" needs rows held out of the search: give test_fraction > 0')
 
 
-def _activations(
+def _collect(
     block: Any,
     data: Any,
     parent: Callable[..., Any] | None,
@@ -272,9 +276,9 @@ def _activations(
         activations = parts.capture.collect(
             block, data, parent=parent, max_rows=max_rows, seed=seed, callbacks=callbacks
         )
-        activations = activations if weights is None else activations.weighted(weights)
+        activations = activations if weights is None else activations.with_weights(weights)
     else:
-        activations = _given(block, data, parent, parts.capture_options, weights)
+        activations = _take_rows(block, data, parent, parts.capture_options, weights)
     if len(activations) < 2:
         raise CaptureError(
             f"{len(activations)} row is too few to fit anything: give at least 2, better hundreds"
@@ -282,7 +286,7 @@ def _activations(
     return activations
 
 
-def _given(block: Any, data: Any, parent: Any, options: Mapping[str, Any], weights: Any) -> Activations:
+def _take_rows(block: Any, data: Any, parent: Any, options: Mapping[str, Any], weights: Any) -> Activations:
     """Activations that came as such, or as an (X, Y) pair of arrays."""
     pair = isinstance(block, (tuple, list)) and len(block) == 2
     if not pair and not isinstance(block, Activations):
@@ -298,11 +302,11 @@ def _given(block: Any, data: Any, parent: Any, options: Mapping[str, Any], weigh
             f"{', '.join(sorted(idle))}: the rows are given, so nothing is captured; leave it out"
         )
     if isinstance(block, Activations):
-        return block if weights is None else block.weighted(weights)
+        return block if weights is None else block.with_weights(weights)
     return Activations.of(*block, weights=weights, **options)
 
 
-def _named(
+def _apply_names(
     activations: Activations, variable_names: Sequence[str] | None, output_names: Sequence[str] | None
 ) -> Activations:
     return replace(
@@ -312,7 +316,7 @@ def _named(
     )
 
 
-def _columns(outputs: Sequence[int] | None, activations: Activations) -> tuple[int, ...]:
+def _check_columns(outputs: Sequence[int] | None, activations: Activations) -> tuple[int, ...]:
     count = activations.outputs.shape[1]
     if outputs is None:
         return tuple(range(count))
@@ -322,7 +326,7 @@ def _columns(outputs: Sequence[int] | None, activations: Activations) -> tuple[i
     return columns
 
 
-def _derived(transforms: Transforms, activations: Activations) -> Tensor:
+def _derive(transforms: Transforms, activations: Activations) -> Tensor:
     derived: Tensor = transforms(activations.inputs)
     for name, column in zip(transforms.variable_names, derived.unbind(-1), strict=True):
         bad = int((~torch.isfinite(column)).sum())
@@ -333,7 +337,7 @@ def _derived(transforms: Transforms, activations: Activations) -> Tensor:
     return derived
 
 
-def _reduced(
+def _reduce(
     reducer: Reducer,
     transforms: Transforms,
     train: Activations,
@@ -342,7 +346,7 @@ def _reduced(
     seed: int,
 ) -> tuple[Reduction, Tensor, Tensor]:
     """What the reducer learned, and what is left for the search: inputs and targets of the equations."""
-    derived, wanted = _derived(transforms, train), train.outputs[:, list(columns)]
+    derived, wanted = _derive(transforms, train), train.outputs[:, list(columns)]
     reduction = reducer.fit(
         derived,
         wanted,
@@ -355,7 +359,7 @@ def _reduced(
     return reduction, Z, reduction.reduce_targets(wanted, Z)
 
 
-def _versions(regressor: str) -> dict[str, str]:
+def _collect_versions(regressor: str) -> dict[str, str]:
     names = ["symtorch-core", "torch", "numpy", "sympy", "scikit-learn"]
     names += [
         entry.distribution

@@ -178,7 +178,7 @@ def test_a_split_of_too_few_rows_holds_nothing_out() -> None:
 
 
 def test_some_outputs_and_other_names() -> None:
-    found = Activations.of(X, [[1.0, 2.0, 3.0]] * 3, output_names=["a", "b", "c"]).only_outputs([2, 0])
+    found = Activations.of(X, [[1.0, 2.0, 3.0]] * 3, output_names=["a", "b", "c"]).select_outputs([2, 0])
     assert found.output_names == ("c", "a")
     assert found.outputs[0].tolist() == [3.0, 1.0]
     assert found.named(["p", "q"]).input_names == ("p", "q")

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from symtorch_core.activations.tensor_paths import (
-    call_tensors,
-    flatten,
-    pick,
+    collect_call_tensors,
+    flatten_tensors,
     pick_inputs,
-    replaced,
-    selector_paths,
+    pick_tensor,
+    replace_tensor,
+    to_paths,
 )
 from symtorch_core.errors import CaptureError
 
@@ -23,20 +23,20 @@ Pair = namedtuple("Pair", ["left", "right"])
 
 
 def test_nested_results_become_paths() -> None:
-    found = flatten((A, {"h": B, "deep": [C, None, "text"]}, Pair(A, 3)))
+    found = flatten_tensors((A, {"h": B, "deep": [C, None, "text"]}, Pair(A, 3)))
     assert list(found) == ["0", "1.h", "1.deep.0", "2.0"]
     assert found["1.h"] is B
-    assert list(flatten(A)) == [""]
-    assert flatten("nothing") == {}
+    assert list(flatten_tensors(A)) == [""]
+    assert flatten_tensors("nothing") == {}
 
 
 def test_arrays_count_as_tensors() -> None:
-    assert flatten(np.ones(3))[""].dtype == torch.float64
-    assert flatten({"loss": np.float32(2.0)})["loss"] == 2.0
+    assert flatten_tensors(np.ones(3))[""].dtype == torch.float64
+    assert flatten_tensors({"loss": np.float32(2.0)})["loss"] == 2.0
 
 
 def test_arguments_by_position_and_keyword() -> None:
-    assert list(call_tensors((A, [B]), {"mask": C, "flag": True})) == ["0", "1.0", "mask"]
+    assert list(collect_call_tensors((A, [B]), {"mask": C, "flag": True})) == ["0", "1.0", "mask"]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_arguments_by_position_and_keyword() -> None:
     [(None, None), (0, ("0",)), ("h.x", ("h.x",)), ([0, "mask"], ("0", "mask")), ((1,), ("1",))],
 )
 def test_selectors(selector: object, paths: object) -> None:
-    assert selector_paths(selector) == paths  # type: ignore[arg-type]
+    assert to_paths(selector) == paths  # type: ignore[arg-type]
 
 
 def test_the_only_floating_point_tensor_is_the_input() -> None:
@@ -87,15 +87,15 @@ def test_a_missing_tensor_lists_what_was_seen() -> None:
     with pytest.raises(CaptureError, match=r"the call of f has no tensor 'q'. Seen: 0: \(2, 3\) float32"):
         pick_inputs({"0": A}, ("q",), "f")
     with pytest.raises(CaptureError, match=r"the result has no tensor '5'. Seen: itself: \(2,\) int64"):
-        pick({"": C}, 5, "the result")
+        pick_tensor({"": C}, 5, "the result")
     with pytest.raises(CaptureError, match="the result holds no tensor"):
-        pick({}, None, "the result")
+        pick_tensor({}, None, "the result")
 
 
 def test_the_first_floating_point_tensor_is_the_output() -> None:
-    assert pick({"0": C, "1": A, "2": B}, None, "the result") == ("1", A)
-    assert pick({"0": C}, None, "the result") == ("0", C)
-    assert pick({"0": C, "1": A}, 0, "the result")[1] is C
+    assert pick_tensor({"0": C, "1": A, "2": B}, None, "the result") == ("1", A)
+    assert pick_tensor({"0": C}, None, "the result") == ("0", C)
+    assert pick_tensor({"0": C, "1": A}, 0, "the result")[1] is C
 
 
 NEW = torch.full((2, 3), 9.0)
@@ -117,9 +117,9 @@ NEW = torch.full((2, 3), 9.0)
     ],
 )
 def test_one_tensor_is_replaced_and_the_rest_kept(value: object, path: str) -> None:
-    before = flatten(value)
-    result = replaced(value, path, NEW)
-    after = flatten(result)
+    before = flatten_tensors(value)
+    result = replace_tensor(value, path, NEW)
+    after = flatten_tensors(result)
     assert type(result) is type(value)
     assert list(after) == list(before)
     assert after[path] is NEW
@@ -127,4 +127,4 @@ def test_one_tensor_is_replaced_and_the_rest_kept(value: object, path: str) -> N
 
 
 def test_what_is_no_tensor_stays() -> None:
-    assert replaced((A, None, "text", {"n": 3}), "0", NEW)[1:] == (None, "text", {"n": 3})
+    assert replace_tensor((A, None, "text", {"n": 3}), "0", NEW)[1:] == (None, "text", {"n": 3})

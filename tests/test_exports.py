@@ -16,7 +16,7 @@ import sympy as sp
 import torch
 
 import symtorch_core as st
-from symtorch_core.exports import FORMATS, Deployed, c_source, latex_table, python_source
+from symtorch_core.exports import FORMATS, Deployed, to_c, to_latex_table, to_python
 from symtorch_core.exports.code import NUMPY, C
 from symtorch_core.expressions import OPERATORS, Call, Variable, evaluate
 from symtorch_core.testing.scripted import ScriptedRegressor
@@ -154,7 +154,7 @@ def test_latex_table(result: st.Distillation, tmp_path: Path) -> None:
     assert text.count(r"\\") == 1 + 3 + sum(map(len, result.fronts))
     assert text.startswith(r"\begin{tabular}{rrrl}")
     assert r"\sin" in text
-    hostile = latex_table({r"y_1 & 50% \input{x}": result.front()})
+    hostile = to_latex_table({r"y_1 & 50% \input{x}": result.front()})
     assert r"y\_1 \& 50\% \textbackslash{}input\{x\}" in hostile
 
 
@@ -183,10 +183,10 @@ def test_every_operator_in_numpy_and_c(name: str, tmp_path: Path) -> None:
     ).numpy()
     rows = np.stack(columns, axis=1)
     path = tmp_path / "law.py"
-    path.write_text(python_source(deployed))
+    path.write_text(to_python(deployed))
     np.testing.assert_allclose(imported(path).equations(rows)[:, 0], wanted, rtol=1e-12, atol=1e-14)
     if compiler is not None:
-        values = called(compiled(c_source(deployed), tmp_path), rows, 1)
+        values = called(compiled(to_c(deployed), tmp_path), rows, 1)
         np.testing.assert_allclose(values[:, 0], wanted, rtol=1e-12, atol=1e-14)
 
 
@@ -211,16 +211,16 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
         function.export(tmp_path / "law.exe")
     deployed = Deployed(("x",), (), ("x",), (Variable("x"),), ("y",))
     with pytest.raises(st.FileFormatError, match="cannot name a function"):
-        c_source(deployed, "main(); system")
+        to_c(deployed, "main(); system")
     assert set(FORMATS) == {".py", ".c", ".tex", ".json", ".onnx", ".pt2"}
 
 
 def test_names_cannot_leave_a_comment(tmp_path: Path) -> None:
     deployed = Deployed(("x",), (), ("x",), (Variable("x"),), ('*/ int evil; /*\n"""\nimport os',))
     path = tmp_path / "law.py"
-    path.write_text(python_source(deployed))
+    path.write_text(to_python(deployed))
     assert "os" not in vars(imported(path))
     if compiler is not None:
-        source = c_source(deployed)
+        source = to_c(deployed)
         assert "*/ int evil" not in source
         compiled(source, tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from symtorch_core.expressions import ComplexityRules, parse, within_constraints
+from symtorch_core.expressions import ComplexityRules, parse, satisfies_constraints
 
 RULES = ComplexityRules()
 
@@ -43,13 +43,13 @@ def test_each_kind_of_node_has_its_own_weight() -> None:
     ],
 )
 def test_constraints_limit_each_argument_by_itself(text: str, allowed: bool) -> None:
-    assert within_constraints(parse(text), RULES, {"^": (-1, 1)}, {}) is allowed
+    assert satisfies_constraints(parse(text), RULES, {"^": (-1, 1)}, {}) is allowed
 
 
 def test_constraints_count_by_the_rules() -> None:
     heavy = ComplexityRules(operators={"sin": 3})
-    assert within_constraints(parse("exp(sin(x))"), RULES, {"exp": (3,)}, {})
-    assert not within_constraints(parse("exp(sin(x))"), heavy, {"exp": (3,)}, {})
+    assert satisfies_constraints(parse("exp(sin(x))"), RULES, {"exp": (3,)}, {})
+    assert not satisfies_constraints(parse("exp(sin(x))"), heavy, {"exp": (3,)}, {})
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_constraints_count_by_the_rules() -> None:
 )
 def test_nested_constraints(text: str, allowed: bool) -> None:
     nested = {"sin": {"sin": 0, "cos": 1}}
-    assert within_constraints(parse(text), RULES, {}, nested) is allowed
+    assert satisfies_constraints(parse(text), RULES, {}, nested) is allowed
 
 
 def test_constraints_of_a_product_or_a_sum_hold_in_either_order() -> None:
     for sign in "*+":
-        assert within_constraints(parse(f"x {sign} sin(y + 1)"), RULES, {sign: (-1, 1)}, {})
-        assert within_constraints(parse(f"sin(y + 1) {sign} x"), RULES, {sign: (-1, 1)}, {})
-        assert not within_constraints(parse(f"sin(y) {sign} sin(x)"), RULES, {sign: (-1, 1)}, {})
-    assert not within_constraints(parse("x - sin(y + 1)"), RULES, {"-": (-1, 1)}, {})
+        assert satisfies_constraints(parse(f"x {sign} sin(y + 1)"), RULES, {sign: (-1, 1)}, {})
+        assert satisfies_constraints(parse(f"sin(y + 1) {sign} x"), RULES, {sign: (-1, 1)}, {})
+        assert not satisfies_constraints(parse(f"sin(y) {sign} sin(x)"), RULES, {sign: (-1, 1)}, {})
+    assert not satisfies_constraints(parse("x - sin(y + 1)"), RULES, {"-": (-1, 1)}, {})

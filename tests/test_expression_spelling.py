@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from symtorch_core.expressions import Call, evaluate, parse, spelled, walk
+from symtorch_core.expressions import Call, evaluate, parse, respell, walk
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,10 @@ def test_equations_are_said_in_the_operators_of_the_search(text: str, operators:
         name: torch.linspace(0.5, 1.5, 20, dtype=torch.float64) ** (1 + i)
         for i, name in enumerate(("x0", "x1", "x2"))
     }
-    said = spelled(parse(text), operators)
+    said = respell(parse(text), operators)
     assert {part.operator for part in walk(said) if isinstance(part, Call)} <= operators
     torch.testing.assert_close(evaluate(said, columns), evaluate(parse(text), columns))
 
 
 def test_what_cannot_be_said_stays() -> None:
-    assert spelled(parse("tanh(x0) - x1"), {"+"}) == parse("tanh(x0) - x1")
+    assert respell(parse("tanh(x0) - x1"), {"+"}) == parse("tanh(x0) - x1")

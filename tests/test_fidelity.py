@@ -10,7 +10,12 @@ import pytest
 import torch
 from sklearn.metrics import r2_score
 
-from symtorch_core.verification.fidelity import Fidelity, beyond, fidelity, out_of_range
+from symtorch_core.verification.fidelity import (
+    Fidelity,
+    extrapolate_inputs,
+    measure_fidelity,
+    measure_out_of_range,
+)
 
 
 def column(*values: float) -> torch.Tensor:
@@ -18,7 +23,7 @@ def column(*values: float) -> torch.Tensor:
 
 
 def test_by_hand() -> None:
-    (found,) = fidelity(column(1.0, 2.0, 3.0, 5.0), column(1.0, 2.0, 3.0, 4.0))
+    (found,) = measure_fidelity(column(1.0, 2.0, 3.0, 5.0), column(1.0, 2.0, 3.0, 4.0))
     assert found == Fidelity(r2=pytest.approx(0.8), nmse=pytest.approx(0.2), max_error=1.0, mae=0.25, rows=4)
 
 
@@ -28,7 +33,7 @@ def test_it_is_the_r2_of_scikit_learn_for_each_output() -> None:
     prediction = target + 0.3 * generator.normal(size=(50, 3))
     weights = generator.uniform(0, 2, size=50)
     for w in (None, weights):
-        found = fidelity(
+        found = measure_fidelity(
             torch.from_numpy(prediction), torch.from_numpy(target), None if w is None else torch.from_numpy(w)
         )
         expected = r2_score(target, prediction, sample_weight=w, multioutput="raw_values")
@@ -37,7 +42,7 @@ def test_it_is_the_r2_of_scikit_learn_for_each_output() -> None:
 
 def test_half_precision_is_judged_in_double() -> None:
     target = torch.linspace(1000, 1001, 200, dtype=torch.float64)[:, None]
-    (found,) = fidelity(target.float(), target)
+    (found,) = measure_fidelity(target.float(), target)
     assert found.r2 > 0.99999
 
 
@@ -45,23 +50,23 @@ def test_half_precision_is_judged_in_double() -> None:
 def test_a_constant_output(value: float) -> None:
     # 0.1 added up 1,000 times and divided by 1,000 is not 0.1: rounding must not pass for a spread.
     target = torch.full((1000, 1), value, dtype=torch.float64)
-    (met,) = fidelity(target.clone(), target)
+    (met,) = measure_fidelity(target.clone(), target)
     assert (met.r2, met.nmse, met.max_error) == (1.0, 0.0, 0.0)
-    (missed,) = fidelity(target + 1e-3, target)
+    (missed,) = measure_fidelity(target + 1e-3, target)
     assert math.isnan(missed.r2)
     assert missed.max_error == pytest.approx(1e-3)
 
 
 def test_rows_without_weight_do_not_count() -> None:
     weights = torch.tensor([1.0, 1.0, 0.0])
-    (found,) = fidelity(column(1.0, 2.0, 9.0), column(1.0, 2.0, 3.0), weights)
+    (found,) = measure_fidelity(column(1.0, 2.0, 9.0), column(1.0, 2.0, 3.0), weights)
     assert found.r2 == 1.0
-    (constant,) = fidelity(column(1.0, 2.0, 3.0), column(1.0, 1.0, 3.0), weights)
+    (constant,) = measure_fidelity(column(1.0, 2.0, 3.0), column(1.0, 1.0, 3.0), weights)
     assert math.isnan(constant.r2)
 
 
 def test_a_prediction_that_is_not_finite_shows() -> None:
-    (found,) = fidelity(column(1.0, math.nan), column(1.0, 2.0))
+    (found,) = measure_fidelity(column(1.0, math.nan), column(1.0, 2.0))
     assert math.isnan(found.r2)
     assert found.to_json()["r2"] is None
 
@@ -81,7 +86,7 @@ def test_beyond_leaves_the_range_in_some_variable_and_not_by_more_than_asked() -
         torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10.0, 0.1]) + 5
     )
     low, high = inputs.min(0).values, inputs.max(0).values
-    far = beyond(inputs, 1.5)
+    far = extrapolate_inputs(inputs, 1.5)
     outside = (far < low) | (far > high)
     assert far.shape == inputs.shape
     assert bool(outside.any(dim=1).all())
@@ -92,8 +97,8 @@ def test_beyond_leaves_the_range_in_some_variable_and_not_by_more_than_asked() -
 
 def test_beyond_keeps_constant_columns_and_single_rows() -> None:
     inputs = torch.tensor([[1.0, 7.0], [3.0, 7.0]])
-    assert beyond(inputs, 2.0).tolist() == [[0.0, 7.0], [4.0, 7.0]]
-    assert torch.equal(beyond(inputs[:1]), inputs[:1])
+    assert extrapolate_inputs(inputs, 2.0).tolist() == [[0.0, 7.0], [4.0, 7.0]]
+    assert torch.equal(extrapolate_inputs(inputs[:1]), inputs[:1])
 
 
 def test_out_of_range_asks_the_block_where_it_was_not_fitted() -> None:
@@ -102,6 +107,6 @@ def test_out_of_range_asks_the_block_where_it_was_not_fitted() -> None:
     def block(x: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.zeros_like(x), x.clamp(-1, 1)], dim=1)
 
-    (found,) = out_of_range(lambda x: x, block, inputs, outputs=[1], stretch=2.0)
+    (found,) = measure_out_of_range(lambda x: x, block, inputs, outputs=[1], stretch=2.0)
     assert found.max_error == pytest.approx(1.0)
     assert found.rows == 101

@@ -12,7 +12,7 @@ from symtorch_core.expressions import constants, evaluate, parse, to_text
 from symtorch_core.search.constants import refit_constants
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.front_builder import build_front
-from symtorch_core.search.losses import loss_named
+from symtorch_core.search.losses import get_loss
 from symtorch_core.search.space import SearchSpace
 
 NAMES = ["x", "y"]
@@ -70,7 +70,7 @@ def test_the_loss_of_a_constant_is_that_of_its_best_value() -> None:
     target = outliers()
     for loss, best in (("mse", target.mean()), ("mae", np.median(target))):
         constant = front_of(y=target, search=SearchSpace(loss=loss))[0]
-        expected = loss_named(loss)(torch.tensor(best), torch.from_numpy(target))
+        expected = get_loss(loss)(torch.tensor(best), torch.from_numpy(target))
         assert constant.complexity == 1
         assert constant.loss == pytest.approx(expected, rel=1e-3)
 
@@ -247,7 +247,7 @@ def test_very_few_rows(rows: int) -> None:
 def refit(text: str, target: np.ndarray, loss: str = "mse") -> str:
     X = data()[0]
     columns = {name: torch.from_numpy(X[:, i].copy()) for i, name in enumerate(NAMES)}
-    return to_text(refit_constants(parse(text), columns, torch.from_numpy(target), None, loss_named(loss)), 4)
+    return to_text(refit_constants(parse(text), columns, torch.from_numpy(target), None, get_loss(loss)), 4)
 
 
 def test_a_refit_keeps_whole_exponents_and_fits_others() -> None:

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symtorch_core.errors import SearchError
-from symtorch_core.reduction.moments import Moments, principal_axes, pseudo_inverse, spectrum, square_roots
+from symtorch_core.reduction.moments import (
+    Moments,
+    compute_principal_axes,
+    compute_pseudo_inverse,
+    compute_spectrum,
+    compute_square_roots,
+)
 
 RNG = np.random.default_rng(0)
 X = torch.from_numpy(RNG.normal(size=(300, 5)) @ RNG.normal(size=(5, 5)) + 100.0)
@@ -39,16 +45,16 @@ def test_parts_give_the_whole(sizes: list[int]) -> None:
     starts = [0, *ends[:-1]]
     parts = [(X[a:b], Y[a:b], WEIGHTS[a:b]) for a, b in zip(starts, ends, strict=True) if b > a]
     n = int(ends[-1])
-    same(Moments.gathered(parts), Moments.of(X[:n], Y[:n], WEIGHTS[:n]))
+    same(Moments.from_batches(parts), Moments.of(X[:n], Y[:n], WEIGHTS[:n]))
 
 
 def test_batches_without_weight_count_for_nothing() -> None:
     nothing = torch.zeros(300)
-    same(Moments.gathered([(X, Y, None), (X + 7, Y, nothing)]), Moments.of(X, Y))
+    same(Moments.from_batches([(X, Y, None), (X + 7, Y, nothing)]), Moments.of(X, Y))
     with pytest.raises(SearchError, match="at least one row"):
-        Moments.gathered([(X, Y, nothing)])
+        Moments.from_batches([(X, Y, nothing)])
     with pytest.raises(SearchError, match="at least one row"):
-        Moments.gathered([])
+        Moments.from_batches([])
 
 
 def test_single_precision_far_from_zero_loses_nothing() -> None:
@@ -78,10 +84,10 @@ def test_seen_through_a_map() -> None:
 
 def test_what_does_not_vary_has_no_inverse() -> None:
     flat = torch.diag(torch.tensor([4.0, 0.0, 1.0], dtype=torch.float64))
-    root, inverse = square_roots(flat)
+    root, inverse = compute_square_roots(flat)
     assert root.diagonal().tolist() == pytest.approx([2, 0, 1])
     assert inverse.diagonal().tolist() == pytest.approx([0.5, 0, 1])
-    assert pseudo_inverse(flat).diagonal().tolist() == pytest.approx([0.25, 0, 1])
-    assert bool(torch.isfinite(pseudo_inverse(torch.zeros(3, 3, dtype=torch.float64))).all())
-    assert spectrum(flat).tolist() == pytest.approx([4, 1, 0])
-    assert bool((principal_axes(flat, 3).amax(0) > 0).all())
+    assert compute_pseudo_inverse(flat).diagonal().tolist() == pytest.approx([0.25, 0, 1])
+    assert bool(torch.isfinite(compute_pseudo_inverse(torch.zeros(3, 3, dtype=torch.float64))).all())
+    assert compute_spectrum(flat).tolist() == pytest.approx([4, 1, 0])
+    assert bool((compute_principal_axes(flat, 3).amax(0) > 0).all())

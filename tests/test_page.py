@@ -14,7 +14,7 @@ import torch
 import symtorch_core as st
 from symtorch_core.expressions import parse
 from symtorch_core.testing.scripted import ScriptedRegressor
-from symtorch_core.views.page import page_of, sensitivity
+from symtorch_core.views.page import build_page, measure_sensitivity
 from symtorch_core.views.page_parts import Equation, Page, Section, Table, Text
 from symtorch_pca.reducer import PCAReducer
 
@@ -166,7 +166,7 @@ def test_a_saved_file_makes_the_same_page(tmp_path: Path) -> None:
     again = st.Distillation.load(tmp_path / "result.json")
     assert again.held_out is not None
     assert torch.equal(again.held_out.inputs, result.held_out.inputs)
-    assert page_of(again).html() == page_of(result).html()
+    assert build_page(again).html() == build_page(result).html()
 
 
 def test_a_damaged_sample_is_said_to_be_damaged(tmp_path: Path) -> None:
@@ -186,12 +186,12 @@ def test_behind_a_reducer_the_outputs_of_the_block_are_shown_too(tmp_path: Path)
     result = distilled(
         3, reducer=PCAReducer(k_out=2), regressor=ScriptedRegressor(equations=("x0*x1", "sin(x0)"))
     )
-    titles = [section.title for section in page_of(result).sections]
+    titles = [section.title for section in build_page(result).sections]
     assert titles == ["Fidelity", "f0", "f1", "Outputs of the block", "How it was made"]
 
 
 def test_without_held_out_rows_the_rows_of_the_fit_are_drawn() -> None:
-    assert "rows of the fit" in page_of(distilled(test_fraction=0.0)).html()
+    assert "rows of the fit" in build_page(distilled(test_fraction=0.0)).html()
 
 
 def test_studies_build_pages_of_their_own() -> None:
@@ -212,7 +212,7 @@ def test_studies_build_pages_of_their_own() -> None:
 
 def test_sensitivity_finds_the_share_of_each_variable() -> None:
     a, b = torch.randn(2, 20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    shares = dict(sensitivity(parse("a*b + 2*b"), {"a": a, "b": b}))
+    shares = dict(measure_sensitivity(parse("a*b + 2*b"), {"a": a, "b": b}))
     assert shares["b"] == pytest.approx(1.0, abs=0.05)
     assert shares["a"] == pytest.approx(0.2, abs=0.02)
-    assert sensitivity(parse("3.5"), {"a": a}) == ()
+    assert measure_sensitivity(parse("3.5"), {"a": a}) == ()

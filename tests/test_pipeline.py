@@ -352,10 +352,10 @@ class Broken(st.Regressor):
     """Breaks down, with or without something to show."""
 
     name: ClassVar[str] = "broken"
-    immaterial: ClassVar[tuple[str, ...]] = ("shows",)
+    neutral_options: ClassVar[tuple[str, ...]] = ("shows",)
     shows: bool = True
 
-    def resolved(self, search: st.SearchSpace) -> st.SearchSpace:
+    def resolve_search(self, search: st.SearchSpace) -> st.SearchSpace:
         return replace(search, loss="mae")
 
     def fit(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st_
 from torch import Tensor, nn
 
 import symtorch_core as st
-from symtorch_core.model.pruning import active_outputs, principal_share_of
+from symtorch_core.model.pruning import count_active_outputs, measure_principal_share
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 SCALES = torch.tensor([0.1, 5.0, 1.0, 3.0, 0.5, 2.0])
@@ -46,7 +46,7 @@ def test_the_schedule_falls_from_all_to_exactly_the_target(
     outputs: int, target: int, total: int, schedule: str, end: float
 ) -> None:
     target = min(target, outputs)
-    path = [active_outputs(step, outputs, target, total, schedule, end) for step in range(total + 1)]
+    path = [count_active_outputs(step, outputs, target, total, schedule, end) for step in range(total + 1)]
     assert path[0] == outputs
     assert path[-1] == target
     assert path == sorted(path, reverse=True)
@@ -219,28 +219,26 @@ def test_gradients_reach_active_outputs_only() -> None:
 
 def test_rankings() -> None:
     block = st.SymbolicModel(Scaled())
-    ranking = st.importance_ranking(block, X)
+    ranking = st.rank_outputs(block, X)
     assert ranking.order == (1, 3, 5, 2, 4, 0)
     torch.testing.assert_close(ranking.importance, (X * SCALES).double().std(0, correction=0))
     model = nn.Sequential(block)
-    slopes = st.importance_ranking(
-        block, X, "gradient", parent=model, loss=lambda y: y[:, 0].sum() + y[:, 4].sum()
-    )
+    slopes = st.rank_outputs(block, X, "gradient", parent=model, loss=lambda y: y[:, 0].sum() + y[:, 4].sum())
     assert set(slopes.order[:2]) == {0, 4}
     assert slopes.importance[[1, 2, 3, 5]].abs().max() == 0
     torch.testing.assert_close(slopes.importance[0], (X[:, 0] * 0.1).double().abs().mean() / 1.0)
-    assert st.importance_ranking(block, X, lambda y: -y.std(0)).order == (0, 4, 2, 5, 3, 1)
-    assert st.importance_ranking(pruned(), X).order == (1, 3)
+    assert st.rank_outputs(block, X, lambda y: -y.std(0)).order == (0, 4, 2, 5, 3, 1)
+    assert st.rank_outputs(pruned(), X).order == (1, 3)
     with pytest.raises(st.SearchError, match="needs loss="):
-        st.importance_ranking(block, X, "gradient")
+        st.rank_outputs(block, X, "gradient")
     with pytest.raises(st.SearchError, match="unknown importance 'luck'"):
-        st.importance_ranking(block, X, "luck")
+        st.rank_outputs(block, X, "luck")
 
 
 def test_principal_components_pass_over_noise_of_its_own() -> None:
     generator = torch.Generator().manual_seed(0)
     signal = torch.randn(2000, 1, generator=generator) @ torch.ones(1, 8)
     noise = 1.2 * torch.randn(2000, 1, generator=generator)
-    shares = principal_share_of(torch.cat([signal, noise], dim=1) * torch.tensor([1.0] * 8 + [0.5]))
+    shares = measure_principal_share(torch.cat([signal, noise], dim=1) * torch.tensor([1.0] * 8 + [0.5]))
     assert int(shares.argmin()) == 8
     assert float(shares.sum()) <= 1.0

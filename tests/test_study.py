@@ -24,7 +24,7 @@ from symtorch_core.components.hookspecs import Component, hookimpl
 from symtorch_core.components.registry import registry
 from symtorch_core.errors import BackendError, MissingDependencyError
 from symtorch_core.events.records import Callback, StageFinished, StageStarted, notify
-from symtorch_core.studies.study import Claim, Drawing, Study, StudyReport, finished, setting
+from symtorch_core.studies.study import Claim, Drawing, Study, StudyReport, require_finished, setting
 from symtorch_core.testing import StudyContract
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.views.page_parts import Section, Table, Text
@@ -88,9 +88,9 @@ def test_a_report_is_written_in_four_forms(tmp_path: Path) -> None:
 def test_a_search_that_was_stopped_ends_a_study() -> None:
     x = torch.rand(50, 1)
     result = distill((x, 2 * x), regressor=ScriptedRegressor(equations=("2.0*x0",)), progress=False)
-    assert finished(result) is result
+    assert require_finished(result) is result
     with pytest.raises(BackendError, match="run it again with the same options"):
-        finished(replace(result, interrupted=True))
+        require_finished(replace(result, interrupted=True))
 
 
 def test_of_many_claims_the_terminal_shows_those_not_met() -> None:

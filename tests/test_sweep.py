@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 def sweep(**options: Any) -> st.Sweep:
     settings: dict[str, Any] = {"reducers": ["pca"], "k_in": [1, 2], "progress": False, **options}
-    return st.reduction_sweep(Block(), DATA, **settings)
+    return st.sweep_reducers(Block(), DATA, **settings)
 
 
 def test_two_dimensions_are_enough_and_one_is_not() -> None:
@@ -78,7 +78,7 @@ def test_same_seed_same_figures_and_a_frame() -> None:
 
 def test_activations_instead_of_data() -> None:
     activations = st.Activations.of(DATA, Block()(DATA))
-    (row,) = st.reduction_sweep(Block(), activations, k_in=[2], progress=False).rows
+    (row,) = st.sweep_reducers(Block(), activations, k_in=[2], progress=False).rows
     assert row.r2 > 1 - 1e-9
 
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_swept() -> None:
             return x - x.mean(0)
 
     with pytest.raises(st.CaptureError, match="mixes rows"):
-        st.reduction_sweep(Mixing(), DATA, progress=False)
+        st.sweep_reducers(Mixing(), DATA, progress=False)
 
 
 def test_it_is_drawn_on_the_callers_axes() -> None:

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.tensor_paths import parameters_of
+from symtorch_core.activations.tensor_paths import get_parameters
 from symtorch_core.errors import CaptureError
 
 RowMask = Callable[[Any], Tensor | np.ndarray] | str | None
 """Which rows count: the key of a dict batch, or a function of the batch; None for all."""
 
 
-def batch_count(data: Any, batch_size: int) -> int | None:
+def count_batches(data: Any, batch_size: int) -> int | None:
     """How many batches the data will give; None where they do not say."""
     if isinstance(data, (Tensor, np.ndarray)):
         return -(-len(data) // batch_size) if data.ndim else 1
@@ -29,7 +29,7 @@ def batch_count(data: Any, batch_size: int) -> int | None:
         return None
 
 
-def batches(data: Any, batch_size: int) -> Iterator[Any]:
+def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
     """The batches in the data: slices of a tensor or array, a single dict, or whatever an iterable gives.
 
     Raises:
@@ -68,7 +68,7 @@ def _slices(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor | np.
     yield from (data[start : start + batch_size] for start in range(0, len(data), batch_size))
 
 
-def fitted(batch: Any, model: Callable[..., Any], device: torch.device | str | None) -> Any:
+def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | str | None) -> Any:
     """A batch as the model can take it: a module gets tensors, on its device.
 
     Args:
@@ -95,7 +95,7 @@ def fitted(batch: Any, model: Callable[..., Any], device: torch.device | str | N
     return fit(batch)
 
 
-def mask_of(batch: Any, row_mask: RowMask) -> Tensor | None:
+def get_row_mask(batch: Any, row_mask: RowMask) -> Tensor | None:
     """Which rows of a batch count, as a boolean tensor of the leading shape; None for all.
 
     Raises:
@@ -114,7 +114,7 @@ def mask_of(batch: Any, row_mask: RowMask) -> Tensor | None:
     return torch.as_tensor(mask).bool()
 
 
-def arguments(model: Callable[..., Any], batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def to_arguments(model: Callable[..., Any], batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A batch as positional and keyword arguments, without what the model does not take (labels, masks)."""
     takes = _Signature(model)
     if isinstance(batch, Mapping):
@@ -129,7 +129,7 @@ class _Signature:
     """What a model can be called with; anything, where it does not say."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
-        self._parameters = parameters_of(model)
+        self._parameters = get_parameters(model)
 
     def positional(self, given: int) -> int:
         """How many of so many positional arguments it takes."""

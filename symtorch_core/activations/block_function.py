@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.rows import Activations, BlockFunction, Source, as_feature_rows
-from symtorch_core.activations.state_guard import untouched
-from symtorch_core.activations.tensor_paths import flatten, pick
+from symtorch_core.activations.state_guard import preserve_state
+from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor
 
 _PROBE_ROWS = 16
 
 
-def row_function(block: Callable[..., Any], activations: Activations) -> BlockFunction | None:
+def as_row_function(block: Callable[..., Any], activations: Activations) -> BlockFunction | None:
     """The block as a function (n, d_in) -> (n, d_out), differentiable where it is, or None where it is none.
 
     A block qualifies when it takes one positional tensor (a function, perhaps, one array) and gives the
@@ -36,21 +36,25 @@ def row_function(block: Callable[..., Any], activations: Activations) -> BlockFu
     if not isinstance(block, nn.Module):
         ways.append(lambda rows: rows.numpy())
     probe = activations.rows(torch.arange(min(_PROBE_ROWS, len(activations))))
-    functions = (_asked(block, way, activations.source) for way in ways)
-    return next((function for function in functions if _gives_back(function, probe)), None)
+    functions = (_as_block_function(block, way, activations.source) for way in ways)
+    return next((function for function in functions if _reproduces(function, probe)), None)
 
 
-def _asked(block: Callable[..., Any], convert: Callable[[Tensor], Any], source: Source) -> BlockFunction:
+def _as_block_function(
+    block: Callable[..., Any], convert: Callable[[Tensor], Any], source: Source
+) -> BlockFunction:
     def evaluate(rows: Tensor) -> Tensor:
-        with untouched(block, gradients=rows.requires_grad):
-            _, output = pick(flatten(block(convert(rows))), source.select_output or None, source.block)
+        with preserve_state(block, gradients=rows.requires_grad):
+            _, output = pick_tensor(
+                flatten_tensors(block(convert(rows))), source.select_output or None, source.block
+            )
         output = output[..., None] if source.scalar_output else output
         return as_feature_rows(output).to(rows)
 
     return evaluate
 
 
-def _gives_back(function: BlockFunction, probe: Activations) -> bool:
+def _reproduces(function: BlockFunction, probe: Activations) -> bool:
     try:
         again = function(probe.inputs)
     except Exception:  # any block may refuse plain rows in its own way

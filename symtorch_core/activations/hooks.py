@@ -12,11 +12,18 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.batches import RowMask, arguments, batch_count, batches, fitted, mask_of
-from symtorch_core.activations.reservoir import Recorder
+from symtorch_core.activations.batches import (
+    RowMask,
+    count_batches,
+    get_row_mask,
+    iterate_batches,
+    prepare_batch,
+    to_arguments,
+)
+from symtorch_core.activations.reservoir import Reservoir
 from symtorch_core.activations.rows import Activations, check_on_nonfinite
-from symtorch_core.activations.state_guard import untouched
-from symtorch_core.activations.tensor_paths import Selector, call_tensors
+from symtorch_core.activations.state_guard import preserve_state
+from symtorch_core.activations.tensor_paths import Selector, collect_call_tensors
 from symtorch_core.components.options import Configurable
 from symtorch_core.errors import CaptureError
 from symtorch_core.events.records import (
@@ -103,7 +110,7 @@ class HookCapture(Capture):
         callbacks: Sequence[Callback] = (),
     ) -> Activations:
         model = block if parent is None else parent
-        name = _name_of(block, model)
+        name = _find_name(block, model)
         return self.collect_all(
             model, {name: block}, data, max_rows=max_rows, seed=seed, callbacks=callbacks
         )[name]
@@ -123,24 +130,24 @@ class HookCapture(Capture):
             raise CaptureError("max_rows must be at least 1")
         watched = _resolve(model, blocks)
         recorders = {
-            name: Recorder(name, self.select_input, self.select_output, self.on_nonfinite, max_rows, seed)
+            name: Reservoir(name, self.select_input, self.select_output, self.on_nonfinite, max_rows, seed)
             for name in watched
         }
         watch = Stopwatch()
-        notify(callbacks, StageStarted("capture", batch_count(data, self.batch_size)))
+        notify(callbacks, StageStarted("capture", count_batches(data, self.batch_size)))
         current: dict[str, Tensor | None] = {}
         with ExitStack() as stack:
-            stack.enter_context(untouched(model, *watched.values()))
-            stack.enter_context(_every_module_called())
+            stack.enter_context(preserve_state(model, *watched.values()))
+            stack.enter_context(_disable_fused_attention())
             functions = [name for name, block in watched.items() if not isinstance(block, nn.Module)]
             for name, block in watched.items():
                 if isinstance(block, nn.Module):
-                    stack.enter_context(_recording(block, recorders[name], current))
-            for batch in batches(data, self.batch_size):
-                batch = fitted(batch, model, self.device)
-                current["mask"] = mask_of(batch, self.row_mask)
-                args, kwargs = arguments(model, batch)
-                tensors = _copied(call_tensors(args, kwargs)) if functions else {}
+                    stack.enter_context(_record_calls(block, recorders[name], current))
+            for batch in iterate_batches(data, self.batch_size):
+                batch = prepare_batch(batch, model, self.device)
+                current["mask"] = get_row_mask(batch, self.row_mask)
+                args, kwargs = to_arguments(model, batch)
+                tensors = _copy_tensors(collect_call_tensors(args, kwargs)) if functions else {}
                 result = model(*args, **kwargs)
                 for name in functions:
                     recorders[name].add(tensors, result, current["mask"])
@@ -226,14 +233,14 @@ def find_block(model: nn.Module, path: str) -> nn.Module:
     raise CaptureError(f"the model has no submodule {path!r}. Close: {', '.join(close)}")
 
 
-def _name_of(block: Callable[..., Any], model: Callable[..., Any]) -> str:
+def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
     """The block's path in the model, or its type where it has none."""
     paths = model.named_modules() if isinstance(model, nn.Module) else ()
     return next((path for path, module in paths if module is block and path), type(block).__name__)
 
 
 @contextmanager
-def _every_module_called() -> Iterator[None]:
+def _disable_fused_attention() -> Iterator[None]:
     """PyTorch's fused attention uses its children's weights without calling them; not inside here."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -243,18 +250,20 @@ def _every_module_called() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies, because a block may change its input in place; one copy for a tensor that is passed twice."""
     copies: dict[int, Tensor] = {}
     return {path: copies.setdefault(id(tensor), tensor.clone()) for path, tensor in tensors.items()}
 
 
 @contextmanager
-def _recording(block: nn.Module, recorder: Recorder, current: Mapping[str, Tensor | None]) -> Iterator[None]:
+def _record_calls(
+    block: nn.Module, recorder: Reservoir, current: Mapping[str, Tensor | None]
+) -> Iterator[None]:
     entered: list[dict[str, Tensor]] = []  # a stack: a block may call itself
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entered.append(_copied(call_tensors(args, kwargs)))
+        entered.append(_copy_tensors(collect_call_tensors(args, kwargs)))
 
     def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         recorder.add(entered.pop(), result, current["mask"])

@@ -9,13 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symtorch_core.activations.rows import Activations, Source, as_feature_rows, as_real_tensor, finite_rows
-from symtorch_core.activations.tensor_paths import Selector, flatten, pick, pick_inputs, selector_paths
+from symtorch_core.activations.rows import (
+    Activations,
+    Source,
+    as_feature_rows,
+    as_real_tensor,
+    find_finite_rows,
+)
+from symtorch_core.activations.tensor_paths import (
+    Selector,
+    flatten_tensors,
+    pick_inputs,
+    pick_tensor,
+    to_paths,
+)
 from symtorch_core.errors import CaptureError
 
 
 @final
-class Recorder:
+class Reservoir:
     """A uniform sample of the rows of one block, of fixed size however long the data are.
 
     Every row draws a random key; the rows with the smallest keys are kept. That is a uniform sample, and the
@@ -49,7 +61,7 @@ class Recorder:
         self._outputs: Tensor | None = None
         self._seen = self._calls = 0
         self._scalar_output = False
-        self._input_paths = selector_paths(select_input)
+        self._input_paths = to_paths(select_input)
         self._select_output = select_output
         self._output_path: str | None = None
 
@@ -65,7 +77,9 @@ class Recorder:
             CaptureError: the call has no such tensors, or inputs and outputs do not match row by row.
         """
         inputs, self._input_paths = pick_inputs(tensors, self._input_paths, self._name)
-        self._output_path, output = pick(flatten(result), self._select_output, f"the result of {self._name}")
+        self._output_path, output = pick_tensor(
+            flatten_tensors(result), self._select_output, f"the result of {self._name}"
+        )
         self._calls += 1
         if inputs.ndim > 0 and output.shape == inputs.shape[:-1]:
             self._scalar_output = True
@@ -142,7 +156,7 @@ class Recorder:
             )
         order = torch.from_numpy(np.argsort(self._order))
         inputs, outputs = self._inputs[order], self._outputs[order]
-        finite = finite_rows(inputs, outputs, self._on_nonfinite)
+        finite = find_finite_rows(inputs, outputs, self._on_nonfinite)
         if not bool(finite.any()):
             raise CaptureError(f"every row of {self._name} holds NaN or infinite values")
         source = Source(

@@ -114,7 +114,7 @@ class Activations:
         row_weights = None if weights is None else as_real_tensor(weights, "weights").reshape(-1)
         if row_weights is not None and len(row_weights) != len(inputs):
             raise CaptureError(f"weights have {len(row_weights)} entries for {len(inputs)} rows")
-        finite = finite_rows(inputs, outputs, on_nonfinite)
+        finite = find_finite_rows(inputs, outputs, on_nonfinite)
         if not bool(finite.all()):
             inputs, outputs = inputs[finite], outputs[finite]
             row_weights = None if row_weights is None else row_weights[finite]
@@ -131,7 +131,7 @@ class Activations:
         weights = None if self.weights is None else self.weights[index]
         return replace(self, inputs=self.inputs[index], outputs=self.outputs[index], weights=weights)
 
-    def only_outputs(self, outputs: Sequence[int]) -> Activations:
+    def select_outputs(self, outputs: Sequence[int]) -> Activations:
         """Some of the output columns."""
         return replace(
             self,
@@ -143,7 +143,7 @@ class Activations:
         """The same rows with other input names."""
         return replace(self, input_names=tuple(variable_names))
 
-    def weighted(self, weights: Any) -> Activations:
+    def with_weights(self, weights: Any) -> Activations:
         """The same rows with a non-negative weight for each, times the weight it has already."""
         given = as_real_tensor(weights, "weights").reshape(-1)
         if self.weights is not None and given.shape == self.weights.shape:
@@ -209,7 +209,7 @@ def check_on_nonfinite(value: str) -> None:
         raise CaptureError(f'on_nonfinite must be "raise" or "drop", got {value!r}')
 
 
-def finite_rows(inputs: Tensor, outputs: Tensor, on_nonfinite: str) -> Tensor:
+def find_finite_rows(inputs: Tensor, outputs: Tensor, on_nonfinite: str) -> Tensor:
     """Which rows are finite throughout, shape (n,).
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def untouched(*parts: Callable[..., Any], gradients: bool = False) -> Iterator[None]:
+def preserve_state(*parts: Callable[..., Any], gradients: bool = False) -> Iterator[None]:
     """Evaluation mode inside; everything as it was afterwards, also when something inside raises.
 
     Training flags, buffers, and the random state of torch (CPU and the modules' CUDA devices), numpy and
@@ -25,7 +25,7 @@ def untouched(*parts: Callable[..., Any], gradients: bool = False) -> Iterator[N
     """
     modules = list(dict.fromkeys(m for part in parts if isinstance(part, nn.Module) for m in part.modules()))
     flags = [(module, module.training) for module in modules]
-    buffers = [(module, dict(module._buffers), _copies(module)) for module in modules]
+    buffers = [(module, dict(module._buffers), _copy_buffers(module)) for module in modules]
     devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.device.type == "cuda"}
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
@@ -39,14 +39,14 @@ def untouched(*parts: Callable[..., Any], gradients: bool = False) -> Iterator[N
         for module, flag in flags:
             module.training = flag
         for module, held, values in buffers:
-            _put_back(module, held, values)
+            _restore_buffers(module, held, values)
 
 
-def _copies(module: nn.Module) -> dict[str, Tensor]:
+def _copy_buffers(module: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.detach().clone() for name, buffer in module.named_buffers(recurse=False)}
 
 
-def _put_back(module: nn.Module, held: dict[str, Tensor | None], values: dict[str, Tensor]) -> None:
+def _restore_buffers(module: nn.Module, held: dict[str, Tensor | None], values: dict[str, Tensor]) -> None:
     """Both ways a module changes a buffer: another tensor under the name, other numbers in the tensor."""
     if any(module._buffers.get(name) is not buffer for name, buffer in held.items()) or len(held) != len(
         module._buffers

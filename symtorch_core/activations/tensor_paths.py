@@ -17,11 +17,11 @@ Selector = int | str | Sequence[int | str] | None
 """A position, keyword or dotted path of a tensor; several of them; or None for the default."""
 
 
-def flatten(value: Any, path: str = "") -> dict[str, Tensor]:
+def flatten_tensors(value: Any, path: str = "") -> dict[str, Tensor]:
     """Tensors (and arrays) nested in tuples, lists and mappings, by dotted path; a bare tensor has the path
     "".
 
-    >>> list(flatten((torch.ones(1), {"h": torch.ones(2)})))
+    >>> list(flatten_tensors((torch.ones(1), {"h": torch.ones(2)})))
     ['0', '1.h']
     """
     if isinstance(value, Tensor):
@@ -35,15 +35,15 @@ def flatten(value: Any, path: str = "") -> dict[str, Tensor]:
     else:
         return {}
     prefix = f"{path}." if path else ""
-    return {p: tensor for key, item in items for p, tensor in flatten(item, prefix + key).items()}
+    return {p: tensor for key, item in items for p, tensor in flatten_tensors(item, prefix + key).items()}
 
 
-def call_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+def collect_call_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors among the arguments of a call: positional ones as "0", "1", ..., keyword ones by name."""
-    return {**flatten(args), **flatten(dict(kwargs))}
+    return {**flatten_tensors(args), **flatten_tensors(dict(kwargs))}
 
 
-def selector_paths(selector: Selector) -> tuple[str, ...] | None:
+def to_paths(selector: Selector) -> tuple[str, ...] | None:
     """A selector as paths, None for the default."""
     if selector is None:
         return None
@@ -62,15 +62,15 @@ def pick_inputs(
             what was seen.
     """
     if paths is None:
-        paths = (_only(tensors, block),)
-    chosen = [pick(tensors, path, f"the call of {block}")[1] for path in paths]
+        paths = (_find_only_input(tensors, block),)
+    chosen = [pick_tensor(tensors, path, f"the call of {block}")[1] for path in paths]
     if len(chosen) == 1:
         return chosen[0], paths
     leading = torch.broadcast_shapes(*(tensor.shape[:-1] for tensor in chosen))
     return torch.cat([tensor.expand(*leading, tensor.shape[-1]) for tensor in chosen], dim=-1), paths
 
 
-def _only(tensors: Mapping[str, Tensor], block: str) -> str:
+def _find_only_input(tensors: Mapping[str, Tensor], block: str) -> str:
     floating = {path: tensor for path, tensor in tensors.items() if tensor.is_floating_point()}
     distinct = {id(tensor): path for path, tensor in reversed(floating.items())}
     if len(distinct) == 1:
@@ -79,11 +79,11 @@ def _only(tensors: Mapping[str, Tensor], block: str) -> str:
         return next(iter(tensors))
     raise CaptureError(
         f"{block} is called with {len(distinct)} floating-point tensors, so select_input= must say which are "
-        f"the inputs (a position, a keyword, or a list of them to concatenate). Seen: {describe(tensors)}"
+        f"the inputs (a position, a keyword, or a list of them to concatenate). Seen: {describe_tensors(tensors)}"
     )
 
 
-def pick(tensors: Mapping[str, Tensor], selector: Selector, where: str) -> tuple[str, Tensor]:
+def pick_tensor(tensors: Mapping[str, Tensor], selector: Selector, where: str) -> tuple[str, Tensor]:
     """One tensor and its path: the selected one, or the first floating-point one.
 
     Raises:
@@ -93,7 +93,7 @@ def pick(tensors: Mapping[str, Tensor], selector: Selector, where: str) -> tuple
         path = str(selector)
         if path in tensors:
             return path, tensors[path]
-        raise CaptureError(f"{where} has no tensor {path!r}. Seen: {describe(tensors)}")
+        raise CaptureError(f"{where} has no tensor {path!r}. Seen: {describe_tensors(tensors)}")
     for path, tensor in tensors.items():
         if tensor.is_floating_point():
             return path, tensor
@@ -102,7 +102,7 @@ def pick(tensors: Mapping[str, Tensor], selector: Selector, where: str) -> tuple
     raise CaptureError(f"{where} holds no tensor")
 
 
-def describe(tensors: Mapping[str, Tensor]) -> str:
+def describe_tensors(tensors: Mapping[str, Tensor]) -> str:
     """What was seen, for messages: path, shape and type of each tensor."""
     if not tensors:
         return "no tensor"
@@ -112,14 +112,18 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
     )
 
 
-def replaced(value: Any, path: str, tensor: Tensor) -> Any:
+def replace_tensor(value: Any, path: str, tensor: Tensor) -> Any:
     """A copy of a nested result with the tensor at ``path`` replaced; the containers keep their types."""
     if path == "":
         return tensor
 
     def inside(key: object, item: Any) -> Any:
         head = str(key)  # a key may hold dots itself
-        return replaced(item, path[len(head) + 1 :], tensor) if path in flatten(item, head) else item
+        return (
+            replace_tensor(item, path[len(head) + 1 :], tensor)
+            if path in flatten_tensors(item, head)
+            else item
+        )
 
     if isinstance(value, Mapping):
         items = {key: inside(key, item) for key, item in value.items()}
@@ -129,20 +133,20 @@ def replaced(value: Any, path: str, tensor: Tensor) -> Any:
     return make(items_list)
 
 
-def alone(tensor: Tensor, path: str) -> Any:
+def nest_tensor(tensor: Tensor, path: str) -> Any:
     """A tensor at its place in a tuple or dict whose other entries are gone (None); "" is the tensor itself.
 
-    >>> alone(torch.ones(1), "1")
+    >>> nest_tensor(torch.ones(1), "1")
     (None, tensor([1.]))
     """
     if path == "":
         return tensor
     head, _, rest = path.partition(".")
-    inner = alone(tensor, rest)
+    inner = nest_tensor(tensor, rest)
     return (*[None] * int(head), inner) if head.isdigit() else {head: inner}
 
 
-def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+def get_parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
     """The parameters of a function, or of a module's ``forward``; None for a builtin that does not say."""
     try:
         called = function.forward if isinstance(function, nn.Module) else function
@@ -151,9 +155,9 @@ def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | Non
         return None
 
 
-def argument_aliases(block: Callable[..., Any]) -> dict[str, str]:
+def get_argument_aliases(block: Callable[..., Any]) -> dict[str, str]:
     """For each argument that a block takes by position or by keyword: its position by its name, and back."""
-    parameters = parameters_of(block) or []
+    parameters = get_parameters(block) or []
     both = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     aliases = {name: str(position) for position, name in enumerate(both)}
     return aliases | {position: name for name, position in aliases.items()}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
+from symtorch_core.components.checks import check_choice, check_number, check_whole
 from symtorch_core.errors import SearchError, did_you_mean
 
 
@@ -61,3 +62,29 @@ class Configurable(ABC):
                     f"{cls.name!r} has no option {option!r}.{hint} It has: {', '.join(known) or 'none'}{elsewhere}"
                 )
         return cls(**options)
+
+    def at_least(self, least: float, *options: str) -> None:
+        """Refuse, with a :class:`SearchError`, options that are not numbers of at least ``least``.
+
+        Where the default is a whole number, so must the option be.
+        """
+        for option in options:
+            value, name = getattr(self, option), f"{self.name}'s {option}"
+            if isinstance(self._default(option), int):
+                check_whole(name, value, int(least))
+            else:
+                check_number(name, value, least)
+
+    def between(self, low: float, high: float, *options: str) -> None:
+        """Refuse, with a :class:`SearchError`, options that are not numbers from ``low`` to ``high``."""
+        for option in options:
+            check_number(f"{self.name}'s {option}", getattr(self, option), low, high)
+
+    def one_of(self, choices: Collection[str], *options: str) -> None:
+        """Refuse, with a :class:`SearchError`, options that are not one of these words."""
+        for option in options:
+            check_choice(f"{option} of {self.name}", getattr(self, option), choices)
+
+    @classmethod
+    def _default(cls, option: str) -> Any:
+        return getattr(cls, option, None)  # dataclasses keep a field's default as an attribute of the class

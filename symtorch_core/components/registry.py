@@ -270,6 +270,6 @@ def load(kind: str, name: str) -> Any:
     return registry().load(kind, name)
 
 
-def failures() -> tuple[Failure, ...]:
+def list_failures() -> tuple[Failure, ...]:
     """The plugins that failed to load, with the reason of each."""
     return registry().failures()

@@ -45,7 +45,7 @@ def jsonl_log(path: Path | str) -> Iterator[Callback]:
                 "event": type(event).__name__,
                 "elapsed": round(watch.seconds(), 3),
                 "time": stamp,
-                **_plain(event),
+                **_to_json(event),
             }
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -53,7 +53,7 @@ def jsonl_log(path: Path | str) -> Iterator[Callback]:
         yield log
 
 
-def _plain(event: Event) -> dict[str, Any]:
+def _to_json(event: Event) -> dict[str, Any]:
     values = {entry.name: getattr(event, entry.name) for entry in fields(event)}  # type: ignore[arg-type]
     return {
         key: value.to_json() if isinstance(value, ParetoFront) else value for key, value in values.items()

@@ -52,14 +52,14 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
                 case StageAdvanced(stage, steps) if stage in stages:
                     bars.advance(stages[stage], steps)
                 case StageTold(stage, text) if stage in stages:
-                    bars.update(stages[stage], note=_note(text))
+                    bars.update(stages[stage], note=_shorten(text))
                 case StageFinished(stage, _) if stage in stages:
                     bars.remove_task(stages.pop(stage))
                 case OutputProgressed(output, fraction):
                     bars.update(_task(output), completed=round(100 * fraction))
                 case OutputImproved(output, equation, loss) if loss < lowest.get(output, float("inf")):
                     lowest[output] = loss
-                    bars.update(_task(output), note=_note(f"{loss:.3g}  {equation}"))
+                    bars.update(_task(output), note=_shorten(f"{loss:.3g}  {equation}"))
                 case OutputFinished(output, _):
                     if output in outputs:
                         bars.remove_task(outputs.pop(output))
@@ -74,6 +74,6 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
         yield show
 
 
-def _note(text: str) -> str:
+def _shorten(text: str) -> str:
     short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     return short.replace("[", r"\[")

@@ -2,7 +2,7 @@
 
 from symtorch_core.exports.deployed import Deployed
 from symtorch_core.exports.formats import FORMATS, export
-from symtorch_core.exports.source import c_source, python_source
-from symtorch_core.exports.tables import latex_table
+from symtorch_core.exports.source import to_c, to_python
+from symtorch_core.exports.tables import to_latex_table
 
-__all__ = ["FORMATS", "Deployed", "c_source", "export", "latex_table", "python_source"]
+__all__ = ["FORMATS", "Deployed", "export", "to_c", "to_latex_table", "to_python"]

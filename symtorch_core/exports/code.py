@@ -136,7 +136,7 @@ C: Mapping[str, str] = MappingProxyType(
 """Every operator of the table in C99 with <math.h>."""
 
 
-def written(node: Expression, operators: Mapping[str, str], names: Mapping[str, str]) -> str:
+def to_source(node: Expression, operators: Mapping[str, str], names: Mapping[str, str]) -> str:
     """An expression as source code.
 
     Args:
@@ -145,7 +145,7 @@ def written(node: Expression, operators: Mapping[str, str], names: Mapping[str, 
         names: of the variables in the code.
 
     >>> from symtorch_core.expressions import parse
-    >>> written(parse("2*sin(x) - 1e-9"), C, {"x": "x[0]"})
+    >>> to_source(parse("2*sin(x) - 1e-9"), C, {"x": "x[0]"})
     '((2.0 * sin(x[0])) - 1e-09)'
     """
     if isinstance(node, Constant):
@@ -153,4 +153,4 @@ def written(node: Expression, operators: Mapping[str, str], names: Mapping[str, 
     if isinstance(node, Variable):
         return names[node.name]
     assert isinstance(node, Call)
-    return operators[node.operator].format(*(written(child, operators, names) for child in node.args))
+    return operators[node.operator].format(*(to_source(child, operators, names) for child in node.args))

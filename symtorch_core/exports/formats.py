@@ -11,8 +11,8 @@ import torch
 
 from symtorch_core.errors import FileFormatError, MissingDependencyError
 from symtorch_core.exports.deployed import Deployed
-from symtorch_core.exports.source import c_source, python_source
-from symtorch_core.exports.tables import latex_table
+from symtorch_core.exports.source import to_c, to_python
+from symtorch_core.exports.tables import to_latex_table
 from symtorch_core.surrogates.surrogate import Surrogate
 
 if TYPE_CHECKING:
@@ -54,16 +54,16 @@ def export(result: Distillation, path: Path | str, surrogate: Surrogate | None =
 
 
 def _python(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    path.write_text(python_source(Deployed.of(result, surrogate)), encoding="utf-8")
+    path.write_text(to_python(Deployed.of(result, surrogate)), encoding="utf-8")
 
 
 def _c(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    path.write_text(c_source(Deployed.of(result, surrogate)), encoding="utf-8")
+    path.write_text(to_c(Deployed.of(result, surrogate)), encoding="utf-8")
 
 
 def _latex(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
     fronts = dict(zip(result.equation_names, result.fronts, strict=True))
-    path.write_text(latex_table(fronts) + "\n", encoding="utf-8")
+    path.write_text(to_latex_table(fronts) + "\n", encoding="utf-8")
 
 
 def _json(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:

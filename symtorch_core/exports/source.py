@@ -9,32 +9,32 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from symtorch_core.errors import FileFormatError
-from symtorch_core.exports.code import NUMPY, C, written
+from symtorch_core.exports.code import NUMPY, C, to_source
 from symtorch_core.exports.deployed import AffineMap, Deployed
 from symtorch_core.expressions import to_text
 
 _TEMPLATES = "symtorch_core.exports.templates"
 
 
-def python_source(deployed: Deployed, name: str = "equations") -> str:
+def to_python(deployed: Deployed, name: str = "equations") -> str:
     """A Python module with one function ``name(X)``: (n, d_in) to (n, d_out), float64; it needs numpy only.
 
     Raises:
         FileFormatError: ``name`` is no name for a function.
     """
-    return _rendered("equations.py.j2", deployed, name, NUMPY, "x[:, {}]", "z[:, {}]")
+    return _render("equations.py.j2", deployed, name, NUMPY, "x[:, {}]", "z[:, {}]")
 
 
-def c_source(deployed: Deployed, name: str = "equations") -> str:
+def to_c(deployed: Deployed, name: str = "equations") -> str:
     """A C99 file with one function ``void name(const double *x, double *y)``; it needs <math.h> only.
 
     Raises:
         FileFormatError: ``name`` is no name for a function.
     """
-    return _rendered("equations.c.j2", deployed, name, C, "x[{}]", "z[{}]")
+    return _render("equations.c.j2", deployed, name, C, "x[{}]", "z[{}]")
 
 
-def _rendered(template: str, deployed: Deployed, name: str, operators: Any, x: str, z: str) -> str:
+def _render(template: str, deployed: Deployed, name: str, operators: Any, x: str, z: str) -> str:
     if not (name.isidentifier() and name.isascii()):
         raise FileFormatError(f"{name!r} cannot name a function: use letters, digits and _")
     inputs = {variable: x.format(column) for column, variable in enumerate(deployed.inputs)}
@@ -42,25 +42,25 @@ def _rendered(template: str, deployed: Deployed, name: str, operators: Any, x: s
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    environment.filters["comment"] = _comment
+    environment.filters["comment"] = _to_comment
     text = resources.files(_TEMPLATES).joinpath(template).read_text(encoding="utf-8")
     return environment.from_string(text).render(
         name=name,
         deployed=deployed,
-        transforms=[written(expression, operators, inputs) for _, expression in deployed.transforms],
-        equations=[written(expression, operators, variables) for expression in deployed.equations],
+        transforms=[to_source(expression, operators, inputs) for _, expression in deployed.transforms],
+        equations=[to_source(expression, operators, variables) for expression in deployed.equations],
         readable=[to_text(expression, digits=6) for expression in deployed.equations],
-        maps=list(_maps(deployed)),
+        maps=list(_collect_maps(deployed)),
     )
 
 
-def _maps(deployed: Deployed) -> Iterator[tuple[str, AffineMap]]:
+def _collect_maps(deployed: Deployed) -> Iterator[tuple[str, AffineMap]]:
     for name, numbers in (("down", deployed.down), ("up", deployed.up), ("linear", deployed.linear)):
         if numbers is not None:
             yield name, numbers
 
 
-def _comment(names: Sequence[str]) -> str:
+def _to_comment(names: Sequence[str]) -> str:
     """Names for a comment: nothing in them can end it."""
     return (
         ", ".join(names)

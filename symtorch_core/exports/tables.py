@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from symtorch_core.search.front import ParetoFront
 
 
-def latex_table(fronts: Mapping[str, ParetoFront], digits: int = 4) -> str:
+def to_latex_table(fronts: Mapping[str, ParetoFront], digits: int = 4) -> str:
     r"""Fronts as one LaTeX table (needs the package booktabs).
 
     Args:
@@ -16,7 +16,7 @@ def latex_table(fronts: Mapping[str, ParetoFront], digits: int = 4) -> str:
 
     >>> from symtorch_core.expressions import parse
     >>> from symtorch_core.search.front import Candidate
-    >>> print(latex_table({"y": ParetoFront([Candidate(parse("2*x"), 3, 0.25)])}))
+    >>> print(to_latex_table({"y": ParetoFront([Candidate(parse("2*x"), 3, 0.25)])}))
     \begin{tabular}{rrrl}
     \toprule
     complexity & loss & score & equation \\
@@ -28,16 +28,16 @@ def latex_table(fronts: Mapping[str, ParetoFront], digits: int = 4) -> str:
     """
     lines = [r"\begin{tabular}{rrrl}", r"\toprule", r"complexity & loss & score & equation \\"]
     for name, front in fronts.items():
-        lines += [r"\midrule", rf"\multicolumn{{4}}{{l}}{{\texttt{{{_escaped(name)}}}}} \\"]
+        lines += [r"\midrule", rf"\multicolumn{{4}}{{l}}{{\texttt{{{_escape(name)}}}}} \\"]
         for candidate in front:
-            loss = _power_of_ten(candidate.loss)
+            loss = _format_power_of_ten(candidate.loss)
             lines.append(
                 rf"{candidate.complexity} & ${loss}$ & {candidate.score:.3f} & ${candidate.latex(digits)}$ \\"
             )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
-def _power_of_ten(value: float) -> str:
+def _format_power_of_ten(value: float) -> str:
     mantissa, _, exponent = f"{value:.3g}".partition("e")
     if not exponent:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
@@ -45,6 +45,6 @@ def _power_of_ten(value: float) -> str:
     return number if int(exponent) == 0 else rf"{number} \cdot 10^{{{int(exponent)}}}"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)

@@ -1,11 +1,11 @@
 """The core's own expression tree: parse, print, simplify, count, and convert to sympy and to torch."""
 
-from symtorch_core.expressions.complexity import ComplexityRules, within_constraints
+from symtorch_core.expressions.complexity import ComplexityRules, satisfies_constraints
 from symtorch_core.expressions.definitions import Definition, as_double, is_definition, parse_definition
 from symtorch_core.expressions.grammar import parse, to_text
 from symtorch_core.expressions.operators import ALIASES, OPERATORS, Operator, lookup
 from symtorch_core.expressions.simplification import simplify
-from symtorch_core.expressions.spelling import spelled
+from symtorch_core.expressions.spelling import respell
 from symtorch_core.expressions.sympy_bridge import from_sympy, to_sympy
 from symtorch_core.expressions.torch_programs import Program, evaluate
 from symtorch_core.expressions.tree import (
@@ -41,13 +41,13 @@ __all__ = [
     "lookup",
     "parse",
     "parse_definition",
+    "respell",
+    "satisfies_constraints",
     "simplify",
-    "spelled",
     "substitute",
     "to_sympy",
     "to_text",
     "variables",
     "walk",
     "with_constants",
-    "within_constraints",
 ]

@@ -52,7 +52,7 @@ class ComplexityRules:
         return total
 
 
-def within_constraints(
+def satisfies_constraints(
     expression: Expression,
     rules: ComplexityRules,
     constraints: Mapping[str, tuple[int, ...]],
@@ -69,7 +69,7 @@ def within_constraints(
             outer.
 
     >>> from symtorch_core.expressions import parse
-    >>> within_constraints(parse("sin(sin(x))"), ComplexityRules(), {}, {"sin": {"sin": 0}})
+    >>> satisfies_constraints(parse("sin(sin(x))"), ComplexityRules(), {}, {"sin": {"sin": 0}})
     False
     """
     for node in walk(expression):
@@ -77,21 +77,21 @@ def within_constraints(
             continue
         limits = constraints.get(node.operator, ())
         orders = [limits, limits[::-1]] if node.operator in COMMUTATIVE else [limits]
-        if not any(_within(order, node, rules) for order in orders):
+        if not any(_satisfies_limits(order, node, rules) for order in orders):
             return False
         for inner, most in nested_constraints.get(node.operator, {}).items():
-            if max(_nesting(child, inner) for child in node.args) > most:
+            if max(_measure_nesting(child, inner) for child in node.args) > most:
                 return False
     return True
 
 
-def _within(limits: tuple[int, ...], node: Call, rules: ComplexityRules) -> bool:
+def _satisfies_limits(limits: tuple[int, ...], node: Call, rules: ComplexityRules) -> bool:
     return all(
         limit < 0 or rules.count(child) <= limit for limit, child in zip(limits, node.args, strict=False)
     )
 
 
-def _nesting(expression: Expression, operator: str) -> int:
+def _measure_nesting(expression: Expression, operator: str) -> int:
     """Most calls of ``operator`` on one path from the root to a leaf."""
     here = int(isinstance(expression, Call) and expression.operator == operator)
-    return here + max((_nesting(child, operator) for child in expression.args), default=0)
+    return here + max((_measure_nesting(child, operator) for child in expression.args), default=0)

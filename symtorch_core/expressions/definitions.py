@@ -42,7 +42,7 @@ class Definition:
     body: Expression | None = None
     unreadable: str = ""
 
-    def written_out(self, *args: Expression) -> Expression:
+    def expand(self, *args: Expression) -> Expression:
         """The body, for these arguments.
 
         Raises:
@@ -65,7 +65,7 @@ def parse_definition(text: str) -> Definition:
 
     Numbers may be written as Julia writes single precision, ``1.5f0``.
 
-    >>> parse_definition("gauss(x) = exp(-x^2)").written_out(Variable("t"))
+    >>> parse_definition("gauss(x) = exp(-x^2)").expand(Variable("t"))
     ... # doctest: +ELLIPSIS
     Call(operator='exp', ...)
 

@@ -94,7 +94,7 @@ class _Builder(Transformer[Any, Expression]):
     def call(self, name: str, *args: Expression) -> Expression:
         name = str(name)
         if name in self._definitions:
-            return self._definitions[name].written_out(*args)
+            return self._definitions[name].expand(*args)
         if name in {"fma", "muladd"} and len(args) == 3:
             return Call("+", Call("*", args[0], args[1]), args[2])
         if name in {"max", "min", "Max", "Min"} and len(args) > 2:

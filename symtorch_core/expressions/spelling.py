@@ -7,18 +7,18 @@ from collections.abc import Collection
 from symtorch_core.expressions.tree import Call, Constant, Expression, whole_power
 
 
-def spelled(expression: Expression, operators: Collection[str]) -> Expression:
+def respell(expression: Expression, operators: Collection[str]) -> Expression:
     """The same value with these operators, where differences, quotients and whole powers can be said in them.
 
     Anything else stays as it is.
 
     >>> from symtorch_core.expressions import parse
-    >>> print(spelled(parse("x - 2/y^2"), {"+", "*", "inv"}))
+    >>> print(respell(parse("x - 2/y^2"), {"+", "*", "inv"}))
     x + (-1.0*(2.0*inv(y*y)))
     """
     if not isinstance(expression, Call):
         return expression
-    call = Call(expression.operator, *(spelled(arg, operators) for arg in expression.args))
+    call = Call(expression.operator, *(respell(arg, operators) for arg in expression.args))
     if call.operator in operators:
         return call
     power = whole_power(call)
@@ -26,7 +26,7 @@ def spelled(expression: Expression, operators: Collection[str]) -> Expression:
         product = call.args[0]
         for _ in range(abs(power) - 1):
             product = Call("*", product, call.args[0])
-        return product if power > 0 else spelled(Call("inv", product), operators)
+        return product if power > 0 else respell(Call("inv", product), operators)
     match call.operator:
         case "-" if {"+", "*"} <= set(operators):
             return Call("+", call.args[0], Call("*", Constant(-1.0), call.args[1]))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.batches import arguments, batches, fitted
+from symtorch_core.activations.batches import iterate_batches, prepare_batch, to_arguments
 from symtorch_core.activations.rows import as_feature_rows
-from symtorch_core.activations.state_guard import untouched
-from symtorch_core.activations.tensor_paths import flatten, pick, replaced
+from symtorch_core.activations.state_guard import preserve_state
+from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor, replace_tensor
 from symtorch_core.errors import CaptureError, SearchError, did_you_mean
 from symtorch_core.reduction.moments import Moments
 
@@ -40,7 +40,7 @@ _EXPLAINED = 0.95
 _WHOLE = 1e-9
 
 
-def active_outputs(
+def count_active_outputs(
     step: int,
     outputs: int,
     target_dim: int,
@@ -58,7 +58,7 @@ def active_outputs(
         schedule: ``"cosine"``, ``"exponential"`` or ``"linear"``.
         end_fraction: share of the training after which ``target_dim`` is reached, 0..1.
 
-    >>> [active_outputs(step, 32, 2, 100) for step in (0, 20, 40, 64, 65, 100)]
+    >>> [count_active_outputs(step, 32, 2, 100) for step in (0, 20, 40, 64, 65, 100)]
     [32, 26, 12, 3, 2, 2]
     """
     last = max(1, math.ceil(end_fraction * total_steps))
@@ -68,12 +68,12 @@ def active_outputs(
     return min(outputs, max(target_dim, math.ceil(share - _WHOLE)))
 
 
-def spread_of(outputs: Tensor) -> Tensor:
+def measure_spread(outputs: Tensor) -> Tensor:
     """The standard deviation of each output, shape (d,), of rows (n, d): the paper's importance."""
     return outputs.double().std(dim=0, correction=0)
 
 
-def principal_share_of(outputs: Tensor) -> Tensor:
+def measure_principal_share(outputs: Tensor) -> Tensor:
     """The share of the variance of all outputs, rows (n, d), that each has in their leading principal components.
 
     Components count until they explain 95 % of the variance: an output that only holds noise of its own counts little,
@@ -88,10 +88,12 @@ def principal_share_of(outputs: Tensor) -> Tensor:
     return shares
 
 
-_IMPORTANCES: Mapping[str, Importance] = MappingProxyType({"std": spread_of, "pca": principal_share_of})
+_IMPORTANCES: Mapping[str, Importance] = MappingProxyType(
+    {"std": measure_spread, "pca": measure_principal_share}
+)
 
 
-def _measure(by: str | Importance, names: Iterable[str]) -> Importance:
+def _get_importance(by: str | Importance, names: Iterable[str]) -> Importance:
     """An importance by name, or as it is given; ``names`` are those the caller takes."""
     measure = _IMPORTANCES.get(by) if isinstance(by, str) else by
     if measure is None:
@@ -100,7 +102,7 @@ def _measure(by: str | Importance, names: Iterable[str]) -> Importance:
     return measure
 
 
-def masked(outputs: Tensor, mask: Tensor | None) -> Tensor:
+def apply_mask(outputs: Tensor, mask: Tensor | None) -> Tensor:
     """Outputs, shape (..., d), with exact zeros where the mask, shape (d,), is False; None changes nothing."""
     return outputs if mask is None else torch.where(mask, outputs, 0)
 
@@ -151,7 +153,7 @@ class OutputPruner:
             )
         self.block, self.target_dim, self.total_steps = block, target_dim, total_steps
         self.schedule, self.end_fraction = schedule, end_fraction
-        self._importance = _measure(importance, _IMPORTANCES)
+        self._importance = _get_importance(importance, _IMPORTANCES)
         self.steps_taken = 0
 
     @property
@@ -182,7 +184,7 @@ class OutputPruner:
             mask = torch.ones(outputs.shape[1], dtype=torch.bool, device=outputs.device)
         if self.target_dim > len(mask):
             raise SearchError(f"target_dim is {self.target_dim}, but the block has {len(mask)} outputs")
-        wanted = active_outputs(
+        wanted = count_active_outputs(
             self.steps_taken + 1,
             len(mask),
             self.target_dim,
@@ -204,10 +206,10 @@ class OutputPruner:
         self.steps_taken += 1
 
     def _outputs(self, sample: Any) -> Tensor:
-        with untouched(self.block, gradients=False), torch.no_grad():
-            args, kwargs = arguments(self.block.block, fitted(sample, self.block.block, None))
-            _, tensor = pick(
-                flatten(self.block.block(*args, **kwargs)), None, f"the result of {self.block.name}"
+        with preserve_state(self.block, gradients=False), torch.no_grad():
+            args, kwargs = to_arguments(self.block.block, prepare_batch(sample, self.block.block, None))
+            _, tensor = pick_tensor(
+                flatten_tensors(self.block.block(*args, **kwargs)), None, f"the result of {self.block.name}"
             )
         rows = as_feature_rows(tensor)
         if len(rows) < 2:
@@ -233,7 +235,7 @@ class Ranking:
     importance: Tensor
 
 
-def importance_ranking(
+def rank_outputs(
     block: SymbolicModel,
     data: Any,
     by: str | Importance = "std",
@@ -264,9 +266,9 @@ def importance_ranking(
     if by == "gradient":
         if loss is None:
             raise SearchError("by='gradient' needs loss=, from the model's result to one number")
-        importance = _slopes(block, data, parent or block, loss, batch_size)
+        importance = _measure_slopes(block, data, parent or block, loss, batch_size)
     else:
-        measure = _measure(by, [*_IMPORTANCES, "gradient"])
+        measure = _get_importance(by, [*_IMPORTANCES, "gradient"])
         importance = measure(block.capture(data, parent=parent, max_rows=max_rows, seed=seed).outputs)
     importance = importance.detach().cpu()
     pruned = set(block.pruned_outputs)
@@ -274,16 +276,16 @@ def importance_ranking(
     return Ranking(tuple(column for column in order if column not in pruned), importance)
 
 
-def _slopes(
+def _measure_slopes(
     block: SymbolicModel, data: Any, model: Callable[..., Any], loss: Callable[[Any], Tensor], batch_size: int
 ) -> Tensor:
     """Mean over rows of |output x slope of the loss|, for each output."""
     total: Tensor | None = None
     rows = 0
-    with block.running("block"), untouched(model, gradients=True), _outputs_of(block.block) as seen:
-        for batch in batches(data, batch_size):
+    with block.running("block"), preserve_state(model, gradients=True), _watch_outputs(block.block) as seen:
+        for batch in iterate_batches(data, batch_size):
             seen.clear()
-            args, kwargs = arguments(model, fitted(batch, model, None))
+            args, kwargs = to_arguments(model, prepare_batch(batch, model, None))
             value = loss(model(*args, **kwargs))
             if not seen:
                 raise CaptureError(f"{block.name} was never called: pass the model that calls it as parent=")
@@ -298,17 +300,17 @@ def _slopes(
 
 
 @contextmanager
-def _outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+def _watch_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
     """The output tensors of a module's calls, for which gradients can be taken."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, result: Any) -> Any:
-        path, tensor = pick(flatten(result), None, "the block's result")
+        path, tensor = pick_tensor(flatten_tensors(result), None, "the block's result")
         if not tensor.requires_grad:
             # A block without parameters, on plain data: slopes start here.
             tensor = tensor.detach().requires_grad_()
         seen.append(tensor)
-        return replaced(result, path, tensor)
+        return replace_tensor(result, path, tensor)
 
     handle = module.register_forward_hook(keep)
     try:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.batches import arguments, batches, fitted
-from symtorch_core.activations.state_guard import untouched
+from symtorch_core.activations.batches import iterate_batches, prepare_batch, to_arguments
+from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.errors import CaptureError, SwitchError
 from symtorch_core.events.progress import progress_bars
 from symtorch_core.events.records import (
@@ -120,14 +120,16 @@ def refine(
     with ExitStack() as stack:
         told = [*callbacks, *([stack.enter_context(progress_bars())] if progress else [])]
         if loss is None:
-            cost, parts = _own_cost(chosen[0], data, parent, batch_size, seed, options)
+            cost, parts = _make_own_cost(chosen[0], data, parent, batch_size, seed, options)
         else:
-            cost, parts = _model_cost(chosen, data, parent or chosen[0], loss, batch_size, options)
+            cost, parts = _make_model_cost(chosen, data, parent or chosen[0], loss, batch_size, options)
         if len(parts) < 2:
             raise CaptureError("the data are a single batch: give at least two, so that one can be held out")
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(seed)).tolist()
         held = max(1, round(test_fraction * len(parts)))
-        tuned = stack.enter_context(_tunable([block.surrogate for block in chosen if block.surrogate], maps))
+        tuned = stack.enter_context(
+            _make_tunable([block.surrogate for block in chosen if block.surrogate], maps)
+        )
         steps = _Steps(tuned, learning_rate, epochs)
         watch = Stopwatch()
         before, after, done, interrupted = _descend(
@@ -166,7 +168,7 @@ def _check(
         raise SwitchError("epochs and learning_rate must be positive, test_fraction between 0 and 1")
 
 
-def _own_cost(
+def _make_own_cost(
     block: SymbolicModel,
     data: Any,
     parent: Callable[..., Any] | None,
@@ -193,7 +195,7 @@ def _own_cost(
     return cost, torch.arange(len(X), device=device).split(batch_size)
 
 
-def _model_cost(
+def _make_model_cost(
     blocks: Sequence[SymbolicModel],
     data: Any,
     model: Callable[..., Any],
@@ -207,7 +209,7 @@ def _model_cost(
     neural = not any(block.released for block in blocks)
 
     def cost(batch: Any) -> Tensor:
-        args, kwargs = arguments(model, fitted(batch, model, None))
+        args, kwargs = to_arguments(model, prepare_batch(batch, model, None))
         reference = None
         if neural:
             with torch.no_grad(), ExitStack() as stack:
@@ -220,14 +222,14 @@ def _model_cost(
         return value
 
     def guarded(batch: Any) -> Tensor:
-        with untouched(model, gradients=torch.is_grad_enabled()):
+        with preserve_state(model, gradients=torch.is_grad_enabled()):
             return cost(batch)
 
-    return guarded, list(batches(data, batch_size))
+    return guarded, list(iterate_batches(data, batch_size))
 
 
 @contextmanager
-def _tunable(surrogates: Sequence[Any], maps: bool) -> Iterator[list[nn.Parameter]]:
+def _make_tunable(surrogates: Sequence[Any], maps: bool) -> Iterator[list[nn.Parameter]]:
     """The parameters to tune, receiving gradients inside; flags are as before afterwards."""
     parameters = list(itertools.chain.from_iterable(surrogate.parameters() for surrogate in surrogates))
     flags = [parameter.requires_grad for parameter in parameters]
@@ -253,7 +255,7 @@ class _Steps:
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, epochs: int) -> None:
         self.parameters = list(parameters)
         self._start = [parameter.detach().clone() for parameter in parameters]
-        self._sizes = [_sizes(value) for value in self._start]
+        self._sizes = [_compute_sizes(value) for value in self._start]
         self._moves = [torch.zeros_like(value, requires_grad=True) for value in self._start]
         self._adam = torch.optim.Adam(self._moves, lr=learning_rate)
         self.epochs = epochs
@@ -286,7 +288,7 @@ class _Steps:
                 parameter.copy_(value)
 
 
-def _sizes(value: Tensor) -> Tensor:
+def _compute_sizes(value: Tensor) -> Tensor:
     """How far each number moves at a step of one: constants by their own size, maps by their common one."""
     if value.ndim > 1:
         return torch.full_like(value, float(value.square().mean().sqrt()) or 1.0)

@@ -17,26 +17,26 @@ from torch import Tensor, nn
 from symtorch_core.activations.hooks import HookCapture, find_block
 from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.tensor_paths import (
-    alone,
-    argument_aliases,
-    call_tensors,
-    flatten,
-    pick,
+    collect_call_tensors,
+    flatten_tensors,
+    get_argument_aliases,
+    nest_tensor,
     pick_inputs,
-    replaced,
+    pick_tensor,
+    replace_tensor,
 )
 from symtorch_core.components.registry import load
 from symtorch_core.errors import SwitchError
 from symtorch_core.exports import export
 from symtorch_core.model.placeholders import FunctionBlock, ReleasedBlock, Withheld
-from symtorch_core.model.pruning import masked
+from symtorch_core.model.pruning import apply_mask
 from symtorch_core.model.refinement import Refinement, refine
 from symtorch_core.model.state import Mode, WrapperState
 from symtorch_core.pipeline import distill
 from symtorch_core.results.distillation import Complexity, Distillation, MetricChange
 from symtorch_core.search.front import ParetoFront, SelectionRule
 from symtorch_core.surrogates.surrogate import Surrogate
-from symtorch_core.views.notebook import result_html
+from symtorch_core.views.notebook import render_result
 
 _STATE = "_extra_state"
 _MASK = "output_mask"
@@ -66,7 +66,7 @@ class SymbolicModel(nn.Module):
         self._distillation: Distillation | None = None
         self._mode: Mode = "block"
         self._symbolic_outputs: tuple[int, ...] = ()
-        self._aliases = argument_aliases(block)
+        self._aliases = get_argument_aliases(block)
         self.register_buffer(_MASK, None)
         self.training = self.block.training  # not train(): submodules keep their own flags
         self.register_load_state_dict_post_hook(_own_maps)  # type: ignore[no-untyped-call]
@@ -170,7 +170,7 @@ class SymbolicModel(nn.Module):
         return f"name={self.name!r}, mode={self._mode!r}"
 
     def _repr_html_(self) -> str:
-        rows = "" if self._distillation is None else result_html(self._distillation)
+        rows = "" if self._distillation is None else render_result(self._distillation)
         return f"<p>SymbolicModel <b>{html.escape(self.name)}</b>, running on its {self._mode}</p>{rows}"
 
     def _repr_latex_(self) -> str:
@@ -383,8 +383,8 @@ class SymbolicModel(nn.Module):
         whole = self.block(*args, **kwargs)
         if self.output_mask is None:
             return whole
-        path, tensor = pick(flatten(whole), None, f"the result of {self.name}")
-        return replaced(whole, path, masked(tensor, self.output_mask))
+        path, tensor = pick_tensor(flatten_tensors(whole), None, f"the result of {self.name}")
+        return replace_tensor(whole, path, apply_mask(tensor, self.output_mask))
 
     def _run_symbolic(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = self.distillation
@@ -396,20 +396,20 @@ class SymbolicModel(nn.Module):
             if len(self._symbolic_outputs) < result.block_outputs:
                 index = torch.tensor(self._symbolic_outputs, device=y.device)
                 y = y.new_zeros(*y.shape[:-1], result.block_outputs).index_copy(-1, index, y)
-            y = masked(y, self.output_mask)
-            return alone(y.squeeze(-1) if source.scalar_output else y, path)
+            y = apply_mask(y, self.output_mask)
+            return nest_tensor(y.squeeze(-1) if source.scalar_output else y, path)
         # The block still gives what has no equation: other outputs, other tensors of its result.
         whole = self.block(*args, **kwargs)
-        _, neural = pick(flatten(whole), path, f"the result of {self.name}")
+        _, neural = pick_tensor(flatten_tensors(whole), path, f"the result of {self.name}")
         if source.scalar_output:
-            return replaced(whole, path, y.squeeze(-1).to(neural.dtype))
+            return replace_tensor(whole, path, y.squeeze(-1).to(neural.dtype))
         index = torch.tensor(self._symbolic_outputs, device=neural.device)
         mixed = neural.index_copy(-1, index, y.to(neural.dtype))
-        return replaced(whole, path, masked(mixed, self.output_mask))
+        return replace_tensor(whole, path, apply_mask(mixed, self.output_mask))
 
     def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         """The equations' inputs among the tensors of a call, passed by position or by keyword."""
-        tensors = call_tensors(args, kwargs)
+        tensors = collect_call_tensors(args, kwargs)
         wanted = self.distillation.source.select_input or ("0",)
         if any(path not in tensors for path in wanted):
             for path, tensor in list(tensors.items()):

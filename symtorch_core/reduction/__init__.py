@@ -4,14 +4,20 @@ from symtorch_core.activations.rows import BlockFunction
 from symtorch_core.reduction.linear import (
     IdentityReducer,
     Size,
-    kept_share,
-    linear_reduction,
-    resolved_size,
-    restore_linear,
+    build_linear_reduction,
+    compute_kept_share,
+    resolve_size,
+    restore_linear_reduction,
 )
-from symtorch_core.reduction.moments import Moments, principal_axes, pseudo_inverse, spectrum, square_roots
-from symtorch_core.reduction.reducer import MomentReducer, Reducer, Reduction, names_from
-from symtorch_core.reduction.sweep import Sweep, SweepRow, overall_r2, reduction_sweep
+from symtorch_core.reduction.moments import (
+    Moments,
+    compute_principal_axes,
+    compute_pseudo_inverse,
+    compute_spectrum,
+    compute_square_roots,
+)
+from symtorch_core.reduction.reducer import MomentReducer, Reducer, Reduction, read_variable_names
+from symtorch_core.reduction.sweep import Sweep, SweepRow, measure_overall_r2, sweep_reducers
 
 __all__ = [
     "BlockFunction",
@@ -23,15 +29,15 @@ __all__ = [
     "Size",
     "Sweep",
     "SweepRow",
-    "kept_share",
-    "linear_reduction",
-    "names_from",
-    "overall_r2",
-    "principal_axes",
-    "pseudo_inverse",
-    "reduction_sweep",
-    "resolved_size",
-    "restore_linear",
-    "spectrum",
-    "square_roots",
+    "build_linear_reduction",
+    "compute_kept_share",
+    "compute_principal_axes",
+    "compute_pseudo_inverse",
+    "compute_spectrum",
+    "compute_square_roots",
+    "measure_overall_r2",
+    "read_variable_names",
+    "resolve_size",
+    "restore_linear_reduction",
+    "sweep_reducers",
 ]

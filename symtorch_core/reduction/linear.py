@@ -10,14 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.errors import FileFormatError, SearchError
-from symtorch_core.reduction.moments import Moments, principal_axes, spectrum, square_roots
-from symtorch_core.reduction.reducer import MomentReducer, Reduction, names_from
+from symtorch_core.reduction.moments import (
+    Moments,
+    compute_principal_axes,
+    compute_spectrum,
+    compute_square_roots,
+)
+from symtorch_core.reduction.reducer import MomentReducer, Reduction, read_variable_names
 
 Size = int | str | None
 """How many dimensions to keep: a number, a share of the variance like ``"95%"``, or None for all as they are."""
 
 
-def linear_reduction(
+def build_linear_reduction(
     moments: Moments,
     variable_names: Sequence[str],
     dtype: torch.dtype,
@@ -53,20 +58,20 @@ def linear_reduction(
     W = seen.linear_map(ridge) if linear else None
     rest = moments.yy if W is None else seen.rest(W)
     offset = moments.y if W is None else torch.zeros_like(moments.y)
-    root, inverse = (None, None) if metric is None else square_roots(metric)
+    root, inverse = (None, None) if metric is None else compute_square_roots(metric)
     costs = rest if root is None else root @ rest @ root
-    size = resolved_size("k_out", k_out, spectrum(costs)) if up is None else up.shape[1]
+    size = resolve_size("k_out", k_out, compute_spectrum(costs)) if up is None else up.shape[1]
     if up is None and size is not None:
-        axes = principal_axes(costs, size)
+        axes = compute_principal_axes(costs, size)
         up = axes if inverse is None else inverse @ axes
-    project = None if up is None else _undone(up, metric)
-    kept = {"out": _expressed(costs, root, up)}
+    project = None if up is None else _invert_up(up, metric)
+    kept = {"out": _compute_share_kept(costs, root, up)}
     if kept_in is not None:
         kept["in"] = kept_in
     if W is not None:
         kept["linear"] = 1 - float(rest.trace() / moments.yy.trace().clamp_min(1e-300))
     k_in = None if down is None else len(down)
-    reduction = restore_linear(
+    reduction = restore_linear_reduction(
         {
             "variable_names": list(variable_names) if k_in is None else [f"z{i}" for i in range(k_in)],
             "d_in": len(moments.x),
@@ -79,23 +84,23 @@ def linear_reduction(
         }
     ).to(moments.x.device, dtype)
     if down is not None:
-        _set(reduction.down, down, -down @ moments.x)
+        _set_linear(reduction.down, down, -down @ moments.x)
     if up is not None and project is not None:
-        _set(reduction.up, up, offset)
-        _set(reduction.project, project, -project @ offset)
+        _set_linear(reduction.up, up, offset)
+        _set_linear(reduction.project, project, -project @ offset)
     if W is not None:
-        _set(reduction.linear, W, moments.y - (W @ moments.x if down is None else 0.0))
+        _set_linear(reduction.linear, W, moments.y - (W @ moments.x if down is None else 0.0))
     return reduction
 
 
-def _undone(up: Tensor, metric: Tensor | None) -> Tensor:
+def _invert_up(up: Tensor, metric: Tensor | None) -> Tensor:
     """The map that finds the coordinates in ``up`` of what costs least to leave out."""
     weighed = up if metric is None else metric @ up
     project: Tensor = torch.linalg.pinv(up.T @ weighed) @ weighed.T
     return project
 
 
-def _expressed(costs: Tensor, root: Tensor | None, up: Tensor | None) -> float:
+def _compute_share_kept(costs: Tensor, root: Tensor | None, up: Tensor | None) -> float:
     """The share of the cost of leaving everything out that the output directions save."""
     total = float(costs.trace())
     if up is None or total <= 0:
@@ -104,13 +109,13 @@ def _expressed(costs: Tensor, root: Tensor | None, up: Tensor | None) -> float:
     return min(1.0, float((basis.T @ costs @ basis).trace()) / total)
 
 
-def restore_linear(shape: Mapping[str, Any]) -> Reduction:
+def restore_linear_reduction(shape: Mapping[str, Any]) -> Reduction:
     """A linear reduction of this shape, its numbers still to be loaded.
 
     Raises:
         FileFormatError: the shape, which comes from a file, does not describe one.
     """
-    names = names_from(shape)
+    names = read_variable_names(shape)
     d_in, d_out, k_in, k_out = (shape.get(key) for key in ("d_in", "d_out", "k_in", "k_out"))
     sizes = [d_in, d_out, *(k for k in (k_in, k_out) if k is not None)]
     if not all(type(size) is int and size > 0 for size in sizes):
@@ -122,16 +127,16 @@ def restore_linear(shape: Mapping[str, Any]) -> Reduction:
     if not isinstance(linear, bool) or not all(isinstance(share, float) for share in shares):
         raise FileFormatError("the saved reduction does not say what it keeps")
     return Reduction(
-        down=_linear(d_in, k_in),
-        up=_linear(k_out, d_out),
-        project=_linear(d_out, k_out),
+        down=_make_linear(d_in, k_in),
+        up=_make_linear(k_out, d_out),
+        project=_make_linear(d_out, k_out),
         variable_names=names,
-        linear=_linear(len(names), d_out) if linear else None,
+        linear=_make_linear(len(names), d_out) if linear else None,
         shape=shape,
     )
 
 
-def _linear(d_in: int | None, d_out: int | None) -> nn.Module:
+def _make_linear(d_in: int | None, d_out: int | None) -> nn.Module:
     """A linear map whose numbers are still to come: nothing is drawn from torch's random state for them."""
     if d_in is None or d_out is None:
         return nn.Identity()
@@ -139,7 +144,7 @@ def _linear(d_in: int | None, d_out: int | None) -> nn.Module:
     return made
 
 
-def resolved_size(option: str, size: Size, variances: Tensor, at_most: int | None = None) -> int | None:
+def resolve_size(option: str, size: Size, variances: Tensor, at_most: int | None = None) -> int | None:
     """A size as a number.
 
     Args:
@@ -148,7 +153,7 @@ def resolved_size(option: str, size: Size, variances: Tensor, at_most: int | Non
         variances: of all directions, largest first.
         at_most: the most there can be; by default as many as there are directions.
 
-    >>> resolved_size("k_in", "90%", torch.tensor([8.0, 1.5, 0.5]))
+    >>> resolve_size("k_in", "90%", torch.tensor([8.0, 1.5, 0.5]))
     2
 
     Raises:
@@ -158,7 +163,7 @@ def resolved_size(option: str, size: Size, variances: Tensor, at_most: int | Non
     if size is None:
         return None
     if isinstance(size, str):
-        share = _share(option, size)
+        share = _parse_share(option, size)
         total = variances.sum()
         if total <= 0:
             return 1
@@ -171,7 +176,7 @@ def resolved_size(option: str, size: Size, variances: Tensor, at_most: int | Non
     return size
 
 
-def _share(option: str, size: str) -> float:
+def _parse_share(option: str, size: str) -> float:
     text = size.strip()
     try:
         share = float(text.removesuffix("%")) / 100
@@ -182,13 +187,13 @@ def _share(option: str, size: str) -> float:
     return share
 
 
-def kept_share(variances: Tensor, k: int | None) -> float:
+def compute_kept_share(variances: Tensor, k: int | None) -> float:
     """The share of variance in the k leading directions."""
     total = float(variances.sum())
     return 1.0 if k is None or total <= 0 else min(1.0, float(variances[:k].sum()) / total)
 
 
-def _set(module: nn.Module | None, weight: Tensor, bias: Tensor) -> None:
+def _set_linear(module: nn.Module | None, weight: Tensor, bias: Tensor) -> None:
     assert isinstance(module, nn.Linear)
     with torch.no_grad():
         module.weight.copy_(weight)
@@ -210,9 +215,9 @@ class IdentityReducer(MomentReducer):
     ridge: float = 1e-9
 
     def from_moments(self, moments: Moments, variable_names: Sequence[str], dtype: torch.dtype) -> Reduction:
-        return linear_reduction(moments, variable_names, dtype, linear=self.linear, ridge=self.ridge)
+        return build_linear_reduction(moments, variable_names, dtype, linear=self.linear, ridge=self.ridge)
 
     @classmethod
     def restore(cls, shape: Mapping[str, Any]) -> Reduction:
-        names = names_from(shape)  # all that is needed, where there is no linear part
-        return restore_linear({"d_in": len(names), "d_out": 1, **shape})
+        names = read_variable_names(shape)  # all that is needed, where there is no linear part
+        return restore_linear_reduction({"d_in": len(names), "d_out": 1, **shape})

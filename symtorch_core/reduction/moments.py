@@ -52,10 +52,10 @@ class Moments:
             weights: shape (n,), non-negative, not all zero; None weighs all rows alike.
         """
         share = [None] * len(X) if weights is None else weights.split(_ROWS_AT_ONCE)
-        return cls.gathered(zip(X.split(_ROWS_AT_ONCE), Y.split(_ROWS_AT_ONCE), share, strict=False))
+        return cls.from_batches(zip(X.split(_ROWS_AT_ONCE), Y.split(_ROWS_AT_ONCE), share, strict=False))
 
     @classmethod
-    def gathered(cls, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> Self:
+    def from_batches(cls, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> Self:
         """Of batches (X, Y, weights) that come one after the other; weights may be None.
 
         Raises:
@@ -66,7 +66,7 @@ class Moments:
             if weights is not None and not bool((weights > 0).any()):
                 continue
             part = cls._of_batch(X.double(), Y.double(), weights)
-            total = part if total is None else total.merged(part)
+            total = part if total is None else total.merge(part)
         if total is None:
             raise SearchError("a reducer needs at least one row of positive weight")
         return total
@@ -83,7 +83,7 @@ class Moments:
         scaled = share[:, None] * X
         return cls(total, x, y, X.T @ scaled, scaled.T @ Y, Y.T @ (share[:, None] * Y))
 
-    def merged(self, other: Self) -> Self:
+    def merge(self, other: Self) -> Self:
         """Of the rows of both (Chan, Golub and LeVeque 1983)."""
         weight = self.weight + other.weight
         mine, theirs = self.weight / weight, other.weight / weight
@@ -116,7 +116,7 @@ class Moments:
         Args:
             ridge: added to the variances, as a share of their mean.
         """
-        return (pseudo_inverse(self.xx, ridge) @ self.xy).T
+        return (compute_pseudo_inverse(self.xx, ridge) @ self.xy).T
 
     def rest(self, linear: Tensor) -> Tensor:
         """Covariance of what a linear map (d_out, d_in) of x leaves of y, shape (d_out, d_out)."""
@@ -124,20 +124,20 @@ class Moments:
         return self.yy - shared - shared.T + linear @ self.xx @ linear.T
 
 
-def principal_axes(covariance: Tensor, k: int) -> Tensor:
+def compute_principal_axes(covariance: Tensor, k: int) -> Tensor:
     """The k leading eigenvectors, shape (d, k), the largest entry of each positive: same data, same axes."""
     axes: Tensor = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :k]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     return axes * largest.sign()
 
 
-def spectrum(covariance: Tensor) -> Tensor:
+def compute_spectrum(covariance: Tensor) -> Tensor:
     """Eigenvalues in falling order, none negative."""
     values: Tensor = torch.linalg.eigvalsh(covariance)
     return values.flip(0).clamp_min(0.0)
 
 
-def square_roots(covariance: Tensor) -> tuple[Tensor, Tensor]:
+def compute_square_roots(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Symmetric square root and its pseudo-inverse; directions without variance have none in either."""
     values, vectors = torch.linalg.eigh(covariance)
     there = values > _NEGLIGIBLE * values.max().clamp_min(0.0)
@@ -146,7 +146,7 @@ def square_roots(covariance: Tensor) -> tuple[Tensor, Tensor]:
     return vectors @ (roots[:, None] * vectors.T), vectors @ (inverse[:, None] * vectors.T)
 
 
-def pseudo_inverse(covariance: Tensor, ridge: float = 0.0) -> Tensor:
+def compute_pseudo_inverse(covariance: Tensor, ridge: float = 0.0) -> Tensor:
     """Inverse where there is variance; ``ridge`` is added first, as a share of the mean variance."""
     values, vectors = torch.linalg.eigh(covariance)
     values = values + ridge * values.mean()

@@ -155,7 +155,7 @@ class Reducer(Configurable):
         """
 
 
-def names_from(shape: Mapping[str, Any]) -> list[str]:
+def read_variable_names(shape: Mapping[str, Any]) -> list[str]:
     """The variable names in a reduction's saved shape.
 
     Raises:
@@ -208,4 +208,6 @@ class MomentReducer(Reducer):
         Raises:
             SearchError: there are no rows, or the options do not fit the data.
         """
-        return self.from_moments(Moments.gathered((X, Y, None) for X, Y in batches), variable_names, dtype)
+        return self.from_moments(
+            Moments.from_batches((X, Y, None) for X, Y in batches), variable_names, dtype
+        )

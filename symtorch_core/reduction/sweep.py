@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from symtorch_core.activations.block_function import row_function
+from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
 from symtorch_core.components.registry import load
@@ -132,7 +132,7 @@ class Sweep:
         return captured.get().rstrip()
 
 
-def overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
+def measure_overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
     """Share of the variance of all outputs together that is explained.
 
     Args:
@@ -140,7 +140,7 @@ def overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | None = None
         target: shape (n, k).
         weights: shape (n,), non-negative, or None.
 
-    >>> overall_r2(torch.tensor([[0.0, 0.0], [0.0, 2.0]]), torch.tensor([[-1.0, 0.0], [1.0, 2.0]]))
+    >>> measure_overall_r2(torch.tensor([[0.0, 0.0], [0.0, 2.0]]), torch.tensor([[-1.0, 0.0], [1.0, 2.0]]))
     0.5
     """
     prediction, target = prediction.double(), target.double()
@@ -150,7 +150,7 @@ def overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | None = None
     return 1.0 - float((share * (prediction - target).square()).sum() / spread)
 
 
-def reduction_sweep(
+def sweep_reducers(
     block: Callable[..., Any],
     data: Any,
     *,
@@ -186,7 +186,7 @@ def reduction_sweep(
         **options: of the capture, such as ``select_input=0``.
 
     >>> mlp = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
-    >>> sweep = reduction_sweep(mlp, torch.randn(500, 8), reducers=["pca"], k_in=[2, 8])
+    >>> sweep = sweep_reducers(mlp, torch.randn(500, 8), reducers=["pca"], k_in=[2, 8])
     >>> sweep.rows[1].r2 > 0.999
     True
 
@@ -197,7 +197,7 @@ def reduction_sweep(
     """
     if not 0 < test_fraction < 1:
         raise CaptureError("a sweep judges on held-out rows: test_fraction must be between 0 and 1")
-    chosen = _named(reducers)
+    chosen = _name_reducers(reducers)
     activations = (
         data
         if isinstance(data, Activations)
@@ -207,7 +207,7 @@ def reduction_sweep(
     )
     if activations.source.select_input is None:  # from arrays: all columns are what the block takes
         activations = replace(activations, source=replace(activations.source, select_input=("0",)))
-    function = row_function(block, activations)
+    function = as_row_function(block, activations)
     if function is None:
         raise CaptureError(
             "the block cannot be asked row by row (it mixes rows, or takes several tensors), so it cannot stand "
@@ -225,31 +225,31 @@ def reduction_sweep(
         for name, reducer, a, b in grid:
             sized = replace(reducer, k_in=a, k_out=b)  # type: ignore[type-var]
             row = SweepRow(name, a, b)
-            rows.append(_judged(row, sized, fitted, held_out, function, network, seed))
+            rows.append(_judge(row, sized, fitted, held_out, function, network, seed))
             notify(told, StageAdvanced(_STAGE))
         notify(told, StageFinished(_STAGE, watch.seconds()))
     return Sweep(tuple(rows), len(fitted), len(held_out))
 
 
-def _named(reducers: Sequence[str | Reducer] | Mapping[str, Reducer]) -> dict[str, Reducer]:
+def _name_reducers(reducers: Sequence[str | Reducer] | Mapping[str, Reducer]) -> dict[str, Reducer]:
     if isinstance(reducers, Mapping):
         found = dict(reducers)
     else:
         made = [load("reducers", item)() if isinstance(item, str) else item for item in reducers]
-        found = dict(zip(_distinct([reducer.name for reducer in made]), made, strict=True))
+        found = dict(zip(_make_distinct([reducer.name for reducer in made]), made, strict=True))
     for name, reducer in found.items():
         if not {"k_in", "k_out"} <= set(reducer.option_names()):
             raise SearchError(f"reducer {name!r} has no k_in and k_out to sweep over")
     return found
 
 
-def _distinct(names: Sequence[str]) -> Iterator[str]:
+def _make_distinct(names: Sequence[str]) -> Iterator[str]:
     for position, name in enumerate(names):
         before = list(names[:position]).count(name)
         yield name if before == 0 else f"{name} {before + 1}"
 
 
-def _judged(
+def _judge(
     row: SweepRow,
     reducer: Reducer,
     fitted: Activations,
@@ -272,16 +272,16 @@ def _judged(
         return replace(row, note=str(error))
     seconds = watch.seconds()
     Z, far = reduction.reduce_inputs(fitted.inputs), reduction.reduce_inputs(held_out.inputs)
-    widened = _linear_guess(Z, fitted.inputs, fitted.weights, far).to(held_out.inputs)
+    widened = _fit_linear_guess(Z, fitted.inputs, fitted.weights, far).to(held_out.inputs)
     with torch.no_grad():
         exact = function(widened)
-    linear = _linear_guess(Z, fitted.outputs, fitted.weights, far)
+    linear = _fit_linear_guess(Z, fitted.outputs, fitted.weights, far)
     between = reduction.restore_outputs(reduction.reduce_targets(exact, far), far)
 
     def r2(prediction: Tensor) -> float:
-        return overall_r2(prediction, held_out.outputs, held_out.weights)
+        return measure_overall_r2(prediction, held_out.outputs, held_out.weights)
 
-    learned = _network(reduction, Z, fitted, far, seed) if network else None
+    learned = _fit_network(reduction, Z, fitted, far, seed) if network else None
     return replace(
         row,
         r2=r2(between),
@@ -291,13 +291,13 @@ def _judged(
     )
 
 
-def _linear_guess(Z: Tensor, Y: Tensor, weights: Tensor | None, far: Tensor) -> Tensor:
+def _fit_linear_guess(Z: Tensor, Y: Tensor, weights: Tensor | None, far: Tensor) -> Tensor:
     """The best linear guess of Y from Z, for other rows."""
     moments = Moments.of(Z, Y, weights)
     return moments.y + (far.double() - moments.x) @ moments.linear_map(_RIDGE).T
 
 
-def _network(reduction: Reduction, Z: Tensor, fitted: Activations, far: Tensor, seed: int) -> Tensor:
+def _fit_network(reduction: Reduction, Z: Tensor, fitted: Activations, far: Tensor, seed: int) -> Tensor:
     """What a small network between the maps predicts."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor  # slow to import, and asked for rarely

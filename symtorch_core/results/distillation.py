@@ -25,11 +25,11 @@ from symtorch_core.errors import (
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
 from symtorch_core.search.space import SearchSpace
-from symtorch_core.storage.tensors import decoded, encoded, sample
+from symtorch_core.storage.tensors import decode_tensors, encode_tensors, sample_rows
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transforms
-from symtorch_core.verification.fidelity import Fidelity, fidelity
-from symtorch_core.views.terminal import print_to_text
+from symtorch_core.verification.fidelity import Fidelity, measure_fidelity
+from symtorch_core.views.terminal import render_text
 
 SCHEMA = 1
 """Version of the JSON form; a reader refuses newer ones."""
@@ -179,7 +179,7 @@ class Distillation:
     ) -> list[Fidelity]:
         """Fidelity of the picked equations on other activations, for each column in ``outputs``."""
         prediction = self.surrogate(select, complexity).predict(activations.inputs)
-        return fidelity(prediction, activations.outputs[:, list(self.outputs)], activations.weights)
+        return measure_fidelity(prediction, activations.outputs[:, list(self.outputs)], activations.weights)
 
     def latex(self, digits: int = 4) -> str:
         """The chosen equations as LaTeX, one ``name = equation`` per line."""
@@ -199,7 +199,7 @@ class Distillation:
         return pandas.concat(frames, ignore_index=True)
 
     def __str__(self) -> str:
-        return print_to_text(self)
+        return render_text(self)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the activations and the reducer's tensors, as JSON data.
@@ -273,7 +273,7 @@ class Distillation:
                 surrogate_kind=data["surrogate"],
                 search=SearchSpace(**data["search"]),
                 select=data["select"],
-                fidelity=tuple(_output_fidelity(entry) for entry in data["fidelity"]),
+                fidelity=tuple(_read_output_fidelity(entry) for entry in data["fidelity"]),
                 task_metric=None if metric is None else MetricChange(**metric),
                 rows=(int(data["rows"][0]), int(data["rows"][1])),
                 source=Source(**source),
@@ -290,8 +290,8 @@ class Distillation:
     def save(self, path: Path | str) -> None:
         """Write the distillation, reducer included, to a JSON file, with a few hundred held-out rows to draw."""
         tensors = {key: value.contiguous() for key, value in self.reduction.state_dict().items()}
-        held = {} if self.held_out is None else sample(self.held_out)
-        texts = {"reduction_tensors": encoded(tensors), "held_out_sample": encoded(held)}
+        held = {} if self.held_out is None else sample_rows(self.held_out)
+        texts = {"reduction_tensors": encode_tensors(tensors), "held_out_sample": encode_tensors(held)}
         text = json.dumps({**self.to_json(), **texts}, indent=1)
         Path(path).write_text(text, encoding="utf-8")
 
@@ -308,9 +308,9 @@ class Distillation:
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        from symtorch_core.views.page import page_of  # heavy, and it needs this class first
+        from symtorch_core.views.page import build_page  # heavy, and it needs this class first
 
-        return page_of(self, title).write(path)
+        return build_page(self, title).write(path)
 
     def plot(self, kind: str = "front", output: int = 0, ax: Any = None) -> Any:
         """Draw one output (needs matplotlib): its ``"front"``, its ``"fit"``, or its ``"residuals"``.
@@ -337,9 +337,9 @@ class Distillation:
         raise SelectionError(f"there is no plot {kind!r}: give 'front', 'fit' or 'residuals'")
 
     def _repr_html_(self) -> str:
-        from symtorch_core.views.notebook import result_html  # needs this class first
+        from symtorch_core.views.notebook import render_result  # needs this class first
 
-        return result_html(self)
+        return render_result(self)
 
     def _repr_latex_(self) -> str:
         lines = self.latex().replace("\n", r" \\ ")
@@ -363,7 +363,10 @@ class Distillation:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-            tensors, held = decoded(data["reduction_tensors"]), decoded(data.get("held_out_sample", ""))
+            tensors, held = (
+                decode_tensors(data["reduction_tensors"]),
+                decode_tensors(data.get("held_out_sample", "")),
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise FileFormatError(f"{path} is not a saved distillation: {error!r}") from None
         result = cls.from_json(data)
@@ -371,10 +374,10 @@ class Distillation:
             result.reduction.load_state_dict(tensors)
         except RuntimeError as error:  # names or shapes that the reducer does not have
             raise FileFormatError(f"{path} holds other tensors than its reducer's: {error}") from None
-        return replace(result, held_out=_restored(held, result)) if held else result
+        return replace(result, held_out=_restore_rows(held, result)) if held else result
 
 
-def _restored(tensors: Mapping[str, Tensor], result: Distillation) -> Activations:
+def _restore_rows(tensors: Mapping[str, Tensor], result: Distillation) -> Activations:
     try:
         return Activations(
             tensors["inputs"],
@@ -387,5 +390,5 @@ def _restored(tensors: Mapping[str, Tensor], result: Distillation) -> Activation
         raise FileFormatError(f"the saved sample of held-out rows is damaged: {error}") from None
 
 
-def _output_fidelity(entry: Mapping[str, Any]) -> OutputFidelity:
+def _read_output_fidelity(entry: Mapping[str, Any]) -> OutputFidelity:
     return OutputFidelity(**{key: value and Fidelity.from_json(value) for key, value in entry.items()})

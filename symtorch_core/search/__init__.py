@@ -3,7 +3,7 @@
 from symtorch_core.search.constants import one_thread, refit_constants
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule, Unrunnable
 from symtorch_core.search.front_builder import build_front
-from symtorch_core.search.losses import LOSSES, RESIDUAL, Loss, custom_loss, loss_named
+from symtorch_core.search.losses import LOSSES, RESIDUAL, Loss, get_loss, make_loss
 from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor
 from symtorch_core.search.space import SearchSpace
 
@@ -20,8 +20,8 @@ __all__ = [
     "SelectionRule",
     "Unrunnable",
     "build_front",
-    "custom_loss",
-    "loss_named",
+    "get_loss",
+    "make_loss",
     "one_thread",
     "refit_constants",
 ]

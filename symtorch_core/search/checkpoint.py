@@ -15,7 +15,7 @@ from symtorch_core.errors import FileFormatError
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.space import SearchSpace
-from symtorch_core.storage.files import written_whole
+from symtorch_core.storage.files import write_whole
 
 
 @final
@@ -24,7 +24,7 @@ class Checkpoint:
 
     A file's name holds a digest of everything that decides the result (data, search, regressor, seed), so a
     folder may serve many runs and a changed setting never picks up old fronts. Options that the regressor
-    calls immaterial decide nothing.
+    calls neutral_options decide nothing.
 
     Args:
         folder: made if missing.
@@ -50,22 +50,22 @@ class Checkpoint:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._variables = tuple(variable_names)
         options = {
-            n: getattr(regressor, n) for n in regressor.option_names() if n not in regressor.immaterial
+            n: getattr(regressor, n) for n in regressor.option_names() if n not in regressor.neutral_options
         }
         settings = [asdict(search), regressor.name, options, self._variables, seed, list(X.shape)]
         self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode())
-        self._digest.update(_bytes(X))
-        self._digest.update(b"" if weights is None else _bytes(weights))
+        self._digest.update(_to_bytes(X))
+        self._digest.update(b"" if weights is None else _to_bytes(weights))
 
     def _path(self, y: Tensor) -> Path:
         digest = self._digest.copy()
-        digest.update(_bytes(y))
+        digest.update(_to_bytes(y))
         return self._folder / f"front-{digest.hexdigest()[:24]}.json"
 
     def folder(self, Y: Tensor) -> Path:
         """Where a backend may keep files of its own for these targets, shape (n, k); it may not exist yet."""
         digest = self._digest.copy()
-        digest.update(_bytes(Y))
+        digest.update(_to_bytes(Y))
         return self._folder / f"search-{digest.hexdigest()[:24]}"
 
     def load(self, y: Tensor) -> ParetoFront | None:
@@ -86,9 +86,9 @@ class Checkpoint:
 
     def save(self, y: Tensor, front: ParetoFront) -> None:
         """Write a finished front; a crash while writing leaves no half file."""
-        with written_whole(self._path(y)) as unfinished:
+        with write_whole(self._path(y)) as unfinished:
             unfinished.write_text(json.dumps(front.to_json()), encoding="utf-8")
 
 
-def _bytes(tensor: Tensor) -> bytes:
+def _to_bytes(tensor: Tensor) -> bytes:
     return tensor.contiguous().numpy().tobytes()

@@ -100,7 +100,7 @@ class ParetoFront(Sequence[Candidate]):
             if math.isfinite(candidate.loss) and (not kept or candidate.loss < kept[-1].loss):
                 if kept and kept[-1].complexity == candidate.complexity:
                     continue
-                score = _score(kept[-1], candidate) if kept else 0.0
+                score = _compute_score(kept[-1], candidate) if kept else 0.0
                 kept.append(replace(candidate, score=score))
         self._candidates = tuple(kept)
 
@@ -196,8 +196,8 @@ class ParetoFront(Sequence[Candidate]):
         try:
             listed = list(entries)
             return cls(
-                (_candidate(entry, variables) for entry in listed if "reason" not in entry),
-                (_unrunnable(entry) for entry in listed if "reason" in entry),
+                (_read_candidate(entry, variables) for entry in listed if "reason" not in entry),
+                (_read_unrunnable(entry) for entry in listed if "reason" in entry),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"not a front: {error!r}") from error
@@ -209,9 +209,9 @@ class ParetoFront(Sequence[Candidate]):
         return plot_front(self, None, ax)
 
     def _repr_html_(self) -> str:
-        from symtorch_core.views.notebook import front_html  # needs this class first
+        from symtorch_core.views.notebook import render_front  # needs this class first
 
-        return front_html(self)
+        return render_front(self)
 
     def _repr_latex_(self) -> str:
         lines = r" \\ ".join(rf"{c.complexity} & {c.latex()}" for c in self)
@@ -232,12 +232,12 @@ class ParetoFront(Sequence[Candidate]):
         )
 
 
-def _score(simpler: Candidate, candidate: Candidate) -> float:
+def _compute_score(simpler: Candidate, candidate: Candidate) -> float:
     drop = math.log(max(simpler.loss, _SMALLEST_LOSS)) - math.log(max(candidate.loss, _SMALLEST_LOSS))
     return drop / (candidate.complexity - simpler.complexity)
 
 
-def _candidate(entry: Mapping[str, Any], variables: Sequence[str]) -> Candidate:
+def _read_candidate(entry: Mapping[str, Any], variables: Sequence[str]) -> Candidate:
     return Candidate(
         parse(str(entry["equation"]), variables),
         int(entry["complexity"]),
@@ -246,7 +246,7 @@ def _candidate(entry: Mapping[str, Any], variables: Sequence[str]) -> Candidate:
     )
 
 
-def _unrunnable(entry: Mapping[str, Any]) -> Unrunnable:
+def _read_unrunnable(entry: Mapping[str, Any]) -> Unrunnable:
     return Unrunnable(
         str(entry["equation"]), int(entry["complexity"]), float(entry["loss"]), str(entry["reason"])
     )

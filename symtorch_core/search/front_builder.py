@@ -84,17 +84,17 @@ def build_front(
         None if weights is None else torch.from_numpy(np.asarray(weights, dtype=np.float64)),
         search,
     )
-    floor = _resolution(rows.target, search.loss_function, rows.weights)
-    baseline = rows.refitted(Constant(float(np.average(y, weights=weights))))
+    floor = _compute_resolution(rows.target, search.loss_function, rows.weights)
+    baseline = rows.refit(Constant(float(np.average(y, weights=weights))))
     if baseline.loss <= floor:
         return ParetoFront([baseline])
-    found = _best_by_complexity(map(rows.measured, _admitted(expressions, search)))
+    found = _select_best_by_complexity(map(rows.measure, _filter_admitted(expressions, search)))
     if search.refine:
         explored = _improve(found, rows.sample(_EXPLORED_ROWS), floor)
-        found += [rows.refitted(candidate.expression) for candidate in _contenders(explored, floor)]
+        found += [rows.refit(candidate.expression) for candidate in _select_contenders(explored, floor)]
     found = [candidate for candidate in found if search.admits(candidate.expression)]
-    found = [_snapped(candidate, rows) for candidate in ParetoFront([baseline, *found])]
-    return ParetoFront(_until(found, floor))
+    found = [_snap_constants(candidate, rows) for candidate in ParetoFront([baseline, *found])]
+    return ParetoFront(_take_until(found, floor))
 
 
 @final
@@ -125,19 +125,19 @@ class _Rows:
             weights=None if self.weights is None else self.weights[index],
         )
 
-    def measured(self, expression: Expression) -> Candidate:
+    def measure(self, expression: Expression) -> Candidate:
         """The expression with its loss and complexity."""
         value = self.search.loss_function(evaluate(expression, self.columns), self.target, self.weights)
         return Candidate(expression, self.search.rules.count(expression), value)
 
-    def refitted(self, expression: Expression) -> Candidate:
+    def refit(self, expression: Expression) -> Candidate:
         """The expression with its best constants, where the search wants that."""
         if self.search.refine:
             loss = self.search.loss_function
             expression = refit_constants(
                 expression, self.columns, self.target, self.weights, loss, self.tolerance
             )
-        return self.measured(simplify(expression))
+        return self.measure(simplify(expression))
 
 
 def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Candidate]:
@@ -162,7 +162,7 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
         complexity, _, expression = heapq.heappop(waiting)
         if complexity > exact + _REWRITTEN:
             break
-        candidate = rows.refitted(expression)
+        candidate = rows.refit(expression)
         if candidate.loss <= floor:
             exact = min(exact, candidate.complexity)
         known = best.get(candidate.complexity)
@@ -175,11 +175,11 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
             if variant in seen:
                 continue
             seen.add(variant)
-            rough, limit = rows.measured(variant).loss, max(candidate.loss, floor)
+            rough, limit = rows.measure(variant).loss, max(candidate.loss, floor)
             if rough <= _PROMISING * limit:
                 add(variant)
             elif rough <= _RECOVERABLE * limit:
-                fitted = rows.refitted(variant)
+                fitted = rows.refit(variant)
                 if not _dominated(fitted, best):
                     add(fitted.expression)
     return list(best.values())
@@ -190,7 +190,7 @@ def _dominated(candidate: Candidate, best: Mapping[int, Candidate]) -> bool:
     return any(other.loss <= candidate.loss for size, other in best.items() if size < candidate.complexity)
 
 
-def _contenders(explored: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
+def _select_contenders(explored: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
     """Those that may be on the front of all rows: on a sample, none simpler is clearly better or exact."""
     best = math.inf
     for candidate in sorted(explored, key=lambda c: c.complexity):
@@ -199,7 +199,7 @@ def _contenders(explored: Iterable[Candidate], floor: float) -> Iterator[Candida
         best = min(best, candidate.loss)
 
 
-def _admitted(expressions: Iterable[Expression], search: SearchSpace) -> Iterator[Expression]:
+def _filter_admitted(expressions: Iterable[Expression], search: SearchSpace) -> Iterator[Expression]:
     seen: set[Expression] = set()
     for expression in expressions:
         short = simplify(expression)
@@ -208,7 +208,7 @@ def _admitted(expressions: Iterable[Expression], search: SearchSpace) -> Iterato
             yield short
 
 
-def _best_by_complexity(candidates: Iterable[Candidate]) -> list[Candidate]:
+def _select_best_by_complexity(candidates: Iterable[Candidate]) -> list[Candidate]:
     """The few best at each complexity, dominated ones included: refitting may reorder them."""
     groups: dict[int, list[Candidate]] = {}
     for candidate in candidates:
@@ -219,14 +219,14 @@ def _best_by_complexity(candidates: Iterable[Candidate]) -> list[Candidate]:
     ]
 
 
-def _resolution(target: Tensor, loss: Loss, weights: Tensor | None) -> float:
+def _compute_resolution(target: Tensor, loss: Loss, weights: Tensor | None) -> float:
     """The loss below which differences are rounding: that of an error in the last digit of every target."""
     single = bool((target.float().double() == target).all())
     eps = float(torch.finfo(torch.float32 if single else torch.float64).eps)
     return loss(target + eps * target.abs().max(), target, weights)
 
 
-def _until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
+def _take_until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
     """Candidates up to the first that fits to rounding; more complex ones could only fit rounding better."""
     for candidate in candidates:
         yield candidate
@@ -252,34 +252,34 @@ def _shorter(expression: Expression) -> Iterator[Expression]:
     if expression.operator in {"*", "/"}:
         for position, child in enumerate(expression.args):
             if isinstance(child, Constant):
-                yield Call(expression.operator, *_replaced(expression.args, position, Constant(1.0)))
+                yield Call(expression.operator, *_replace_at(expression.args, position, Constant(1.0)))
                 if abs(child.value) < _NEGLIGIBLE:
                     yield Constant(0.0)
     for position, child in enumerate(expression.args):
         for variant in _shorter(child):
-            yield Call(expression.operator, *_replaced(expression.args, position, variant))
+            yield Call(expression.operator, *_replace_at(expression.args, position, variant))
 
 
-def _replaced(args: tuple[Expression, ...], position: int, new: Expression) -> tuple[Expression, ...]:
+def _replace_at(args: tuple[Expression, ...], position: int, new: Expression) -> tuple[Expression, ...]:
     return (*args[:position], new, *args[position + 1 :])
 
 
-def _snapped(candidate: Candidate, rows: _Rows) -> Candidate:
+def _snap_constants(candidate: Candidate, rows: _Rows) -> Candidate:
     """The candidate with constants set to the round number they are a hair from, where the loss agrees."""
     best = candidate
     values = list(constants(candidate.expression))
     for position, value in enumerate(values):
-        rounded = _round_number(value)
+        rounded = _find_round_number(value)
         if rounded is None:
             continue
         trial = [*values[:position], rounded, *values[position + 1 :]]
-        attempt = rows.measured(with_constants(candidate.expression, trial))
+        attempt = rows.measure(with_constants(candidate.expression, trial))
         if attempt.loss <= candidate.loss * (1 + _LOSS_AGREES):
             best, values = attempt, trial
     return best
 
 
-def _round_number(value: float) -> float | None:
+def _find_round_number(value: float) -> float | None:
     """The nearest half or half multiple of pi, if it is within a hair of the value and not the value; else None."""
     if 0 < abs(value) < _NOTHING:
         return 0.0

@@ -56,13 +56,13 @@ def _huber(residual: Tensor) -> Tensor:
     return torch.where(size <= 1.0, 0.5 * size.square(), size - 0.5)
 
 
-def custom_loss(function: Callable[[Tensor], Tensor]) -> Loss:
+def make_loss(function: Callable[[Tensor], Tensor]) -> Loss:
     """A loss from an elementwise torch function of the residual (prediction - target).
 
     Args:
         function: smooth almost everywhere, least at 0; its slope is taken by autograd. See :func:`check_loss`.
 
-    >>> log_cosh = custom_loss(lambda residual: residual.cosh().log())
+    >>> log_cosh = make_loss(lambda residual: residual.cosh().log())
     >>> round(log_cosh(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])), 4)
     0.2169
     """
@@ -112,10 +112,10 @@ RESIDUAL = "r"
 
 
 @functools.lru_cache(maxsize=64)
-def loss_named(name: str) -> Loss:
+def get_loss(name: str) -> Loss:
     """The loss of that name, or of that formula in the residual ``r``.
 
-    >>> pinball = loss_named("max(0.1*r, -0.9*r)")
+    >>> pinball = get_loss("max(0.1*r, -0.9*r)")
     >>> round(pinball(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0])), 4)
     0.9
 
@@ -129,7 +129,7 @@ def loss_named(name: str) -> Loss:
     except ExpressionError:
         formula = None
     if formula is not None and variables(formula):
-        return replace(custom_loss(lambda r: evaluate(formula, {RESIDUAL: r})), name=name)
+        return replace(make_loss(lambda r: evaluate(formula, {RESIDUAL: r})), name=name)
     hint = did_you_mean(name, LOSSES)
     raise SearchError(
         f"unknown loss {name!r}.{hint} Known losses: {', '.join(LOSSES)}; or give a formula in the residual "

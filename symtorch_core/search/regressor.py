@@ -35,10 +35,10 @@ class Regressor(Configurable):
     drop.
     """
 
-    immaterial: ClassVar[tuple[str, ...]] = ("n_jobs",)
+    neutral_options: ClassVar[tuple[str, ...]] = ("n_jobs",)
     """Options that do not decide the result: a stopped search may go on with others."""
 
-    def resolved(self, search: SearchSpace) -> SearchSpace:
+    def resolve_search(self, search: SearchSpace) -> SearchSpace:
         """The search as this backend runs it, where its own options change what is minimised.
 
         Fronts are validated and saved with it, so that everything is judged by one loss.
@@ -110,11 +110,11 @@ class Problem:
     callbacks: tuple[Callback, ...] = ()
     output: int = 0
 
-    def progressed(self, fraction: float) -> None:
+    def report_progress(self, fraction: float) -> None:
         """Tell the callbacks how much of the search is done, 0..1."""
         self._tell(OutputProgressed(self.output, min(fraction, 1.0)))
 
-    def improved(self, equation: Expression, loss: float) -> None:
+    def report_improvement(self, equation: Expression, loss: float) -> None:
         """Tell the callbacks of a better equation."""
         self._tell(OutputImproved(self.output, str(equation), loss))
 
@@ -185,7 +185,7 @@ class OutputwiseRegressor(Regressor):
                 row_weights,
                 search,
                 tuple(variable_names),
-                _output_seed(seed, targets[:, column]),
+                _derive_output_seed(seed, targets[:, column]),
                 # Callbacks stay in this process; workers only return fronts.
                 () if parallel else tuple(callbacks),
                 column,
@@ -202,7 +202,7 @@ class OutputwiseRegressor(Regressor):
         return fronts
 
 
-def _output_seed(seed: int, y: np.ndarray) -> int:
+def _derive_output_seed(seed: int, y: np.ndarray) -> int:
     """A seed for one output that depends on its data alone, not on which other outputs are searched beside it."""
     return int(
         np.random.SeedSequence([seed, zlib.crc32(np.ascontiguousarray(y).tobytes())]).generate_state(1)[0]

@@ -112,7 +112,7 @@ def regress(
     return found, False
 
 
-def held_at_mean(
+def fill_missing_fronts(
     found: Mapping[int, ParetoFront], T: Tensor, search: SearchSpace, weights: Tensor | None
 ) -> tuple[ParetoFront, ...]:
     """A front for every column: behind a reducer all are needed to get back to a block's outputs.

@@ -19,9 +19,9 @@ from symtorch_core.expressions import (
     is_definition,
     lookup,
     parse_definition,
-    within_constraints,
+    satisfies_constraints,
 )
-from symtorch_core.search.losses import Loss, check_loss, custom_loss, loss_named
+from symtorch_core.search.losses import Loss, check_loss, get_loss, make_loss
 
 
 @final
@@ -117,12 +117,12 @@ class SearchSpace:
     @property
     def loss_function(self) -> Loss:
         """The loss, ready to call."""
-        return custom_loss(self.loss) if callable(self.loss) else loss_named(self.loss)
+        return make_loss(self.loss) if callable(self.loss) else get_loss(self.loss)
 
     def admits(self, expression: Expression) -> bool:
         """Whether an expression respects ``maxsize``, ``constraints`` and ``nested_constraints``."""
         rules = self.rules
-        return rules.count(expression) <= self.maxsize and within_constraints(
+        return rules.count(expression) <= self.maxsize and satisfies_constraints(
             expression, rules, self.constraints, self.nested_constraints
         )
 

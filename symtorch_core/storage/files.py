@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Where to write what shall be at a path; it takes that place at the end, so that a stop leaves no half file.
+def write_whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to; it takes the place of `path` at the end, so that a stop leaves no half file.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "new" / "numbers.txt"
-    >>> with written_whole(path) as unfinished:
+    >>> with write_whole(path) as unfinished:
     ...     _ = unfinished.write_text("1 2 3")
     ...     path.exists()
     False

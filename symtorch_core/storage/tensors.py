@@ -16,17 +16,17 @@ _SAMPLE_ROWS = 300
 _SAMPLE_NUMBERS = 200_000
 
 
-def encoded(tensors: Mapping[str, Tensor]) -> str:
+def encode_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Named tensors as safetensors in base64; none as an empty text.
 
-    >>> decoded(encoded({"a": torch.ones(2)}))
+    >>> decode_tensors(encode_tensors({"a": torch.ones(2)}))
     {'a': tensor([1., 1.])}
     """
     return base64.b64encode(safetensors.torch.save({**tensors})).decode() if tensors else ""
 
 
-def decoded(text: str) -> dict[str, Tensor]:
-    """What :func:`encoded` wrote.
+def decode_tensors(text: str) -> dict[str, Tensor]:
+    """What :func:`encode_tensors` wrote.
 
     Raises:
         ValueError: it is no such text.
@@ -37,7 +37,7 @@ def decoded(text: str) -> dict[str, Tensor]:
         raise ValueError(str(error)) from None
 
 
-def sample(rows: Activations) -> dict[str, Tensor]:
+def sample_rows(rows: Activations) -> dict[str, Tensor]:
     """Some rows as tensors for a file: all columns, and not more than a few megabytes."""
     width = rows.inputs.shape[1] + rows.outputs.shape[1]
     few = rows.rows(torch.arange(min(len(rows), _SAMPLE_ROWS, max(1, _SAMPLE_NUMBERS // width))))

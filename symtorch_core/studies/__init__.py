@@ -1,30 +1,37 @@
 """Studies: experiments that a user starts by name (``symtorch run NAME``), and what they are built from."""
 
-from symtorch_core.storage.files import written_whole
-from symtorch_core.studies.study import Claim, Drawing, Study, StudyReport, finished, setting
-from symtorch_core.training.schedule import learning_rate, seeded
-from symtorch_core.views.page import front_part
+from symtorch_core.storage.files import write_whole
+from symtorch_core.storage.store import Store, make_key
+from symtorch_core.studies.study import Claim, Drawing, Study, StudyReport, require_finished, setting
+from symtorch_core.training.descend import Checkpoint, Descent, descend
+from symtorch_core.training.schedule import compute_learning_rate, fork_seed
+from symtorch_core.views.page import build_front_part
 from symtorch_core.views.page_parts import Bars, Equation, Figure, Page, Part, Section, Table, Text
 from symtorch_core.views.plots import new_axes
 
 __all__ = [
     "Bars",
+    "Checkpoint",
     "Claim",
+    "Descent",
     "Drawing",
     "Equation",
     "Figure",
     "Page",
     "Part",
     "Section",
+    "Store",
     "Study",
     "StudyReport",
     "Table",
     "Text",
-    "finished",
-    "front_part",
-    "learning_rate",
+    "build_front_part",
+    "compute_learning_rate",
+    "descend",
+    "fork_seed",
+    "make_key",
     "new_axes",
-    "seeded",
+    "require_finished",
     "setting",
-    "written_whole",
+    "write_whole",
 ]

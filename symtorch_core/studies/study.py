@@ -23,7 +23,7 @@ from rich.text import Text as TerminalText
 from symtorch_core.components.options import Configurable
 from symtorch_core.errors import BackendError
 from symtorch_core.events.records import Callback
-from symtorch_core.views.figures import svg
+from symtorch_core.views.figures import render_svg
 from symtorch_core.views.page_parts import Figure, Page, Section, Table
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
-def finished(result: Distillation) -> Distillation:
+def require_finished(result: Distillation) -> Distillation:
     """The distillation, if its search was not stopped: half a search must not be reported as a whole one.
 
     Raises:
@@ -126,7 +126,7 @@ class Drawing:
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        drawn = svg(self.draw, width=self.width, height=self.height, label=self.caption)
+        drawn = render_svg(self.draw, width=self.width, height=self.height, label=self.caption)
         return Figure(Markup(drawn), self.caption, wide=self.width > _WIDE)
 
     def png(self, path: Path, *, dots_per_inch: int = 150) -> None:
@@ -178,7 +178,7 @@ class StudyReport:
 
     def page(self) -> Page:
         """The page: claims, then the study's own sections."""
-        claims = Section("What was asked, and what came out", (_listed(self.claims),))
+        claims = Section("What was asked, and what came out", (_to_claims_table(self.claims),))
         first = (claims,) if self.claims else ()
         return Page(self.title, self.subtitle, (*first, *self.sections), self.footer)
 
@@ -193,7 +193,7 @@ class StudyReport:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        folder.joinpath("figures.json").write_text(_json(self), encoding="utf-8")
+        folder.joinpath("figures.json").write_text(_to_json(self), encoding="utf-8")
         for stem, table in self.tables.items():
             with folder.joinpath(f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([table.headings, *table.rows])
@@ -208,19 +208,19 @@ class StudyReport:
         )
         judged = [claim.met for claim in self.claims if claim.met is not None]
         return Group(
-            *(_terminal(table) for table in list(self.tables.values())[:1]),
-            *((_terminal(_listed(shown, self.title)),) if shown else ()),
+            *(_to_terminal_table(table) for table in list(self.tables.values())[:1]),
+            *((_to_terminal_table(_to_claims_table(shown, self.title)),) if shown else ()),
             *((f"{sum(judged)} of {len(judged)} claims are met",) if judged else ()),
         )
 
 
-def _listed(claims: Sequence[Claim], caption: str = "") -> Table:
+def _to_claims_table(claims: Sequence[Claim], caption: str = "") -> Table:
     met = {True: "yes", False: "NO", None: ""}
     rows = tuple((claim.text, claim.asked, claim.reached, met[claim.met]) for claim in claims)
     return Table(("what", "asked", "reached", ""), rows, caption, numbers=False)
 
 
-def _terminal(table: Table) -> TerminalTable:
+def _to_terminal_table(table: Table) -> TerminalTable:
     shown = TerminalTable(
         *(Column(TerminalText(name), overflow="fold") for name in table.headings),
         title=TerminalText(table.caption),
@@ -230,6 +230,6 @@ def _terminal(table: Table) -> TerminalTable:
     return shown
 
 
-def _json(report: StudyReport) -> str:
+def _to_json(report: StudyReport) -> str:
     claims = [vars(claim) for claim in report.claims]
     return json.dumps({"study": report.name, "claims": claims, **report.figures}, indent=1)

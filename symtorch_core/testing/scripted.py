@@ -33,5 +33,5 @@ class ScriptedRegressor(OutputwiseRegressor):
     def search(self, problem: Problem) -> Iterable[Expression]:
         if problem.output == self.interrupt_at:
             raise KeyboardInterrupt
-        problem.progressed(1.0)
+        problem.report_progress(1.0)
         return [parse(text, problem.variable_names) for text in self.equations]

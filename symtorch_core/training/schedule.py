@@ -10,14 +10,14 @@ import torch
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def fork_seed(seed: int) -> Iterator[None]:
     """Inside, torch's own random state on the CPU starts from a seed; afterwards it is as it was.
 
     For layers, which draw their first weights from nowhere else.
 
     >>> from torch import nn
     >>> def made():
-    ...     with seeded(3):
+    ...     with fork_seed(3):
     ...         return nn.Linear(2, 2).weight
     >>> torch.equal(made(), made())
     True
@@ -27,7 +27,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def learning_rate(step: int, steps: int, *, highest: float, warmup: float) -> float:
+def compute_learning_rate(step: int, steps: int, *, highest: float, warmup: float) -> float:
     """Of one step: a linear rise over the warm-up, then a cosine to 0.
 
     Args:
@@ -36,8 +36,10 @@ def learning_rate(step: int, steps: int, *, highest: float, warmup: float) -> fl
         highest: the learning rate at the end of the rise.
         warmup: share of the steps in which it rises.
 
-    >>> learning_rate(0, 100, highest=1.0, warmup=0.0), round(learning_rate(50, 100, highest=1.0, warmup=0.0), 3)
-    (1.0, 0.5)
+    >>> compute_learning_rate(0, 100, highest=1.0, warmup=0.0)
+    1.0
+    >>> round(compute_learning_rate(50, 100, highest=1.0, warmup=0.0), 3)
+    0.5
     """
     rise = warmup * steps
     if step < rise:

@@ -46,7 +46,7 @@ class Fidelity:
         return cls(**numbers, rows=int(data["rows"]))
 
 
-def fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> list[Fidelity]:
+def measure_fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> list[Fidelity]:
     """Fidelity of each output.
 
     Args:
@@ -54,7 +54,7 @@ def fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None = None) 
         target: shape (n, k).
         weights: shape (n,), non-negative, or None.
 
-    >>> exact = fidelity(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]]))
+    >>> exact = measure_fidelity(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]]))
     >>> exact[0].r2, exact[0].max_error
     (1.0, 0.0)
     """
@@ -83,7 +83,7 @@ def fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None = None) 
     return result
 
 
-def beyond(inputs: Tensor, stretch: float = 1.5) -> Tensor:
+def extrapolate_inputs(inputs: Tensor, stretch: float = 1.5) -> Tensor:
     """Inputs outside the range of the given ones: each row moved away from the centre of the range.
 
     Every row is stretched from the middle of each column's range until it lies on a box ``stretch`` times as
@@ -100,7 +100,7 @@ def beyond(inputs: Tensor, stretch: float = 1.5) -> Tensor:
     return middle + offset * (stretch / reach.clamp_min(1e-6)).clamp_max(1e3)
 
 
-def out_of_range(
+def measure_out_of_range(
     predict: BlockFunction, block: BlockFunction, inputs: Tensor, outputs: Sequence[int], stretch: float = 1.5
 ) -> list[Fidelity]:
     """Fidelity on inputs beyond the training range.
@@ -110,7 +110,7 @@ def out_of_range(
         block: the block, rows to rows.
         inputs: training inputs, shape (n, d).
         outputs: the block's output columns that ``predict`` gives.
-        stretch: how far out; see :func:`beyond`.
+        stretch: how far out; see :func:`extrapolate_inputs`.
     """
-    far = beyond(inputs, stretch)
-    return fidelity(predict(far), block(far)[:, list(outputs)])
+    far = extrapolate_inputs(inputs, stretch)
+    return measure_fidelity(predict(far), block(far)[:, list(outputs)])

@@ -77,13 +77,13 @@ def residual_check(
         CaptureError: the points are no numbers.
     """
     names = tuple(variable_names)
-    columns, rows = _columns(points, names)
-    solution = to_sympy(_tree(equation, names))
-    terms = _terms(differential_equation, solution, names, unknown, dict(constants or {}))
-    measured = [_on(term, columns, rows) for term in terms]
+    columns, rows = _to_columns(points, names)
+    solution = to_sympy(_to_tree(equation, names))
+    terms = _split_terms(differential_equation, solution, names, unknown, dict(constants or {}))
+    measured = [_evaluate_on(term, columns, rows) for term in terms]
     left = torch.stack(measured).sum(0)
-    size = _rms(torch.stack(measured).abs().sum(0))
-    rms = _rms(left)
+    size = _compute_rms(torch.stack(measured).abs().sum(0))
+    rms = _compute_rms(left)
     return Residual(
         residual=sp.Add(*terms),
         rms=rms,
@@ -121,15 +121,15 @@ def identify_constants(
         ExpressionError: as for :func:`residual_check`, or what is left is not finite at the first guess.
     """
     names, wanted = tuple(variable_names), tuple(start)
-    columns, rows = _columns(points, names)
-    solution = to_sympy(_tree(equation, names))
+    columns, rows = _to_columns(points, names)
+    solution = to_sympy(_to_tree(equation, names))
     symbols = {name: sp.Symbol(name, real=True) for name in wanted}
-    left = sp.Add(*_terms(differential_equation, solution, names, unknown, symbols))
+    left = sp.Add(*_split_terms(differential_equation, solution, names, unknown, symbols))
     slopes = [sp.diff(left, symbol) for symbol in symbols.values()]
 
     def on(expression: sp.Expr, values: np.ndarray) -> np.ndarray:
         numbers = dict(zip(wanted, torch.from_numpy(values), strict=True))
-        result: np.ndarray = _on(expression, {**columns, **numbers}, rows).numpy()
+        result: np.ndarray = _evaluate_on(expression, {**columns, **numbers}, rows).numpy()
         return result
 
     if not wanted:
@@ -164,14 +164,14 @@ def parse_derivative(name: str, unknown: str, variable_names: Sequence[str]) -> 
     return None
 
 
-def _columns(points: Any, names: Sequence[str]) -> tuple[dict[str, Tensor], int]:
+def _to_columns(points: Any, names: Sequence[str]) -> tuple[dict[str, Tensor], int]:
     rows = as_rows(as_real_tensor(points, "points")).double()
     if rows.shape[1] != len(names):
         raise ExpressionError(f"the points have {rows.shape[1]} columns for {len(names)} variables")
     return dict(zip(names, rows.unbind(1), strict=True)), len(rows)
 
 
-def _terms(
+def _split_terms(
     differential_equation: str,
     solution: sp.Expr,
     names: Sequence[str],
@@ -181,14 +181,14 @@ def _terms(
     """The terms of the differential equation with the solution in them."""
     parsed = parse(differential_equation)
     values = {
-        sp.Symbol(name, real=True): _value(name, solution, names, unknown, constants)
+        sp.Symbol(name, real=True): _evaluate_sympy(name, solution, names, unknown, constants)
         for name in variables(parsed)
         if name not in names
     }
     return [term.subs(values) for term in sp.Add.make_args(to_sympy(parsed))]
 
 
-def _tree(equation: Candidate | Expression | sp.Expr | str, names: Sequence[str]) -> Expression:
+def _to_tree(equation: Candidate | Expression | sp.Expr | str, names: Sequence[str]) -> Expression:
     if isinstance(equation, Candidate):
         return equation.expression
     if isinstance(equation, str):
@@ -196,7 +196,7 @@ def _tree(equation: Candidate | Expression | sp.Expr | str, names: Sequence[str]
     return from_sympy(equation) if isinstance(equation, sp.Basic) else equation
 
 
-def _value(
+def _evaluate_sympy(
     name: str,
     solution: sp.Expr,
     names: Sequence[str],
@@ -216,10 +216,10 @@ def _value(
     )
 
 
-def _on(term: sp.Expr, columns: Mapping[str, Tensor], rows: int) -> Tensor:
+def _evaluate_on(term: sp.Expr, columns: Mapping[str, Tensor], rows: int) -> Tensor:
     return evaluate(from_sympy(term), columns).double().expand(rows)
 
 
-def _rms(values: Tensor) -> float:
+def _compute_rms(values: Tensor) -> float:
     size = float(values.square().mean().sqrt())
     return size if math.isfinite(size) else math.inf

@@ -14,12 +14,12 @@ from symtorch_core.expressions import evaluate
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.results.distillation import Distillation, OutputFidelity
 from symtorch_core.search.front import ParetoFront
-from symtorch_core.verification.fidelity import Fidelity, fidelity, out_of_range
+from symtorch_core.verification.fidelity import Fidelity, measure_fidelity, measure_out_of_range
 
 _RIDGE = 1e-9
 
 
-def verified(
+def verify(
     result: Distillation, train: Activations, held_out: Activations | None, function: BlockFunction | None
 ) -> Distillation:
     """The result with held-out losses on its fronts and the fidelity of the chosen equations.
@@ -31,20 +31,20 @@ def verified(
         function: the block, for inputs out of range; None where it cannot be asked.
     """
     if held_out is not None:
-        result = replace(result, fronts=validated(result, held_out))
+        result = replace(result, fronts=add_validation_losses(result, held_out))
     surrogate = result.surrogate()
     columns = list(result.outputs)
 
     def of(activations: Activations) -> list[Fidelity]:
         predicted = surrogate.predict(activations.inputs)
-        return fidelity(predicted, activations.outputs[:, columns], activations.weights)
+        return measure_fidelity(predicted, activations.outputs[:, columns], activations.weights)
 
     nothing: Sequence[Fidelity | None] = [None] * len(columns)
     unseen = nothing if held_out is None else of(held_out)
     far = nothing
     if function is not None:
         try:
-            far = out_of_range(lambda rows: surrogate.predict(rows), function, train.inputs, columns)
+            far = measure_out_of_range(lambda rows: surrogate.predict(rows), function, train.inputs, columns)
         except Exception as error:
             # A block may refuse such rows in its own way; the search must not be lost for it.
             warnings.warn(
@@ -53,12 +53,12 @@ def verified(
                 RuntimeWarning,
                 stacklevel=3,
             )
-    baseline = linear_baseline(result, train, held_out or train)
+    baseline = fit_linear_baseline(result, train, held_out or train)
     judged = zip(of(train), unseen, far, baseline, strict=True)
     return replace(result, fidelity=tuple(OutputFidelity(*entry) for entry in judged))
 
 
-def linear_baseline(result: Distillation, train: Activations, judged: Activations) -> list[Fidelity]:
+def fit_linear_baseline(result: Distillation, train: Activations, judged: Activations) -> list[Fidelity]:
     """Fidelity of y = b + W z, for the variables z of the equations, fitted by least squares.
 
     Args:
@@ -74,10 +74,10 @@ def linear_baseline(result: Distillation, train: Activations, judged: Activation
     moments = Moments.of(variables(train), train.outputs[:, columns], train.weights)
     W = moments.linear_map(_RIDGE)
     prediction = moments.y + (variables(judged) - moments.x) @ W.T
-    return fidelity(prediction, judged.outputs[:, columns], judged.weights)
+    return measure_fidelity(prediction, judged.outputs[:, columns], judged.weights)
 
 
-def validated(result: Distillation, held_out: Activations) -> tuple[ParetoFront, ...]:
+def add_validation_losses(result: Distillation, held_out: Activations) -> tuple[ParetoFront, ...]:
     """The fronts with the loss of each equation on held-out rows."""
     Z = result.reduction.reduce_inputs(result.transforms(held_out.inputs))
     T = result.reduction.reduce_targets(held_out.outputs[:, list(result.outputs)], Z).double()

@@ -45,7 +45,7 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
 
 
 @contextmanager
-def themed() -> Iterator[None]:
+def use_page_theme() -> Iterator[None]:
     """Plots made inside take their colours from the page."""
     check_matplotlib()
     import matplotlib as mpl
@@ -56,7 +56,9 @@ def themed() -> Iterator[None]:
         yield
 
 
-def svg(draw: Callable[[Any], Any], *, width: float = 5.2, height: float = 3.6, label: str = "") -> str:
+def render_svg(
+    draw: Callable[[Any], Any], *, width: float = 5.2, height: float = 3.6, label: str = ""
+) -> str:
     """A figure as inline SVG.
 
     Args:
@@ -64,7 +66,7 @@ def svg(draw: Callable[[Any], Any], *, width: float = 5.2, height: float = 3.6, 
         width, height: in inches; the page scales it to the column.
         label: what it shows, for screen readers.
     """
-    with themed():
+    with use_page_theme():
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
@@ -76,10 +78,10 @@ def svg(draw: Callable[[Any], Any], *, width: float = 5.2, height: float = 3.6, 
             ax.patch.set_alpha(0.0)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return _inline(text.getvalue(), label)
+    return _make_inline(text.getvalue(), label)
 
 
-def _inline(document: str, label: str) -> str:
+def _make_inline(document: str, label: str) -> str:
     """The <svg> element alone, in the page's colours, scaling with its column; ids are made unique by matplotlib."""
     element = document[document.index("<svg") :].strip()
     for colour, variable in _IN_THE_PAGE.items():
@@ -88,9 +90,11 @@ def _inline(document: str, label: str) -> str:
     element = re.sub(r'font: ([\d.]+)px [^;"]*', r"font-size: \1px", element)
     opening = element[: element.index(">")]
     view = re.search(r'viewBox="[^"]*"', opening)
-    attributes = f'class="figure" {view.group(0) if view else ""} role="img" aria-label="{_attribute(label)}"'
+    attributes = (
+        f'class="figure" {view.group(0) if view else ""} role="img" aria-label="{_escape_attribute(label)}"'
+    )
     return f"<svg {attributes}>{element[len(opening) + 1 :]}"
 
 
-def _attribute(text: str) -> str:
+def _escape_attribute(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from symtorch_core.expressions import to_sympy
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity
-from symtorch_core.views.page_parts import math_markup, template
+from symtorch_core.views.page_parts import read_template, render_math
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MOST_FRONTS = 8
 
 
-def front_html(front: ParetoFront, chosen: Candidate | None = None) -> str:
+def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
     """A front as an HTML table with typeset equations; all text is escaped."""
     rows = [
         {
@@ -27,25 +27,25 @@ def front_html(front: ParetoFront, chosen: Candidate | None = None) -> str:
             "loss": f"{candidate.loss:.4g}",
             "held_out": "" if candidate.validation_loss is None else f"{candidate.validation_loss:.4g}",
             "score": f"{candidate.score:.3f}",
-            "math": math_markup(to_sympy(candidate.expression, 4)),
+            "math": render_math(to_sympy(candidate.expression, 4)),
         }
         for candidate in front
     ]
-    return _rendered("front.html.j2", rows=rows, unrunnable=front.unrunnable)
+    return _render_template("front.html.j2", rows=rows, unrunnable=front.unrunnable)
 
 
-def result_html(result: Distillation) -> str:
+def render_result(result: Distillation) -> str:
     """A distillation as HTML: its fronts and its fidelity."""
     chosen = result.chosen()
     fronts = [
-        (name, Markup(front_html(front, candidate)))
+        (name, Markup(render_front(front, candidate)))
         for name, front, candidate in zip(result.equation_names, result.fronts, chosen, strict=True)
     ]
     fidelity = [
-        (name, *map(_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)))
+        (name, *map(_format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)))
         for name, entry in zip(result.output_names, result.fidelity, strict=True)
     ]
-    return _rendered(
+    return _render_template(
         "result.html.j2",
         fronts=fronts[:_MOST_FRONTS],
         more=max(0, len(fronts) - _MOST_FRONTS),
@@ -53,10 +53,10 @@ def result_html(result: Distillation) -> str:
     )
 
 
-def _r2(entry: Fidelity | None) -> str:
+def _format_r2(entry: Fidelity | None) -> str:
     return "–" if entry is None else f"{entry.r2:.5f}"
 
 
-def _rendered(name: str, **values: object) -> str:
+def _render_template(name: str, **values: object) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    return environment.from_string(template(name)).render(values)
+    return environment.from_string(read_template(name)).render(values)

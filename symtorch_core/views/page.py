@@ -13,8 +13,8 @@ from torch import Tensor
 from symtorch_core.expressions import Expression, evaluate, variables
 from symtorch_core.results.distillation import OutputFidelity
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.verification.fidelity import Fidelity, fidelity
-from symtorch_core.views.figures import FIRST, SECOND, svg
+from symtorch_core.verification.fidelity import Fidelity, measure_fidelity
+from symtorch_core.views.figures import FIRST, SECOND, render_svg
 from symtorch_core.views.page_parts import (
     Bars,
     Equation,
@@ -26,9 +26,9 @@ from symtorch_core.views.page_parts import (
     Section,
     Table,
     Text,
-    rows_of,
+    to_table_rows,
 )
-from symtorch_core.views.plots import compared
+from symtorch_core.views.plots import compare_outputs
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -37,7 +37,7 @@ _ROWS_DRAWN = 250
 _FULL_SECTIONS = 24
 
 
-def page_of(result: Distillation, title: str = "") -> Page:
+def build_page(result: Distillation, title: str = "") -> Page:
     """The page of a distillation.
 
     Args:
@@ -49,17 +49,17 @@ def page_of(result: Distillation, title: str = "") -> Page:
         MissingDependencyError: matplotlib is not installed.
     """
     sections = [
-        Section("Fidelity", tuple(_overview(result))),
+        Section("Fidelity", tuple(_build_overview(result))),
         *(
-            Section(result.equation_names[number], tuple(_equation_parts(result, number)))
+            Section(result.equation_names[number], tuple(_build_equation_parts(result, number)))
             for number in range(min(len(result.fronts), _FULL_SECTIONS))
         ),
     ]
     if len(result.fronts) > _FULL_SECTIONS:
-        sections.append(Section("The other equations", (_others(result),)))
-    if not result.reduction.keeps_outputs and _rows(result) is not None:
-        sections.append(Section("Outputs of the block", tuple(_output_parts(result))))
-    sections.append(Section("How it was made", tuple(_settings(result))))
+        sections.append(Section("The other equations", (_build_others(result),)))
+    if not result.reduction.keeps_outputs and _get_rows(result) is not None:
+        sections.append(Section("Outputs of the block", tuple(_build_output_parts(result))))
+    sections.append(Section("How it was made", tuple(_build_settings(result))))
     rows = f"{result.rows[0]} rows fitted" + (f", {result.rows[1]} held out" if result.rows[1] else "")
     interrupted = "; interrupted, perhaps not finished" if result.interrupted else ""
     return Page(
@@ -70,7 +70,7 @@ def page_of(result: Distillation, title: str = "") -> Page:
     )
 
 
-def front_part(
+def build_front_part(
     front: ParetoFront, chosen: Candidate, key: str, name: str, r2: Mapping[int, float] | None = None
 ) -> Front:
     """A front whose points can be chosen.
@@ -114,18 +114,18 @@ def front_part(
         ax.set(xlabel="complexity", ylabel="loss")
         ax.legend()
 
-    return Front(key, Markup(svg(draw, label=f"Pareto front of {name}")), tuple(points), position)
+    return Front(key, Markup(render_svg(draw, label=f"Pareto front of {name}")), tuple(points), position)
 
 
-def _equation_parts(result: Distillation, number: int) -> Iterator[Part]:
+def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
-    searched = None if _rows(result) is None else _searched(result, number)
-    r2 = None if searched is None else _r2_by_complexity(front, *searched)
-    yield front_part(front, chosen, f"front{number}", name, r2)
+    searched = None if _get_rows(result) is None else _get_searched_columns(result, number)
+    r2 = None if searched is None else _measure_r2_by_complexity(front, *searched)
+    yield build_front_part(front, chosen, f"front{number}", name, r2)
     if result.reduction.keeps_outputs:
-        yield from _fit_figures(result, number)
+        yield from _build_fit_figures(result, number)
     if searched is not None:
-        shares = sensitivity(chosen.expression, searched[0])
+        shares = measure_sensitivity(chosen.expression, searched[0])
         if shares:
             yield Bars("Share of the equation's variance that goes when a variable is shuffled", shares)
     if front.unrunnable:
@@ -136,11 +136,11 @@ def _equation_parts(result: Distillation, number: int) -> Iterator[Part]:
         )
 
 
-def _fit_figures(result: Distillation, output: int) -> Iterator[Figure]:
+def _build_fit_figures(result: Distillation, output: int) -> Iterator[Figure]:
     """Prediction and residuals of one output of the block."""
-    if _rows(result) is None:
+    if _get_rows(result) is None:
         return
-    block, equations = (values[:_ROWS_DRAWN] for values in compared(result, output))
+    block, equations = (values[:_ROWS_DRAWN] for values in compare_outputs(result, output))
 
     def fit(ax: Any) -> None:
         low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
@@ -158,20 +158,22 @@ def _fit_figures(result: Distillation, output: int) -> Iterator[Figure]:
         "held-out rows" if result.held_out is not None else "rows of the fit",
     )
     yield Figure(
-        Markup(svg(fit, width=4.4, height=3.4, label=f"fit of {name}")), f"Equations against block, {where}"
+        Markup(render_svg(fit, width=4.4, height=3.4, label=f"fit of {name}")),
+        f"Equations against block, {where}",
     )
     yield Figure(
-        Markup(svg(residuals, width=4.4, height=3.4, label=f"residuals of {name}")), f"Residuals, {where}"
+        Markup(render_svg(residuals, width=4.4, height=3.4, label=f"residuals of {name}")),
+        f"Residuals, {where}",
     )
 
 
-def _output_parts(result: Distillation) -> Iterator[Part]:
+def _build_output_parts(result: Distillation) -> Iterator[Part]:
     for output in range(min(len(result.outputs), _FULL_SECTIONS // 2)):
         yield Text(result.output_names[output])
-        yield from _fit_figures(result, output)
+        yield from _build_fit_figures(result, output)
 
 
-def _overview(result: Distillation) -> Iterator[Part]:
+def _build_overview(result: Distillation) -> Iterator[Part]:
     headings = (
         "output",
         "R² train",
@@ -181,7 +183,11 @@ def _overview(result: Distillation) -> Iterator[Part]:
         "largest error held out",
     )
     rows = tuple(
-        (name, *map(_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)), _error(entry))
+        (
+            name,
+            *map(_format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)),
+            _format_error(entry),
+        )
         for name, entry in zip(result.output_names, result.fidelity, strict=True)
     )
     yield Table(headings, rows, "The chosen equations beside the best linear map of their variables")
@@ -190,15 +196,15 @@ def _overview(result: Distillation) -> Iterator[Part]:
         yield Text(f"Task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations.")
 
 
-def _r2(entry: Fidelity | None) -> str:
+def _format_r2(entry: Fidelity | None) -> str:
     return "–" if entry is None or math.isnan(entry.r2) else f"{entry.r2:.5f}"
 
 
-def _error(entry: OutputFidelity) -> str:
+def _format_error(entry: OutputFidelity) -> str:
     return "–" if entry.held_out is None else f"{entry.held_out.max_error:.3g}"
 
 
-def _others(result: Distillation) -> Table:
+def _build_others(result: Distillation) -> Table:
     rows = tuple(
         (name, candidate.text(), str(candidate.complexity), f"{candidate.loss:.4g}")
         for name, candidate in list(zip(result.equation_names, result.chosen(), strict=True))[_FULL_SECTIONS:]
@@ -206,12 +212,12 @@ def _others(result: Distillation) -> Table:
     return Table(("name", "equation", "complexity", "loss"), rows, numbers=False)
 
 
-def _settings(result: Distillation) -> Iterator[Table]:
+def _build_settings(result: Distillation) -> Iterator[Table]:
     search = result.search
     transforms = ", ".join(f"{name} = {text}" for name, text in result.transforms.definitions.items())
     yield Table(
         ("setting", "value"),
-        rows_of(
+        to_table_rows(
             [
                 ("regressor", result.regressor),
                 ("reducer", " ".join(part for part in (result.reducer, result.reduction.summary()) if part)),
@@ -221,9 +227,9 @@ def _settings(result: Distillation) -> Iterator[Table]:
                 ("loss", search.loss_function.name),
                 ("maxsize", search.maxsize),
                 ("iterations", search.niterations),
-                ("complexity of operators", _listed(search.complexity_of_operators)),
-                ("constraints", _listed(search.constraints)),
-                ("nested constraints", _listed(search.nested_constraints)),
+                ("complexity of operators", _format_list(search.complexity_of_operators)),
+                ("constraints", _format_list(search.constraints)),
+                ("nested constraints", _format_list(search.nested_constraints)),
                 (
                     "time limit",
                     "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
@@ -239,32 +245,36 @@ def _settings(result: Distillation) -> Iterator[Table]:
     )
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _format_list(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in values.items())
 
 
-def _rows(result: Distillation) -> Any:
+def _get_rows(result: Distillation) -> Any:
     return result.held_out or result.train
 
 
-def _searched(result: Distillation, number: int) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+def _get_searched_columns(
+    result: Distillation, number: int
+) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
     """What the equation sees and should give, on rows that are in memory."""
-    rows = _rows(result)
+    rows = _get_rows(result)
     Z = result.reduction.reduce_inputs(result.transforms(rows.inputs))
     T = result.reduction.reduce_targets(rows.outputs[:, list(result.outputs)], Z)
     columns = dict(zip(result.reduction.variable_names, Z.double().unbind(-1), strict=True))
     return columns, T[:, number].double(), rows.weights
 
 
-def _r2_by_complexity(
+def _measure_r2_by_complexity(
     front: ParetoFront, columns: Mapping[str, Tensor], target: Tensor, weights: Tensor | None
 ) -> dict[int, float]:
     predictions = torch.stack([evaluate(c.expression, columns).expand_as(target) for c in front], dim=1)
-    judged = fidelity(predictions, target[:, None].expand_as(predictions), weights)
+    judged = measure_fidelity(predictions, target[:, None].expand_as(predictions), weights)
     return {candidate.complexity: entry.r2 for candidate, entry in zip(front, judged, strict=True)}
 
 
-def sensitivity(expression: Expression, columns: Mapping[str, Tensor]) -> tuple[tuple[str, float], ...]:
+def measure_sensitivity(
+    expression: Expression, columns: Mapping[str, Tensor]
+) -> tuple[tuple[str, float], ...]:
     """How much each variable does: Jansen's estimate of its total Sobol index over the rows.
 
     The mean squared change of the equation when one variable is shuffled among the rows, over twice its variance;
@@ -279,7 +289,7 @@ def sensitivity(expression: Expression, columns: Mapping[str, Tensor]) -> tuple[
 
     >>> from symtorch_core.expressions import parse
     >>> a, b = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    >>> [(name, round(share, 1)) for name, share in sensitivity(parse("2*a + b"), {"a": a, "b": b})]
+    >>> [(name, round(share, 1)) for name, share in measure_sensitivity(parse("2*a + b"), {"a": a, "b": b})]
     [('a', 0.8), ('b', 0.2)]
     """
     names = variables(expression)

@@ -44,16 +44,16 @@ class Equation(Part):
     @classmethod
     def of(cls, name: str, expression: Expression, digits: int = 4) -> Equation:
         """From an expression of the core."""
-        from symtorch_core.exports.code import NUMPY, written  # the formats need the expressions first
+        from symtorch_core.exports.code import NUMPY, to_source  # the formats need the expressions first
         from symtorch_core.expressions import variables
 
         exact = to_sympy(expression)
         return cls(
             name=name,
-            math=math_markup(to_sympy(expression, digits)),
+            math=render_math(to_sympy(expression, digits)),
             latex=str(sp.latex(to_sympy(expression, digits))),
             sympy=str(exact),
-            python=written(expression, NUMPY, {variable: variable for variable in variables(expression)}),
+            python=to_source(expression, NUMPY, {variable: variable for variable in variables(expression)}),
             text=to_text(expression),
         )
 
@@ -162,8 +162,8 @@ class Page:
             autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         environment.tests["kind"] = lambda part, name: type(part).__name__ == name
-        return environment.from_string(template("page.html.j2")).render(
-            page=self, style=Markup(template("page.css")), script=Markup(template("page.js"))
+        return environment.from_string(read_template("page.html.j2")).render(
+            page=self, style=Markup(read_template("page.css")), script=Markup(read_template("page.js"))
         )
 
     def write(self, path: Path | str) -> Path:
@@ -173,17 +173,17 @@ class Page:
         return path
 
 
-def math_markup(expression: sp.Expr) -> Markup:
+def render_math(expression: sp.Expr) -> Markup:
     """A sympy expression as MathML, ready for a page."""
     inner = mathml(expression, printer="presentation")
     return Markup(f'<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">{inner}</math>')
 
 
-def rows_of(pairs: Sequence[tuple[str, Any]]) -> tuple[tuple[str, ...], ...]:
+def to_table_rows(pairs: Sequence[tuple[str, Any]]) -> tuple[tuple[str, ...], ...]:
     """Pairs as rows of a table, without those that are empty."""
     return tuple((name, str(value)) for name, value in pairs if str(value))
 
 
-def template(name: str) -> str:
+def read_template(name: str) -> str:
     """A file of the templates' folder."""
     return resources.files(_TEMPLATES).joinpath(name).read_text(encoding="utf-8")

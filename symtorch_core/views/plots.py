@@ -67,7 +67,7 @@ def plot_front(front: ParetoFront, chosen: Candidate | None = None, ax: Any = No
 def plot_fit(result: Distillation, output: int = 0, ax: Any = None) -> Any:
     """The equations against the block's output, on held-out rows (on rows of the fit where none were held out)."""
     ax = new_axes(ax, size=(4.2, 4.0))
-    block, equations = compared(result, output)
+    block, equations = compare_outputs(result, output)
     ax.plot(block, equations, ".", alpha=0.5, color="C0")
     low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
     ax.plot([low, high], [low, high], "-", color="C1", linewidth=1)
@@ -78,7 +78,7 @@ def plot_fit(result: Distillation, output: int = 0, ax: Any = None) -> Any:
 def plot_residuals(result: Distillation, output: int = 0, ax: Any = None) -> Any:
     """What the equations miss, over the block's output."""
     ax = new_axes(ax)
-    block, equations = compared(result, output)
+    block, equations = compare_outputs(result, output)
     ax.axhline(0.0, color="C1", linewidth=1)
     ax.plot(block, equations - block, ".", alpha=0.5, color="C0")
     ax.set(xlabel=f"{result.output_names[output]}: block", ylabel="equations - block")
@@ -112,7 +112,7 @@ def plot_slice(
     if unknown or not 1 <= len(names) <= 2:
         missing = f"; there is no {unknown[0]!r}" if unknown else ""
         raise SelectionError(f"a slice goes along one or two of {', '.join(inputs)}{missing}")
-    rows = in_memory(result).inputs
+    rows = get_drawn_rows(result).inputs
     base = rows.median(0).values
     for name, value in (at or {}).items():
         base[inputs.index(name)] = value
@@ -124,7 +124,7 @@ def plot_slice(
     grid = torch.cartesian_prod(*spans).reshape(-1, len(names))
     X = base.repeat(len(grid), 1)
     X[:, columns] = grid
-    column = result.outputs[_position(result, output)]
+    column = result.outputs[_check_position(result, output)]
     with torch.no_grad():
         neural = block(X)[:, column].numpy()
         symbolic = result.surrogate()(X)[:, output].numpy()
@@ -143,7 +143,7 @@ def plot_slice(
     return ax
 
 
-def in_memory(result: Distillation) -> Activations:
+def get_drawn_rows(result: Distillation) -> Activations:
     """Rows to draw: those held out, or those of the fit.
 
     Raises:
@@ -155,16 +155,16 @@ def in_memory(result: Distillation) -> Activations:
     return rows.rows(torch.arange(min(len(rows), _SHOWN_ROWS)))
 
 
-def compared(result: Distillation, output: int) -> tuple[Any, Any]:
+def compare_outputs(result: Distillation, output: int) -> tuple[Any, Any]:
     """The block's output and what the equations give for it, as arrays."""
-    rows = in_memory(result)
-    position = _position(result, output)
+    rows = get_drawn_rows(result)
+    position = _check_position(result, output)
     with torch.no_grad():
         prediction = result.surrogate()(rows.inputs)[:, position]
     return rows.outputs[:, result.outputs[position]].numpy(), prediction.numpy()
 
 
-def _position(result: Distillation, output: int) -> int:
+def _check_position(result: Distillation, output: int) -> int:
     if not 0 <= output < len(result.outputs):
         raise SelectionError(f"there is no output {output}: they are numbered 0 to {len(result.outputs) - 1}")
     return output

@@ -20,7 +20,7 @@ _WIDTH = 110
 _MOST_FRONTS = 8
 
 
-def front_table(front: ParetoFront, title: str = "", chosen: Candidate | None = None) -> Table:
+def build_front_table(front: ParetoFront, title: str = "", chosen: Candidate | None = None) -> Table:
     """A front as a table, from simple to complex, the chosen equation marked."""
     table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
     table.add_column("")
@@ -41,7 +41,7 @@ def front_table(front: ParetoFront, title: str = "", chosen: Candidate | None = 
     return table
 
 
-def fidelity_table(result: Distillation) -> Table:
+def build_fidelity_table(result: Distillation) -> Table:
     """Fidelity of the chosen equations, and of the linear map they have to beat: a row for each output."""
     table = Table(title="Fidelity of the chosen equations", title_justify="left", title_style="bold")
     table.add_column("output")
@@ -57,45 +57,45 @@ def fidelity_table(result: Distillation) -> Table:
     for name, entry in zip(result.output_names, result.fidelity, strict=True):
         table.add_row(
             escape(name),
-            _number(entry.train, "r2"),
-            _number(entry.held_out, "r2"),
-            _number(entry.linear, "r2"),
-            _number(entry.held_out, "nmse"),
-            _number(entry.held_out, "max_error"),
-            _number(entry.out_of_range, "r2"),
+            _format_number(entry.train, "r2"),
+            _format_number(entry.held_out, "r2"),
+            _format_number(entry.linear, "r2"),
+            _format_number(entry.held_out, "nmse"),
+            _format_number(entry.held_out, "max_error"),
+            _format_number(entry.out_of_range, "r2"),
         )
     return table
 
 
-def _number(entry: Fidelity | None, field: str) -> str:
+def _format_number(entry: Fidelity | None, field: str) -> str:
     if entry is None:
         return "-"
     value = {"r2": entry.r2, "nmse": entry.nmse, "max_error": entry.max_error}[field]
     return f"{value:.5f}" if field == "r2" else f"{value:.3g}"
 
 
-def render(result: Distillation) -> RenderableType:
+def render_result(result: Distillation) -> RenderableType:
     """A distillation for the terminal: fronts, fidelity, how it was made."""
     parts: list[RenderableType] = []
     chosen = result.chosen()
     for name, front, candidate in list(zip(result.equation_names, result.fronts, chosen, strict=True))[
         :_MOST_FRONTS
     ]:
-        parts.append(front_table(front, escape(name), candidate))
+        parts.append(build_front_table(front, escape(name), candidate))
         parts += [Text(f"  not runnable: {entry.equation} ({entry.reason})") for entry in front.unrunnable]
     if len(result.fronts) > _MOST_FRONTS:
         parts.append(Text(f"... and {len(result.fronts) - _MOST_FRONTS} more fronts: see front(number)"))
-    parts.append(fidelity_table(result))
+    parts.append(build_fidelity_table(result))
     if result.task_metric is not None:
         metric = result.task_metric
         parts.append(
             Text(f"task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations")
         )
-    parts.append(Text(_footer(result), style="dim"))
+    parts.append(Text(_format_footer(result), style="dim"))
     return Group(*parts)
 
 
-def _footer(result: Distillation) -> str:
+def _format_footer(result: Distillation) -> str:
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
     lines = [
         f"{result.regressor} with reducer {result.reducer}; loss {result.search.loss_function.name}; chosen by "
@@ -110,9 +110,9 @@ def _footer(result: Distillation) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def print_to_text(result: Distillation) -> str:
+def render_text(result: Distillation) -> str:
     """A distillation as plain text."""
     console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
     with console.capture() as captured:
-        console.print(render(result))
+        console.print(render_result(result))
     return captured.get().rstrip()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from symtorch_core import SearchError, SearchSpace
-from symtorch_core.search import loss_named
+from symtorch_core.search import get_loss
 from symtorch_pysr.arguments import Arguments, arguments_for, check_options
 from symtorch_pysr.guesses import in_julia
 from symtorch_pysr.losses import core_loss, julia_loss
@@ -132,7 +132,7 @@ RESIDUALS = torch.tensor([-3.0, -1.0, -0.4, 0.0, 0.3, 0.5, 2.0], dtype=torch.flo
 def test_julia_losses_that_the_core_understands(code: str, wanted: Any) -> None:
     understood = core_loss("mse", code)
     assert isinstance(understood, str)
-    torch.testing.assert_close(loss_named(understood).of_residual(RESIDUALS), wanted(RESIDUALS))
+    torch.testing.assert_close(get_loss(understood).of_residual(RESIDUALS), wanted(RESIDUALS))
     assert core_loss(understood, code) == understood
     assert julia_loss(understood, code, weighted=False) == code
 

@@ -15,7 +15,7 @@ from symtorch_arithmetic.tasks import TASKS
 from symtorch_arithmetic.training import Settings, lessons, train
 from symtorch_core import SearchError
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
-from symtorch_core.studies import learning_rate
+from symtorch_core.studies import compute_learning_rate
 
 TINY = replace(SCALES["tiny"].training, steps=12, examples=200)
 
@@ -46,7 +46,7 @@ def test_no_lessons_are_an_error() -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
-    rates = [learning_rate(step, 1_000, highest=1.0, warmup=0.1) for step in range(1_000)]
+    rates = [compute_learning_rate(step, 1_000, highest=1.0, warmup=0.1) for step in range(1_000)]
     assert rates.index(max(rates)) == 100
     assert rates[0] < 0.02
     assert rates[-1] < 1e-5

@@ -10,7 +10,7 @@ import torch
 
 from symtorch_core import FileFormatError, SearchError, SymbolicModel
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
-from symtorch_core.studies import learning_rate
+from symtorch_core.studies import compute_learning_rate
 from symtorch_gnn.forces import FORCES
 from symtorch_gnn.network import VARIANTS, ParticleNetwork, build
 from symtorch_gnn.simulation import Trajectories, simulate
@@ -135,14 +135,14 @@ def test_progress_is_told_step_by_step(data: Trajectories) -> None:
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
-    rates = [learning_rate(step, 1000, highest=1.0, warmup=0.1) for step in range(1000)]
+    rates = [compute_learning_rate(step, 1000, highest=1.0, warmup=0.1) for step in range(1000)]
     assert max(rates) == rates[100] == 1.0
     assert rates[:101] == sorted(rates[:101])
     assert rates[100:] == sorted(rates[100:], reverse=True)
     assert rates[-1] < 1e-5
     paper = {"highest": Settings().learning_rate, "warmup": Settings().warmup}
-    assert learning_rate(0, 1000, **paper) == 1e-3  # the paper's: no rise
-    assert learning_rate(500, 1000, **paper) == pytest.approx(5e-4)
+    assert compute_learning_rate(0, 1000, **paper) == 1e-3  # the paper's: no rise
+    assert compute_learning_rate(500, 1000, **paper) == pytest.approx(5e-4)
 
 
 def test_too_few_samples_are_said(data: Trajectories) -> None:

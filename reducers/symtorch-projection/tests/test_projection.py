@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import symtorch_core as st
-from symtorch_core.reduction import overall_r2
+from symtorch_core.reduction import measure_overall_r2
 from symtorch_core.testing import ScriptedRegressor
 from symtorch_projection.reducer import ProjectionReducer
 
@@ -111,7 +111,7 @@ def test_the_metric_decides_what_is_kept() -> None:
     def r2(reduction: st.Reduction) -> tuple[float, float]:
         Z = reduction.reduce_inputs(X)
         back = reduction.restore_outputs(reduction.reduce_targets(Y, Z), Z)
-        return overall_r2(back[:, :1], Y[:, :1]), overall_r2(back[:, 1:], Y[:, 1:])
+        return measure_overall_r2(back[:, :1], Y[:, :1]), measure_overall_r2(back[:, 1:], Y[:, 1:])
 
     assert r2(plain)[0] > 0.95 > r2(plain)[1]
     assert r2(costly)[1] > 0.95 > r2(costly)[0]
@@ -129,7 +129,7 @@ def test_a_metric_of_slopes_points_the_active_subspace() -> None:
 
 def test_trained_maps_leave_less_than_principal_components() -> None:
     X = data(6000)
-    sweep = st.reduction_sweep(
+    sweep = st.sweep_reducers(
         block,
         st.Activations.of(X, block(X)),
         reducers={

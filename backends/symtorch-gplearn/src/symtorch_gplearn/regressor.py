@@ -116,7 +116,7 @@ class _Search:
             if self._finished():
                 break
             self._settle(self._evolution(number))
-        self._problem.progressed(1.0)
+        self._problem.report_progress(1.0)
         return [equation for equation in map(self._scaled, self._harvest) if equation is not None]
 
     def _settle(self, evolution: Any) -> None:
@@ -134,7 +134,7 @@ class _Search:
                 self._tell(champion)
             if best < _PROGRESS * progress:
                 progress, waited = best, 0
-            self._problem.progressed(self._generations / self._problem.search.niterations)
+            self._problem.report_progress(self._generations / self._problem.search.niterations)
 
     def _finished(self) -> bool:
         search = self._problem.search
@@ -150,7 +150,7 @@ class _Search:
             self._best = champion.raw_fitness_
             scaled = self._scaled(self._translate(champion.program))
             if scaled is not None:
-                self._problem.improved(scaled, self._best)
+                self._problem.report_improvement(scaled, self._best)
 
     def _evolution(self, number: int) -> Any:
         options = self._options

@@ -113,7 +113,7 @@ class _Search:
             if generations == 0 or self._solved or self._late():
                 break
             found += self._settle(number, generations, sum(shares[:number]))
-        self._problem.progressed(1.0)
+        self._problem.report_progress(1.0)
         return found
 
     def _settle(self, number: int, generations: int, done: int) -> list[Expression]:
@@ -133,10 +133,10 @@ class _Search:
 
         with closing(evolution.run(judge)) as run:
             for generation, improved in enumerate(run):
-                problem.progressed((done + generation) / problem.search.niterations)
+                problem.report_progress((done + generation) / problem.search.niterations)
                 scaled = None if improved is None else island.scaled(improved)
                 if scaled is not None:
-                    problem.improved(scaled, island.loss(scaled))
+                    problem.report_improvement(scaled, island.loss(scaled))
         self._solved = island.solved
         self._look_back(island)
         return [scaled for scaled in map(island.scaled, harvest) if scaled is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from symtorch_core import SearchError, SearchSpace
-from symtorch_core.expressions import Call, Constant, Expression, Variable, spelled, walk
+from symtorch_core.expressions import Call, Constant, Expression, Variable, respell, walk
 
 
 def in_julia(expression: Expression, search: SearchSpace, names: Mapping[str, str]) -> str:
@@ -23,7 +23,7 @@ def in_julia(expression: Expression, search: SearchSpace, names: Mapping[str, st
     Raises:
         SearchError: it cannot be said in these operators.
     """
-    said = spelled(expression, search.operators)
+    said = respell(expression, search.operators)
     for node in walk(said):
         if isinstance(node, Call) and node.operator not in search.operators:
             raise SearchError(

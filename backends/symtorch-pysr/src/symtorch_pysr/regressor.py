@@ -50,7 +50,7 @@ class PySRRegressor(Regressor):
     """
 
     name: ClassVar[str] = "pysr"
-    immaterial: ClassVar[tuple[str, ...]] = ("overtime_in_seconds", "worker")
+    neutral_options: ClassVar[tuple[str, ...]] = ("overtime_in_seconds", "worker")
 
     deterministic: bool = False
     start: Sequence[str | Candidate] = ()
@@ -88,7 +88,7 @@ class PySRRegressor(Regressor):
     def checkup(cls) -> tuple[Finding, ...]:
         return findings()
 
-    def resolved(self, search: SearchSpace) -> SearchSpace:
+    def resolve_search(self, search: SearchSpace) -> SearchSpace:
         return replace(search, loss=core_loss(search.loss, self.elementwise_loss))
 
     def fit(
@@ -108,7 +108,7 @@ class PySRRegressor(Regressor):
         if self.start and not pysr.takes_guesses:
             raise SearchError(f"PySR {pysr.version} cannot start from equations; PySR 2 can")
         data = Data.of(X, Y, weights, tuple(variable_names))
-        search = self.resolved(search)
+        search = self.resolve_search(search)
         with run_folder(self.output_directory, self.run_id, folder) as run:
             return Search(
                 data,

@@ -90,7 +90,7 @@ class SparseRegressor(Regressor):
         columns = Columns(terms, names) if terms else None
         shared = None
         if columns is not None and search.loss_function.name == "mse":
-            shared = Moments.gathered(_batches(columns, X, Y, weights, watch, limit, callbacks))
+            shared = Moments.from_batches(_batches(columns, X, Y, weights, watch, limit, callbacks))
         fronts = []
         for output in range(Y.shape[1]):
             found: list[Step] = []

@@ -21,7 +21,7 @@ from symtorch_core.events import (
     Stopwatch,
     notify,
 )
-from symtorch_core.expressions import parse, simplify, spelled
+from symtorch_core.expressions import parse, respell, simplify
 from symtorch_core.search import build_front, one_thread
 from symtorch_torchgp.data import Data
 from symtorch_torchgp.evolution import Archive
@@ -253,7 +253,7 @@ def _starting(given: Sequence[str | Candidate], data: Data, primitives: Primitiv
     """
     encoded = []
     for text in map(str, given):
-        equation = spelled(parse(text, data.names), primitives.operators)
+        equation = respell(parse(text, data.names), primitives.operators)
         entry = primitives.encode(equation, data.length)
         if entry is None:
             raise SearchError(

@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from symtorch_core.studies import seeded
+from symtorch_core.studies import fork_seed
 
 _VOCABULARY: Final = 512
 _PAD, _END = "<pad>", "<end>"
@@ -58,7 +58,7 @@ def decoder_for(
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
-    with seeded(seed):
+    with fork_seed(seed):
         return LlamaForCausalLM(config)
 
 

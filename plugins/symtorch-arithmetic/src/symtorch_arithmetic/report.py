@@ -20,7 +20,7 @@ from symtorch_core.studies import (
     StudyReport,
     Table,
     Text,
-    front_part,
+    build_front_part,
 )
 
 _SHOWN: Final = 20
@@ -262,13 +262,13 @@ def _details(run: Run, pictures: Mapping[str, Drawing]) -> Iterator[Part]:
     )
     yield Equation.of("answer", run.equation.expression, _DIGITS)
     yield Text(f"The true law, {run.task.law}, on the front: {_place(run)}.")
-    yield front_part(run.law.front(0), run.equation, f"front-{run.task.name}", "answer")
+    yield build_front_part(run.law.front(0), run.equation, f"front-{run.task.name}", "answer")
     yield Text(
         f"What is left after the true law (answer minus truth), in the variables {', '.join(run.task.digits)}. With "
         f"this equation {run.explained(with_error=True):.1%} of the answers are explained exactly, without it "
         f"{run.explained(with_error=False):.1%}."
     )
-    yield front_part(run.residual.front(0), run.error_equation, f"errors-{run.task.name}", "error")
+    yield build_front_part(run.residual.front(0), run.error_equation, f"errors-{run.task.name}", "error")
     yield pictures["errors"].part()
     yield pictures["where"].part()
 

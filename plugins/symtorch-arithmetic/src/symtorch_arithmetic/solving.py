@@ -29,7 +29,7 @@ from symtorch_core import (
 from symtorch_core.events import Callback
 from symtorch_core.expressions import variables
 from symtorch_core.search import SelectionRule
-from symtorch_core.studies import finished
+from symtorch_core.studies import require_finished
 
 LOSS: Final = "log1p(abs(r))"
 """Unless told otherwise. Answers are exact or wrong by any power of ten: one that is met exactly counts more than a
@@ -215,7 +215,7 @@ def _of_answers(task: Task, model: SymbolicModel, numbers: Tensor, searching: Se
         out_of_range=False,
         **_options(task, searching),
     )
-    return finished(found)
+    return require_finished(found)
 
 
 def _of_errors(task: Task, numbers: Tensor, errors: Tensor, searching: Searching) -> Distillation:
@@ -232,9 +232,9 @@ def _of_errors(task: Task, numbers: Tensor, errors: Tensor, searching: Searching
         )
 
     try:
-        return finished(found(_THRESHOLDS))
+        return require_finished(found(_THRESHOLDS))
     except SearchError:
-        return finished(found(_PLAIN))
+        return require_finished(found(_PLAIN))
 
 
 def _options(task: Task, searching: Searching) -> dict[str, Any]:

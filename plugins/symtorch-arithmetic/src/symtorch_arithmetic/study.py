@@ -21,7 +21,7 @@ from symtorch_arithmetic.tasks import TASKS, Task
 from symtorch_arithmetic.training import Settings, lessons, train
 from symtorch_core import SearchError, load
 from symtorch_core.events import Callback
-from symtorch_core.search import SelectionRule, loss_named
+from symtorch_core.search import SelectionRule, get_loss
 from symtorch_core.studies import Study, StudyReport, setting
 
 TRAINED: Final = "trained"
@@ -100,7 +100,7 @@ class ArithmeticStudy(Study):
         """Ask and distill, task by task; see :class:`Study`."""
         # What is misspelt is better known before a model is asked than after.
         load("regressors", self.regressor)
-        loss_named(self.loss)
+        get_loss(self.loss)
         tasks = list(TASKS.values()) if self.task == "all" else [TASKS[self.task]]
         own = self.model in (TRAINED, ORACLE, ERRING_ORACLE)
         given = None if own else self._loaded(self.model)

@@ -20,7 +20,7 @@ from symtorch_arithmetic.tasks import Task
 from symtorch_arithmetic.worked import WORKED
 from symtorch_core import SearchError
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
-from symtorch_core.studies import learning_rate, written_whole
+from symtorch_core.studies import compute_learning_rate, write_whole
 
 CHECKPOINT: Final = "training.pt"
 _TEACHING: Final = 20_000  # examples that the tokenizer is made from
@@ -107,7 +107,7 @@ def train(
     for step in range(first, settings.steps):
         rows = _rows(len(tokens), settings.batch, seed, step).to(device)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(
+            group["lr"] = compute_learning_rate(
                 step, settings.steps, highest=settings.learning_rate, warmup=settings.warmup
             )
         _step(model, optimizer, tokens[rows].long(), targets[rows].long())
@@ -175,7 +175,7 @@ class _Checkpoint:
         self, step: int, model: Mapping[str, Any] | None = None, optimizer: Mapping[str, Any] | None = None
     ) -> None:
         state = {"step": step, "model": dict(model or {}), "optimizer": dict(optimizer or {})}
-        with written_whole(self.file) as unfinished:
+        with write_whole(self.file) as unfinished:
             torch.save(state, unfinished)
 
     def read(self, device: torch.device) -> dict[str, Any] | None:

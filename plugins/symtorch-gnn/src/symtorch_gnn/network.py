@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from symtorch_core import SearchError, did_you_mean
-from symtorch_core.studies import seeded
+from symtorch_core.studies import fork_seed
 
 FEATURES: Final = 6
 DIMENSIONS: Final = 2
@@ -197,7 +197,7 @@ class ParticleNetwork(MessagePassing):
 
 def build(variant: Variant, hidden: int, activation: str, seed: int) -> ParticleNetwork:
     """A network whose first weights depend on ``seed`` alone; torch's own random state is left as it was."""
-    with seeded(seed):
+    with fork_seed(seed):
         return ParticleNetwork(variant, hidden, activation)
 
 

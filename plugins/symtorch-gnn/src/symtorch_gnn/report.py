@@ -15,7 +15,7 @@ from symtorch_core.studies import (
     StudyReport,
     Table,
     Text,
-    front_part,
+    build_front_part,
 )
 from symtorch_gnn.solving import Law, Model
 
@@ -231,7 +231,7 @@ def _details(model: Model, pictures: Sequence[Drawing]) -> Iterator[Part]:
             yield drawing.part()
         for name, front, candidate in zip(_names(law), law.result.fronts, law.result.chosen(), strict=True):
             key = f"{_name(model)}-{name.replace(' ', '-')}"
-            yield front_part(front, candidate, key, name.replace(" ", "_"))
+            yield build_front_part(front, candidate, key, name.replace(" ", "_"))
 
 
 def _names(law: Law) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from symtorch_core import SearchError
-from symtorch_core.studies import written_whole
+from symtorch_core.studies import write_whole
 from symtorch_gnn.forces import Force, pair_forces
 
 PARTICLES: Final = 4
@@ -121,7 +121,7 @@ def cached(
         force, simulations, seed, particles=particles, steps=steps, every=every, tolerance=tolerance
     )
     tensors = {"states": made.states, "accelerations": made.accelerations, "drift": made.drift}
-    with written_whole(file) as unfinished:
+    with write_whole(file) as unfinished:
         save_file(tensors, unfinished, metadata={"settings": text})
     return made
 

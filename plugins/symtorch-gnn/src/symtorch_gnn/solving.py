@@ -12,7 +12,7 @@ from torch import Tensor
 
 from symtorch_core import Distillation, SearchSpace, SymbolicModel, wrap
 from symtorch_core.events import Callback
-from symtorch_core.studies import finished
+from symtorch_core.studies import require_finished
 from symtorch_gnn.forces import Force
 from symtorch_gnn.laws import EDGE_NAMES, TRANSFORMS, Verdict, matches_law
 from symtorch_gnn.messages import (
@@ -206,7 +206,7 @@ def _laws(
             progress=False,
             **chosen,
         )
-        result = finished(found)
+        result = require_finished(found)
         block.switch_to_symbolic()
         error = prediction_error(network, test)
         block.switch_to_block()

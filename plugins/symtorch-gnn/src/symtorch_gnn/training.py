@@ -28,7 +28,7 @@ from torch import Tensor
 
 from symtorch_core import FileFormatError, OutputPruner, SearchError, SymbolicModel, wrap
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
-from symtorch_core.studies import learning_rate, written_whole
+from symtorch_core.studies import compute_learning_rate, write_whole
 from symtorch_gnn.network import ParticleNetwork, fully_connected
 from symtorch_gnn.simulation import Trajectories
 
@@ -168,7 +168,9 @@ def train(
             order = _order(len(states), seed, epoch).to(device)
         rows = order[place * settings.batch : (place + 1) * settings.batch]
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, highest=settings.learning_rate, warmup=settings.warmup)
+            group["lr"] = compute_learning_rate(
+                step, steps, highest=settings.learning_rate, warmup=settings.warmup
+            )
         prune(step)
         loss = _step(network, optimizer, states[rows], targets[rows], edges, settings.shift, generator)
         losses[epoch] += loss / per_epoch
@@ -280,7 +282,7 @@ class _Run:
             "generator": self.generator.get_state(),
             "losses": self.losses,
         }
-        with written_whole(file) as unfinished:
+        with write_whole(file) as unfinished:
             torch.save(state, unfinished)
 
     def restore(self, file: Path, steps: int) -> tuple[int, float]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from symtorch_core import Activations
-from symtorch_core.studies import seeded
+from symtorch_core.studies import fork_seed
 from symtorch_llm.fitting import fit_outputs
 from symtorch_projection.reducer import ProjectionReducer
 
@@ -129,7 +129,7 @@ def network(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
     d_in, d_out = rows.inputs.shape[1], rows.outputs.shape[1]
     maps = sizes.k_in * (d_in + d_out) + sizes.k_out * d_out
     hidden = max(1, (sizes.multiply_adds - maps) // (sizes.k_in + sizes.k_out))
-    with seeded(seed):
+    with fork_seed(seed):
         made = BetweenMaps(d_in, d_out, sizes.k_in, sizes.k_out, hidden)
     return _fitted(made, rows, seed)
 
@@ -138,7 +138,7 @@ def swiglu(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
     """A trained gated MLP, narrow enough to cost no more."""
     d_in, d_out = rows.inputs.shape[1], rows.outputs.shape[1]
     hidden = max(1, sizes.multiply_adds // (2 * d_in + d_out))
-    with seeded(seed):
+    with fork_seed(seed):
         made = GatedMLP(d_in, d_out, hidden)
     return _fitted(made, rows, seed)
 

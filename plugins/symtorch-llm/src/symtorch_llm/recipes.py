@@ -15,7 +15,7 @@ from symtorch_core import Activations, Distillation, Moments, Reduction, Symboli
 from symtorch_core.events import Callback
 from symtorch_core.reduction import Size
 from symtorch_core.search import SelectionRule
-from symtorch_core.studies import finished
+from symtorch_core.studies import require_finished
 from symtorch_llm.fitting import fit_outputs
 from symtorch_llm.tuning import Tuning
 
@@ -78,7 +78,7 @@ class Recipe:
                 .fit(rows.inputs, rows.outputs, variable_names=rows.input_names, seed=seed)
             )
             rows = replace(rows, outputs=computed(mlp, rebuild(reduction, rows.inputs)(rows.inputs)))
-        return finished(
+        return require_finished(
             distill(
                 rows,
                 reducer=self.reducer,

@@ -18,7 +18,7 @@ from symtorch_core.studies import (
     StudyReport,
     Table,
     Text,
-    front_part,
+    build_front_part,
 )
 from symtorch_pinn.problem import SIDE
 from symtorch_pinn.solving import Run, Solver
@@ -208,7 +208,7 @@ def _details(run: Run, pictures: Sequence[Drawing]) -> Iterator[Part]:
     )
     yield Equation.of("u", pinn.result.chosen()[0].expression, 6)
     yield pictures[0].part()
-    yield front_part(pinn.result.front(0), pinn.result.chosen()[0], f"front-{problem.name}", "u")
+    yield build_front_part(pinn.result.front(0), pinn.result.chosen()[0], f"front-{problem.name}", "u")
     yield Text(
         f"Seconds: training {pinn.trained.seconds:.0f} (PINN) and {run.control.trained.seconds:.0f} (network), search "
         f"{pinn.result.seconds['regress']:.0f} and {run.control.result.seconds['regress']:.0f}, "

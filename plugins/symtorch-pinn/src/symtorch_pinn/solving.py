@@ -12,7 +12,7 @@ from torch import nn
 
 from symtorch_core import Distillation, distill
 from symtorch_core.events import Callback
-from symtorch_core.studies import finished
+from symtorch_core.studies import require_finished
 from symtorch_pinn.checks import Checked, checked
 from symtorch_pinn.problem import Problem
 from symtorch_pinn.training import Settings, Trained, train
@@ -103,7 +103,7 @@ def _solvers(
             callbacks=callbacks,
             progress=False,
         )
-        result = finished(found)
+        result = require_finished(found)
         yield Solver(
             trained,
             network_mse(trained.network, problem, problem.grid()),

@@ -24,7 +24,7 @@ from symtorch_core.events import (
     notify,
 )
 from symtorch_core.expressions import Expression, evaluate, parse, variables
-from symtorch_core.studies import written_whole
+from symtorch_core.studies import write_whole
 from symtorch_pinn.network import derivatives, tanh_network
 from symtorch_pinn.problem import Problem
 
@@ -188,7 +188,7 @@ class _Job:
             "loss": loss,
             "seconds": self.seconds,
         }
-        with written_whole(path) as unfinished:
+        with write_whole(path) as unfinished:
             torch.save(state, unfinished)
 
 

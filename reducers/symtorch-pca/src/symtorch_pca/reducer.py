@@ -11,12 +11,12 @@ import torch
 from symtorch_core import MomentReducer, Moments, Reduction
 from symtorch_core.reduction import (
     Size,
-    kept_share,
-    linear_reduction,
-    principal_axes,
-    resolved_size,
-    restore_linear,
-    spectrum,
+    build_linear_reduction,
+    compute_kept_share,
+    compute_principal_axes,
+    compute_spectrum,
+    resolve_size,
+    restore_linear_reduction,
 )
 
 
@@ -49,19 +49,19 @@ class PCAReducer(MomentReducer):
     ridge: float = 1e-9
 
     def from_moments(self, moments: Moments, variable_names: Sequence[str], dtype: torch.dtype) -> Reduction:
-        variances = spectrum(moments.xx)
-        k_in = resolved_size("k_in", self.k_in, variances)
-        return linear_reduction(
+        variances = compute_spectrum(moments.xx)
+        k_in = resolve_size("k_in", self.k_in, variances)
+        return build_linear_reduction(
             moments,
             variable_names,
             dtype,
-            down=None if k_in is None else principal_axes(moments.xx, k_in).T,
+            down=None if k_in is None else compute_principal_axes(moments.xx, k_in).T,
             k_out=self.k_out,
             linear=self.linear,
             ridge=self.ridge,
-            kept_in=kept_share(variances, k_in),
+            kept_in=compute_kept_share(variances, k_in),
         )
 
     @classmethod
     def restore(cls, shape: Mapping[str, Any]) -> Reduction:
-        return restore_linear(shape)
+        return restore_linear_reduction(shape)

@@ -9,11 +9,11 @@ from symtorch_core import Moments, SearchError
 from symtorch_core.reduction import (
     BlockFunction,
     Size,
-    principal_axes,
-    pseudo_inverse,
-    resolved_size,
-    spectrum,
-    square_roots,
+    compute_principal_axes,
+    compute_pseudo_inverse,
+    compute_spectrum,
+    compute_square_roots,
+    resolve_size,
 )
 
 _ROWS_AT_ONCE = 512
@@ -33,9 +33,9 @@ def predictive_directions(moments: Moments, ridge: float, metric: Tensor | None)
     """
     predictable, root = _predictable(moments, ridge, metric)
     most = min(len(moments.x), len(moments.y))
-    inverse = pseudo_inverse(moments.xx, ridge)
-    directions = (inverse @ moments.xy @ root @ principal_axes(predictable, most)).T
-    return scaled(directions, moments.xx), spectrum(predictable)[:most]
+    inverse = compute_pseudo_inverse(moments.xx, ridge)
+    directions = (inverse @ moments.xy @ root @ compute_principal_axes(predictable, most)).T
+    return scaled(directions, moments.xx), compute_spectrum(predictable)[:most]
 
 
 def predictable_directions(moments: Moments, size: Size, ridge: float, metric: Tensor | None) -> Tensor:
@@ -47,9 +47,9 @@ def predictable_directions(moments: Moments, size: Size, ridge: float, metric: T
         ridge, metric: as for :func:`predictive_directions`.
     """
     predictable, _ = _predictable(moments, ridge, metric)
-    k = resolved_size("k_out", size, spectrum(predictable))
-    axes = principal_axes(predictable, k or len(moments.y))
-    return axes if metric is None else square_roots(metric)[1] @ axes
+    k = resolve_size("k_out", size, compute_spectrum(predictable))
+    axes = compute_principal_axes(predictable, k or len(moments.y))
+    return axes if metric is None else compute_square_roots(metric)[1] @ axes
 
 
 def _predictable(moments: Moments, ridge: float, metric: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -57,8 +57,8 @@ def _predictable(moments: Moments, ridge: float, metric: Tensor | None) -> tuple
     d_out = len(moments.y)
     root = torch.eye(d_out, dtype=torch.float64, device=moments.y.device)
     if metric is not None:
-        root, _ = square_roots(metric)
-    predicted = moments.xy.T @ pseudo_inverse(moments.xx, ridge) @ moments.xy
+        root, _ = compute_square_roots(metric)
+    predicted = moments.xy.T @ compute_pseudo_inverse(moments.xx, ridge) @ moments.xy
     return root @ predicted @ root, root
 
 
@@ -87,14 +87,14 @@ def active_directions(
         SearchError: the block cannot be differentiated.
     """
     d_in, d_out = len(moments.x), len(moments.y)
-    root = torch.eye(d_out, dtype=torch.float64) if metric is None else square_roots(metric)[0].cpu()
+    root = torch.eye(d_out, dtype=torch.float64) if metric is None else compute_square_roots(metric)[0].cpu()
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(d_in, d_in, dtype=torch.float64)
     for rows in X.split(_ROWS_AT_ONCE):
         for slope in _slopes(block, rows, root, probes, generator):
             total += slope.T @ slope
     # Back to the coordinates of the data: slopes per unit of standard deviation.
-    spread, inverse = square_roots(moments.xx)
+    spread, inverse = compute_square_roots(moments.xx)
     uncorrelated = spread @ (total / len(X)).to(spread) @ spread
     values, vectors = torch.linalg.eigh(uncorrelated)
     directions = (inverse @ vectors.flip(1)).T
@@ -140,6 +140,6 @@ def orthonormal(up: Tensor, metric: Tensor | None) -> Tensor:
     if metric is None:
         basis: Tensor = torch.linalg.qr(up).Q
         return basis
-    root, inverse = square_roots(metric)
+    root, inverse = compute_square_roots(metric)
     result: Tensor = inverse @ torch.linalg.qr(root @ up).Q
     return result

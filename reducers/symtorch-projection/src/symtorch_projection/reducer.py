@@ -12,13 +12,13 @@ from torch import Tensor
 from symtorch_core import Moments, Reducer, Reduction, SearchError
 from symtorch_core.reduction import (
     Size,
-    kept_share,
-    linear_reduction,
-    principal_axes,
-    resolved_size,
-    restore_linear,
-    spectrum,
-    square_roots,
+    build_linear_reduction,
+    compute_kept_share,
+    compute_principal_axes,
+    compute_spectrum,
+    compute_square_roots,
+    resolve_size,
+    restore_linear_reduction,
 )
 from symtorch_projection.directions import (
     active_directions,
@@ -117,11 +117,11 @@ class ProjectionReducer(Reducer):
             down, up = self._trained(X, Y, weights, moments, metric, directions, seed)
             kept: float | None = None  # nobody knows
         else:
-            k_in = resolved_size("k_in", self.k_in, values)
-            down, kept = None if k_in is None else directions[:k_in], kept_share(values, k_in)
+            k_in = resolve_size("k_in", self.k_in, values)
+            down, kept = None if k_in is None else directions[:k_in], compute_kept_share(values, k_in)
         if self.method == "rrr" and not self.linear and self.k_out is not None:
             up = predictable_directions(moments, self.k_out, self.ridge, metric)
-        return linear_reduction(
+        return build_linear_reduction(
             moments,
             variable_names,
             X.dtype,
@@ -137,7 +137,7 @@ class ProjectionReducer(Reducer):
 
     @classmethod
     def restore(cls, shape: Mapping[str, Any]) -> Reduction:
-        return restore_linear(shape)
+        return restore_linear_reduction(shape)
 
     def _block(self, block: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
         if block is None:
@@ -158,15 +158,15 @@ class ProjectionReducer(Reducer):
         seed: int,
     ) -> tuple[Tensor, Tensor | None]:
         """Trained input and output directions, from where the closed forms leave off."""
-        k_in = resolved_size("k_in", self.k_in, moments.x)
+        k_in = resolve_size("k_in", self.k_in, moments.x)
         assert k_in is not None
         spread = moments.xx.diagonal().sqrt()
         spread = torch.where(spread > 0, spread, 1.0)
         height = (moments.yy.trace() / len(moments.y)).sqrt()
         height = torch.where(height > 0, height, 1.0)
-        start = torch.cat([directions, scaled(principal_axes(moments.xx, len(moments.x)).T, moments.xx)])[
-            :k_in
-        ]
+        start = torch.cat(
+            [directions, scaled(compute_principal_axes(moments.xx, len(moments.x)).T, moments.xx)]
+        )[:k_in]
         down, up = trained_maps(
             ((X.double() - moments.x) / spread).float(),
             ((Y.double() - moments.y) / height).float(),
@@ -181,17 +181,17 @@ class ProjectionReducer(Reducer):
             seed=seed,
         )
         learned = down.double() / spread
-        uncorrelated = square_roots(learned @ moments.xx @ learned.T)[1] @ learned
+        uncorrelated = compute_square_roots(learned @ moments.xx @ learned.T)[1] @ learned
         return scaled(uncorrelated, moments.xx), None if up is None else orthonormal(up.double(), metric)
 
     def _first_up(self, moments: Moments, metric: Tensor | None) -> Tensor | None:
         if self.k_out is None:
             return None
-        root, inverse = (None, None) if metric is None else square_roots(metric)
+        root, inverse = (None, None) if metric is None else compute_square_roots(metric)
         costs = moments.yy if root is None else root @ moments.yy @ root
-        k_out = resolved_size("k_out", self.k_out, spectrum(costs))
+        k_out = resolve_size("k_out", self.k_out, compute_spectrum(costs))
         assert k_out is not None
-        axes = principal_axes(costs, k_out)
+        axes = compute_principal_axes(costs, k_out)
         return (axes if inverse is None else inverse @ axes).float()
 
 

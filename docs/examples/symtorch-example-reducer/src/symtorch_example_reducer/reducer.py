@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core import FileFormatError, Reducer, Reduction, SearchError
-from symtorch_core.reduction import names_from
+from symtorch_core.reduction import read_variable_names
 
 
 @final
@@ -77,7 +77,7 @@ class VarianceReducer(Reducer):
     @classmethod
     def restore(cls, shape: Mapping[str, Any]) -> Reduction:
         """Modules of the right shapes; which columns they pick is loaded with the state_dict."""
-        names = names_from(shape)
+        names = read_variable_names(shape)
         if not names:
             raise FileFormatError(
                 "the saved reduction keeps no column; a variance reduction keeps one or more"
