@@ -6,6 +6,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every run, and no deadline: machines are slow and busy.
+settings.register_profile("repository", deadline=None, derandomize=True)
+settings.load_profile("repository")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,7 +28,7 @@ from symtorch_core.errors import (
 from symtorch_core.model.pruning import OutputPruner, Ranking, rank_outputs
 from symtorch_core.model.refinement import Refinement, refine
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
-from symtorch_core.pipeline import distill
+from symtorch_core.pipeline.distill import distill
 from symtorch_core.reduction.linear import IdentityReducer
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import MomentReducer, Reducer, Reduction

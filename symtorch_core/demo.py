@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import final
 
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import track
 from torch import Tensor, nn
 
-from symtorch_core.events.records import Stopwatch
+from symtorch_core.events import Stopwatch, progress_bars
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.training.descend import descend
+from symtorch_core.training.schedule import cosine_by_epochs, fork_seed
 from symtorch_core.views.terminal import render_result
 
 LAW = "y = x0^2 + 3 sin(x4) - 4"
@@ -62,7 +63,6 @@ def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quic
     )
     X, y = law_data(seed)
     network = train(
-        console,
         mlp([5, 64, 64, 64, 1], seed),
         X,
         y[:, None],
@@ -102,7 +102,7 @@ def real_data(console: Console, folder: Path, *, regressor: str, seed: int, quic
     )
     (X, y), (X_test, y_test) = tumour_data(seed)
     network = Classifier(seed)
-    train(console, network, X, y, nn.CrossEntropyLoss(), epochs=20 if quick else 60, seed=seed, batch=32)
+    train(network, X, y, nn.CrossEntropyLoss(), epochs=20 if quick else 60, seed=seed, batch=32)
     block = wrap(network, "head")
     result = block.distill(
         X,
@@ -170,20 +170,13 @@ def tumour_data(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]
 
 
 def mlp(sizes: Sequence[int], seed: int) -> nn.Sequential:
-    """A tanh network of these widths, initialised from its own seed."""
-    generator = torch.Generator().manual_seed(seed)
-    layers: list[nn.Module] = []
-    for wide, narrow in pairwise(sizes):
-        layer = nn.Linear(wide, narrow)
-        bound = 1 / math.sqrt(wide)
-        for parameter in layer.parameters():
-            nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        layers += [layer, nn.Tanh()]
-    return nn.Sequential(*layers[:-1])
+    """Build a tanh network of these widths, its weights drawn from its own seed."""
+    with fork_seed(seed):
+        layers = [(nn.Linear(wide, narrow), nn.Tanh()) for wide, narrow in itertools.pairwise(sizes)]
+    return nn.Sequential(*list(itertools.chain.from_iterable(layers))[:-1])
 
 
 def train(
-    console: Console,
     network: nn.Module,
     X: Tensor,
     y: Tensor,
@@ -193,16 +186,20 @@ def train(
     seed: int,
     batch: int = 128,
 ) -> nn.Module:
-    """Adam with a cosine schedule; returns the network, trained."""
+    """Train a network by Adam with a cosine schedule, and return it."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in track(range(epochs), "training", console=console, transient=True):
-        for rows in torch.randperm(len(X), generator=generator).split(batch):
-            optimizer.zero_grad()
-            loss(network(X[rows]), y[rows]).backward()
-            optimizer.step()
-        schedule.step()
+    with progress_bars() as bars:
+        descend(
+            lambda rows: loss(network(X[rows]), y[rows]),
+            network.parameters(),
+            lambda epoch: torch.randperm(len(X), generator=generator).split(batch),
+            optimizer=optimizer,
+            schedule=cosine_by_epochs(optimizer, math.ceil(len(X) / batch), epochs),
+            epochs=epochs,
+            stage="train",
+            callbacks=[bars],
+        )
     return network.eval()
 
 

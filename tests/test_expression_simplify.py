@@ -58,7 +58,7 @@ def assert_same_value(original: Expression, changed: Expression) -> None:
     assert bool(((got - expected).abs() <= allowed)[judged].all()), f"{original} became {changed}"
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@settings(max_examples=150)
 @given(expressions(numbers=SMALL, operators=ALGEBRA, max_leaves=20))
 def test_algebra_keeps_its_value_and_never_grows(expression: Expression) -> None:
     short = simplify(expression)
@@ -66,7 +66,7 @@ def test_algebra_keeps_its_value_and_never_grows(expression: Expression) -> None
     assert_same_value(expression, short)
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@settings(max_examples=150)
 @given(expressions(numbers=SMALL))
 def test_every_operator_keeps_its_value_and_never_grows(expression: Expression) -> None:
     short = simplify(expression)
@@ -74,7 +74,7 @@ def test_every_operator_keeps_its_value_and_never_grows(expression: Expression) 
     assert_same_value(expression, short)
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(expressions())
 def test_extreme_numbers_never_raise(expression: Expression) -> None:
     assert size(simplify(expression)) <= size(expression)

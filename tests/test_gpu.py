@@ -67,7 +67,11 @@ def test_a_block_on_the_gpu_is_captured_distilled_and_replaced() -> None:
     data = torch.randn(2000, 2, generator=generator)
     block = st.wrap(model, "2")
     result = block.distill(
-        data, parent=model, regressor=ScriptedRegressor(("x0 + 2*x1",)), progress=False, on_nonfinite="raise"
+        data,
+        parent=model,
+        regressor=ScriptedRegressor(("x0 + 2*x1",)),
+        progress=False,
+        capture_options={"on_nonfinite": "raise"},
     )
     assert result.train is not None
     assert result.train.inputs.device.type == "cpu"

@@ -16,6 +16,7 @@ import symtorch_core as st
 from symtorch_core import cli
 from symtorch_core.events.logs import jsonl_log, tensorboard_log
 from symtorch_core.events.records import OutputImproved, StageStarted
+from symtorch_core.results.files import decode_distillation, encode_distillation
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.views import plots
 
@@ -86,7 +87,7 @@ def test_what_cannot_be_drawn(result: st.Distillation) -> None:
     with pytest.raises(st.SelectionError, match="no output 5"):
         result.plot("fit", 5)
     with pytest.raises(st.SelectionError, match="no rows in memory"):
-        st.Distillation.from_json(result.to_json()).plot("fit")
+        decode_distillation(encode_distillation(result)).plot("fit")
 
 
 def test_without_matplotlib_it_says_so(result: st.Distillation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import symtorch_core as st
+from symtorch_core.results.files import encode_distillation
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 EQUATIONS = ("1.0*x0 + 0.1", "1.0*x0 + 1.0*x1 + 0.1", "1.0*sin(1.0*x0) + 1.0*x1")
@@ -151,7 +152,7 @@ class TestWrappingChangesNothing:
         assert all(p.requires_grad == flag and torch.equal(p, value) for p, flag, value in parameters)
         assert torch.equal(torch.get_rng_state(), torch_state)
         assert np.random.get_state()[1].tolist() == numpy_state
-        assert result.source.rows_seen == 200
+        assert result.provenance.source.rows_seen == 200
 
     def test_the_model_finds_what_it_looked_for_in_its_block(self) -> None:
         model = nn.Sequential(nn.Linear(2, 3))
@@ -312,7 +313,7 @@ class TestSymbolicMode:
 
     def test_a_released_block_of_a_tuple_leaves_none_for_the_rest(self) -> None:
         block = st.SymbolicModel(Keywords())
-        distilled(block, [(data(),)], regressor=scripted("x0"), select_output=0)
+        distilled(block, [(data(),)], regressor=scripted("x0"), capture_options={"select_output": 0})
         block.switch_to_symbolic(release_block=True)
         (value,) = block(data())
         assert value.shape == (200, 2)
@@ -472,7 +473,7 @@ class TestErrorsChangeNothing:
             raise ZeroDivisionError
 
         with pytest.raises(st.SearchError, match="no option"):
-            block.distill(data(), regressor="gplearn", nonsense=1)
+            block.distill(data(), regressor="gplearn", regressor_options={"nonsense": 1})
         with pytest.raises(st.CaptureError, match="data are empty"):
             distilled(block, data(0))
         with pytest.raises(ZeroDivisionError):
@@ -554,7 +555,7 @@ class TestRoundTrips:
         old, new = model.mlp, fresh.mlp
         assert (new.mode, new.symbolic_outputs, new.name) == (old.mode, old.symbolic_outputs, old.name)
         assert new.equations() == old.equations()
-        assert new.distillation.to_json() == old.distillation.to_json()
+        assert encode_distillation(new.distillation) == encode_distillation(old.distillation)
         assert torch.equal(fresh(data()), model(data()))
         if not new.released:
             for switched in (model, fresh):
@@ -732,7 +733,7 @@ class TestRoundTrips:
             ('"structure": [', '"structure": ["__import__(1)", '),
             ('"structure": [', '"structure": ["x0", '),
             ('"structure": [', '"structures": ['),
-            ('{"schema": 1', '{"schema": 99'),
+            ('{"schema": 2', '{"schema": 99'),
             ('"distillation": {', '"distillation": [], "d": {'),
             ('"fronts": [[', '"fronts": [["'),
             ('"block_outputs": 2', '"block_outputs": "two"'),

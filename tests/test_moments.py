@@ -38,7 +38,7 @@ def test_they_are_numpys() -> None:
     torch.testing.assert_close(moments.yy, wanted[5:, 5:], rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 80), min_size=1, max_size=6))
 def test_parts_give_the_whole(sizes: list[int]) -> None:
     ends = np.cumsum(sizes).clip(max=300)

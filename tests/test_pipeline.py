@@ -31,6 +31,7 @@ from symtorch_core.events.records import (
     notify,
 )
 from symtorch_core.expressions import parse
+from symtorch_core.results.files import encode_distillation
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 EQUATIONS = ("2.0*x0", "2.0*x0 + 3.0*x1", "2.0*x0 + 3.0*x1 + 0.5")
@@ -68,8 +69,8 @@ class TestWhatCanBeDistilled:
         ):
             result = distill(pair)
             assert exact(result)
-            assert (len(result.fronts), result.rows) == (2, (160, 40))
-            assert result.source.block == "arrays"
+            assert (len(result.fronts), result.provenance.rows) == (2, (160, 40))
+            assert result.provenance.source.block == "arrays"
 
     def test_activations(self) -> None:
         activations = st.Activations.of(rows(), targets(rows()), variable_names=["a", "b"])
@@ -115,7 +116,7 @@ class TestWhatCanBeDistilled:
     def test_rows_beyond_the_range_need_a_block_that_works_row_by_row(self) -> None:
         attention = nn.MultiheadAttention(2, 1, batch_first=True)
         X = rows(60).reshape(6, 10, 2)
-        result = distill(attention, [(X, X, X)], select_input=0)
+        result = distill(attention, [(X, X, X)], capture_options={"select_input": 0})
         assert result.fidelity[0].out_of_range is None
         assert distill(nn.Linear(2, 1), X).fidelity[0].out_of_range is not None
         assert distill((rows(), targets(rows()))).fidelity[0].out_of_range is None
@@ -184,12 +185,16 @@ class TestOptions:
     def test_held_out_rows_are_kept_out(self) -> None:
         X = rows()
         result = distill((X, targets(X)), test_fraction=0.25)
-        assert result.rows == (150, 50)
+        assert result.provenance.rows == (150, 50)
         joined = torch.cat([result.train.inputs, result.held_out.inputs])
         assert torch.equal(joined.sort(0).values, X.sort(0).values)
         assert all(c.validation_loss is not None for c in result.fronts[0])
         nothing = distill((X, targets(X)), test_fraction=0)
-        assert (nothing.rows, nothing.held_out, nothing.fidelity[0].held_out) == ((200, 0), None, None)
+        assert (nothing.provenance.rows, nothing.held_out, nothing.fidelity[0].held_out) == (
+            (200, 0),
+            None,
+            None,
+        )
 
     def test_search_fields_may_be_given_as_options_or_as_one(self) -> None:
         pair = (rows(), targets(rows()))
@@ -201,20 +206,20 @@ class TestOptions:
 
     def test_max_rows_bounds_a_capture(self) -> None:
         result = distill(nn.Linear(2, 1), rows(1000), max_rows=100)
-        assert (sum(result.rows), result.source.rows_seen) == (100, 1000)
+        assert (sum(result.provenance.rows), result.provenance.source.rows_seen) == (100, 1000)
 
     def test_dropping_non_finite_rows(self) -> None:
         X, Y = rows(), targets(rows())
         Y[3] = float("nan")
-        result = distill((X, Y), on_nonfinite="drop", weights=torch.ones(200))
-        assert (sum(result.rows), result.source.rows_dropped) == (199, 1)
+        result = distill((X, Y), capture_options={"on_nonfinite": "drop"}, weights=torch.ones(200))
+        assert (sum(result.provenance.rows), result.provenance.source.rows_dropped) == (199, 1)
         assert "1 rows with non-finite values were left out" in str(result)
 
     def test_same_seed_same_result(self) -> None:
         pair = (rows(), targets(rows(), 2))
-        first, again, other = (distill(pair, seed=seed).to_json() for seed in (1, 1, 2))
+        first, again, other = (encode_distillation(distill(pair, seed=seed)) for seed in (1, 1, 2))
         for result in (first, again, other):
-            result.pop("seconds")
+            result["provenance"].pop("seconds")
         assert first == again
         assert first != other
 
@@ -257,7 +262,12 @@ class TestBadInput:
             (nn.Linear(2, 1), {}, st.CaptureError, "give the data to run the block on"),
             (7, {}, st.CaptureError, "cannot distill a int"),
             ((X, Y), {"data": X}, st.CaptureError, "leave out data and parent"),
-            ((X, Y), {"select_input": 0}, st.SearchError, "select_input: the rows are given"),
+            (
+                (X, Y),
+                {"capture_options": {"select_input": 0}},
+                st.SearchError,
+                "select_input: the rows are given",
+            ),
             ((X, Y), {"transforms": {"r": "x0 + q"}}, st.SearchError, "transform 'r'.*q"),
             (
                 (X, Y),
@@ -560,7 +570,7 @@ class TestResult:
     def test_saving_and_loading_gives_the_same(self, result: st.Distillation, tmp_path: Path) -> None:
         result.save(tmp_path / "result.json")
         loaded = st.Distillation.load(tmp_path / "result.json")
-        assert loaded.to_json() == result.to_json()
+        assert encode_distillation(loaded) == encode_distillation(result)
         assert loaded.fronts == result.fronts
         assert torch.equal(loaded.surrogate()(rows()), result.surrogate()(rows()))
         assert str(loaded) == str(result)
@@ -573,7 +583,7 @@ class TestResult:
             lambda text: text[:-5],
             lambda text: "[]",
             lambda text: "{}",
-            lambda text: json.dumps(json.loads(text) | {"schema": 2}),
+            lambda text: json.dumps(json.loads(text) | {"schema": 99}),
             lambda text: json.dumps(json.loads(text) | {"fronts": [[{"equation": "exit()"}]]}),
             lambda text: json.dumps(json.loads(text) | {"reduction": {"variable_names": ["z0"]}}),
             lambda text: json.dumps(json.loads(text) | {"reduction_tensors": ""}),
@@ -626,8 +636,8 @@ class TestResult:
         assert set(frame["output"]) == {"f0", "f1"}
 
     def test_versions_and_seconds_are_there(self, result: st.Distillation) -> None:
-        assert {"python", "torch", "symtorch-core"} <= set(result.versions)
-        assert list(result.seconds) == ["capture", "reduce", "regress", "verify"]
+        assert {"python", "torch", "symtorch-core"} <= set(result.provenance.versions)
+        assert list(result.provenance.seconds) == ["capture", "reduce", "regress", "verify"]
 
     def test_it_judges_any_rows(self, result: st.Distillation) -> None:
         again = result.judge(result.held_out)

@@ -8,6 +8,7 @@ import torch
 import symtorch_core as st
 from symtorch_core.activations.hooks import HookCapture
 from symtorch_core.reduction.linear import IdentityReducer
+from symtorch_core.results.files import decode_distillation, encode_distillation
 from symtorch_core.testing import CaptureContract, ReducerContract
 from symtorch_core.testing.scripted import ScriptedRegressor
 
@@ -52,5 +53,5 @@ def test_equations_explain_what_a_linear_part_leaves() -> None:
     )
     assert result.fidelity[0].held_out.r2 > 1 - 1e-9
     assert result.fidelity[0].linear.r2 < 0.99
-    again = st.Distillation.from_json(result.to_json())
+    again = decode_distillation(encode_distillation(result))
     assert again.fidelity[0].linear == result.fidelity[0].linear

@@ -230,9 +230,9 @@ def test_the_environment_variable_disables_in_a_fresh_process(site: Site) -> Non
     site.install("acme-b", "b", "raise RuntimeError('broken')")
     site.install("acme-c", "c", offer("c"))
     code = """
-        from symtorch_core.components.registry import available, failures
+        from symtorch_core.components.registry import available, list_failures
         print([r.name for r in available("regressors") if r.distribution.startswith("acme")])
-        print([f.plugin for f in failures() if f.distribution.startswith("acme")])
+        print([f.plugin for f in list_failures() if f.distribution.startswith("acme")])
         """
 
     def run(disable: str) -> list[str]:

@@ -62,7 +62,7 @@ def test_plain_inference_and_autograd_compute_the_same(surrogate: TorchSurrogate
         torch.testing.assert_close(surrogate(x), by_graph(surrogate, x), rtol=tolerance, atol=tolerance)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(expressions(numbers=st.floats(-4, 4)), min_size=1, max_size=4))
 def test_both_paths_agree_with_the_interpreter(trees: list[Expression]) -> None:
     x = rows(5, dtype=torch.float64)
@@ -177,7 +177,7 @@ def sums_of_terms() -> st.SearchStrategy[Expression]:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(sums_of_terms(), min_size=1, max_size=4), st.sampled_from([torch.float32, torch.float64]))
 def test_sums_agree_with_the_interpreter(trees: list[Expression], dtype: torch.dtype) -> None:
     x = rows(5, dtype=dtype)

@@ -179,7 +179,7 @@ def test_what_cannot_be_refined() -> None:
     with pytest.raises(st.SwitchError, match="switch_to_symbolic"):
         block.refine(X)
     for options, error, message in (
-        ({"epochs": 0}, st.SwitchError, "positive"),
+        ({"epochs": 0}, st.SwitchError, "epochs must be at least 1"),
         ({"loss": lambda new, old: new}, st.CaptureError, "one number"),
         ({"loss": divergence, "max_rows": 5}, st.CaptureError, "nothing is captured"),
         ({"batch_size": 10_000}, st.CaptureError, "single batch"),

@@ -75,6 +75,11 @@ class Configurable(ABC):
             else:
                 check_number(name, value, least)
 
+    def more_than(self, low: float, *options: str) -> None:
+        """Refuse, with a :class:`SearchError`, options that are not numbers of more than ``low``."""
+        for option in options:
+            check_number(f"{self.name}'s {option}", getattr(self, option), low, open_low=True)
+
     def between(self, low: float, high: float, *options: str) -> None:
         """Refuse, with a :class:`SearchError`, options that are not numbers from ``low`` to ``high``."""
         for option in options:

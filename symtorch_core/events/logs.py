@@ -23,7 +23,6 @@ from symtorch_core.events.records import (
     StageFinished,
     Stopwatch,
 )
-from symtorch_core.search.front import ParetoFront
 
 
 @contextmanager
@@ -55,9 +54,9 @@ def jsonl_log(path: Path | str) -> Iterator[Callback]:
 
 def _to_json(event: Event) -> dict[str, Any]:
     values = {entry.name: getattr(event, entry.name) for entry in fields(event)}  # type: ignore[arg-type]
-    return {
-        key: value.to_json() if isinstance(value, ParetoFront) else value for key, value in values.items()
-    }
+    if isinstance(event, (OutputFinished, OutputInterrupted)):
+        values["front"] = event.front.to_json()
+    return values
 
 
 @contextmanager

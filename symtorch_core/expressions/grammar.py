@@ -1,11 +1,11 @@
-"""Text to tree and back. Parsing follows a grammar: nothing that is read is ever executed."""
+"""Text to tree, by a grammar: nothing that is read is ever executed."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol, final
 
 from lark import Lark, Transformer, v_args
 from lark.exceptions import LarkError, VisitError
@@ -19,12 +19,7 @@ from symtorch_core.expressions.tree import (
     Expression,
     Variable,
     depth,
-    is_exponent,
-    whole_exponent,
 )
-
-if TYPE_CHECKING:
-    from symtorch_core.expressions.definitions import Definition
 
 _GRAMMAR = r"""
     ?start: comparison
@@ -55,14 +50,25 @@ _MAX_LENGTH = 100_000
 _COMPARISONS = {">": "greater", "<": "less", ">=": "greater_equal", "<=": "less_equal"}
 
 
+class Macro(Protocol):
+    """A function of expressions that the grammar knows by name, beside the operators of the table."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in text."""
+
+    def expand(self, *args: Expression) -> Expression:
+        """Return the expression that stands for a call with these arguments."""
+
+
 @final
 @v_args(inline=True)
 class _Builder(Transformer[Any, Expression]):
     """Builds the tree bottom-up while the parser runs."""
 
-    def __init__(self, definitions: Collection[Definition]) -> None:
+    def __init__(self, definitions: Collection[Macro]) -> None:
         super().__init__()
-        self._definitions: Mapping[str, Definition] = {entry.name: entry for entry in definitions}
+        self._definitions: Mapping[str, Macro] = {entry.name: entry for entry in definitions}
 
     def add(self, left: Expression, right: Expression) -> Expression:
         return Call("+", left, right)
@@ -103,12 +109,12 @@ class _Builder(Transformer[Any, Expression]):
 
 
 @functools.lru_cache(maxsize=32)
-def _parser(definitions: tuple[Definition, ...]) -> Lark:
+def _parser(definitions: tuple[Macro, ...]) -> Lark:
     return Lark(_GRAMMAR, parser="lalr", transformer=_Builder(definitions))
 
 
 def parse(
-    text: str, variables: Collection[str] | None = None, definitions: Collection[Definition] = ()
+    text: str, variables: Collection[str] | None = None, definitions: Collection[Macro] = ()
 ) -> Expression:
     """Read an infix expression.
 
@@ -163,81 +169,3 @@ def _resolve_names(expression: Expression, known: frozenset[str] | None) -> Expr
             return Constant(-args[0].value)  # -pi is a number, like -3
         return Call(expression.operator, *args)
     return expression
-
-
-# How tightly each printed form binds; an argument that binds less gets brackets.
-_SUM, _PRODUCT, _UNARY, _POWER, _ATOM = range(5)
-_INFIX = {
-    "+": (_SUM, " + "),
-    "-": (_SUM, " - "),
-    "*": (_PRODUCT, "*"),
-    "/": (_PRODUCT, "/"),
-    "^": (_POWER, "^"),
-}
-
-
-def to_text(expression: Expression, digits: int | None = None) -> str:
-    """Infix text with as few brackets as the grammar allows.
-
-    Args:
-        expression: what to print.
-        digits: significant digits of the constants, for people: squares, cubes and inverses are then written as
-            powers and quotients. None prints what :func:`parse` reads back to an equal tree.
-
-    >>> to_text(parse("(x - (square(y) - 1)) * 3.14159265"), digits=4)
-    '(x - (y^2 - 1))*3.142'
-    """
-    if digits is None:
-        return _print(expression, repr)[0]
-
-    def show(value: float) -> str:
-        return f"{value:.{digits}g}"
-
-    return _print(_readable(expression, show), show)[0]
-
-
-def _readable(node: Expression, show: Callable[[float], str]) -> Expression:
-    """The same value in the notation people use."""
-    if not isinstance(node, Call):
-        return node
-    args = [_readable(child, show) for child in node.args]
-    match node.operator:
-        case "^" if isinstance(args[1], Constant) and not args[1].value.is_integer():
-            # Rounded here: an exponent that becomes whole is written as a whole number.
-            return Call("^", args[0], Constant(float(show(args[1].value))))
-        case "square":
-            return Call("^", args[0], Constant(2))
-        case "cube":
-            return Call("^", args[0], Constant(3))
-        case "inv":
-            return Call("/", Constant(1), args[0])
-    return Call(node.operator, *args)
-
-
-def _print(node: Expression, show: Callable[[float], str]) -> tuple[str, int]:
-    if isinstance(node, Variable):
-        return node.name, _ATOM
-    if isinstance(node, Constant):
-        text = show(node.value)
-        return text, _UNARY if text.startswith("-") else _ATOM
-    assert isinstance(node, Call)
-    printed = [_print(child, show) for child in node.args]
-
-    def bracket(position: int, least: int) -> str:
-        text, binding = printed[position]
-        return text if binding >= least else f"({text})"
-
-    if node.operator == "neg" and not isinstance(node.args[0], Constant):
-        return f"-{bracket(0, _UNARY)}", _UNARY
-    if node.operator not in _INFIX:
-        return f"{node.operator}({', '.join(text for text, _ in printed)})", _ATOM
-    binding, sign = _INFIX[node.operator]
-    if node.operator == "^":
-        exponent = str(whole_exponent(node)) if is_exponent(node, 1) else bracket(1, _ATOM)
-        return f"{bracket(0, _ATOM)}{sign}{exponent}", binding
-    # Left-associative: a right argument of the same level keeps its brackets, and so does a leading minus
-    # there.
-    right_text, right_binding = printed[1]
-    negative = right_text.startswith("-")
-    right = right_text if right_binding > binding and not negative else f"({right_text})"
-    return f"{bracket(0, binding)}{sign}{right}", binding

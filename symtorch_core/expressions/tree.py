@@ -30,9 +30,7 @@ class Expression(ABC):
         """The child expressions; empty for a leaf."""
 
     def __str__(self) -> str:
-        from symtorch_core.expressions.grammar import to_text  # the printer needs the node types first
-
-        return to_text(self)
+        return write_infix(self, repr)
 
 
 @final
@@ -208,3 +206,48 @@ def with_constants(expression: Expression, values: Sequence[float]) -> Expressio
         return node
 
     return visit(expression)
+
+
+# How tightly each printed form binds; an argument that binds less gets brackets.
+_SUM, _PRODUCT, _UNARY, _POWER, _ATOM = range(5)
+_INFIX = {
+    "+": (_SUM, " + "),
+    "-": (_SUM, " - "),
+    "*": (_PRODUCT, "*"),
+    "/": (_PRODUCT, "/"),
+    "^": (_POWER, "^"),
+}
+
+
+def write_infix(expression: Expression, show: Callable[[float], str]) -> str:
+    """Return infix text with as few brackets as the grammar allows; ``show`` writes the constants."""
+    return _print(expression, show)[0]
+
+
+def _print(node: Expression, show: Callable[[float], str]) -> tuple[str, int]:
+    if isinstance(node, Variable):
+        return node.name, _ATOM
+    if isinstance(node, Constant):
+        text = show(node.value)
+        return text, _UNARY if text.startswith("-") else _ATOM
+    assert isinstance(node, Call)
+    printed = [_print(child, show) for child in node.args]
+
+    def bracket(position: int, least: int) -> str:
+        text, binding = printed[position]
+        return text if binding >= least else f"({text})"
+
+    if node.operator == "neg" and not isinstance(node.args[0], Constant):
+        return f"-{bracket(0, _UNARY)}", _UNARY
+    if node.operator not in _INFIX:
+        return f"{node.operator}({', '.join(text for text, _ in printed)})", _ATOM
+    binding, sign = _INFIX[node.operator]
+    if node.operator == "^":
+        exponent = str(whole_exponent(node)) if is_exponent(node, 1) else bracket(1, _ATOM)
+        return f"{bracket(0, _ATOM)}{sign}{exponent}", binding
+    # Left-associative: a right argument of the same level keeps its brackets, and so does a leading minus
+    # there.
+    right_text, right_binding = printed[1]
+    negative = right_text.startswith("-")
+    right = right_text if right_binding > binding and not negative else f"({right_text})"
+    return f"{bracket(0, binding)}{sign}{right}", binding

@@ -35,7 +35,7 @@ class ReleasedBlock(nn.Module):
 
 
 @final
-class Withheld(Tensor):
+class WithheldWeight(Tensor):
     """A weight of a block that runs on equations: type and shape may be seen, the numbers may not be used.
 
     Some modules compute with a child's weights without calling the child (PyTorch's attention does), and so
@@ -43,12 +43,12 @@ class Withheld(Tensor):
     refuses. PyTorch's fused encoder layers notice such a subclass and call their children instead, as they
     should.
 
-    >>> Withheld.of(torch.ones(2, 3)).shape
+    >>> WithheldWeight.of(torch.ones(2, 3)).shape
     torch.Size([2, 3])
     """
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Withheld:
+    def of(cls, tensor: Tensor) -> WithheldWeight:
         """A view that withholds the numbers."""
         return tensor.detach().as_subclass(cls)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,10 @@ from symtorch_core.activations.batches import iterate_batches, prepare_batch, to
 from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor, replace_tensor
-from symtorch_core.errors import CaptureError, SearchError, did_you_mean
+from symtorch_core.components.checks import check_choice, check_number, check_whole
+from symtorch_core.errors import CaptureError, SearchError
+from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.reduction.moments import Moments
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from symtorch_core.model.symbolic_model import SymbolicModel
 
 Schedule = Literal["cosine", "exponential", "linear"]
 Importance = Callable[[Tensor], Tensor]
@@ -102,11 +99,6 @@ def _get_importance(by: str | Importance, names: Iterable[str]) -> Importance:
     return measure
 
 
-def apply_mask(outputs: Tensor, mask: Tensor | None) -> Tensor:
-    """Outputs, shape (..., d), with exact zeros where the mask, shape (d,), is False; None changes nothing."""
-    return outputs if mask is None else torch.where(mask, outputs, 0)
-
-
 @final
 class OutputPruner:
     """Zeroes a block's least important outputs, more of them as training goes on, until ``target_dim`` are left.
@@ -123,7 +115,7 @@ class OutputPruner:
         end_fraction: share of the training after which ``target_dim`` is reached.
         importance: ``"std"``, ``"pca"``, or a function of outputs (n, d) that gives (d,).
 
-    >>> from symtorch_core.model.symbolic_model import SymbolicModel
+    >>> from symtorch_core import SymbolicModel
     >>> block = SymbolicModel(nn.Linear(3, 8))
     >>> pruner = OutputPruner(block, target_dim=2, total_steps=10)
     >>> for _ in range(10):
@@ -132,25 +124,22 @@ class OutputPruner:
     (2, 2)
 
     Raises:
-        SearchError: a setting is none.
+        SearchError: a setting is invalid.
     """
 
     def __init__(
         self,
-        block: SymbolicModel,
+        block: BlockWrapper,
         target_dim: int,
         total_steps: int,
         schedule: Schedule = "cosine",
         end_fraction: float = 0.65,
         importance: str | Importance = "std",
     ) -> None:
-        if schedule not in _SCHEDULES:
-            hint = did_you_mean(str(schedule), _SCHEDULES)
-            raise SearchError(f"unknown schedule {schedule!r}.{hint} There are: {', '.join(_SCHEDULES)}")
-        if target_dim < 1 or total_steps < 1 or not 0 < end_fraction <= 1:
-            raise SearchError(
-                "target_dim and total_steps must be at least 1, end_fraction more than 0 and at most 1"
-            )
+        check_choice("schedule", schedule, _SCHEDULES)
+        check_whole("target_dim", target_dim, 1)
+        check_whole("total_steps", total_steps, 1)
+        check_number("end_fraction", end_fraction, 0, 1, open_low=True)
         self.block, self.target_dim, self.total_steps = block, target_dim, total_steps
         self.schedule, self.end_fraction = schedule, end_fraction
         self._importance = _get_importance(importance, _IMPORTANCES)
@@ -236,7 +225,7 @@ class Ranking:
 
 
 def rank_outputs(
-    block: SymbolicModel,
+    block: BlockWrapper,
     data: Any,
     by: str | Importance = "std",
     *,
@@ -277,7 +266,7 @@ def rank_outputs(
 
 
 def _measure_slopes(
-    block: SymbolicModel, data: Any, model: Callable[..., Any], loss: Callable[[Any], Tensor], batch_size: int
+    block: BlockWrapper, data: Any, model: Callable[..., Any], loss: Callable[[Any], Tensor], batch_size: int
 ) -> Tensor:
     """Mean over rows of |output x slope of the loss|, for each output."""
     total: Tensor | None = None

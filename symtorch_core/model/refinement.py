@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.batches import iterate_batches, prepare_batch, to_arguments
 from symtorch_core.activations.state_guard import preserve_state
+from symtorch_core.components.checks import check_number, check_whole
 from symtorch_core.errors import CaptureError, SwitchError
-from symtorch_core.events.progress import progress_bars
-from symtorch_core.events.records import (
-    Callback,
-    Interrupted,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-    StageTold,
-    Stopwatch,
-    notify,
-)
-
-if TYPE_CHECKING:
-    from symtorch_core.model.symbolic_model import SymbolicModel
+from symtorch_core.events import Callback, progress_bars
+from symtorch_core.model.block_wrapper import BlockWrapper
+from symtorch_core.training.descend import descend
+from symtorch_core.training.schedule import cosine_by_epochs
 
 _STAGE = "refine"
 _SMALLEST_STEP = 1e-2
@@ -69,7 +59,7 @@ class Refinement:
 
 
 def refine(
-    blocks: SymbolicModel | Sequence[SymbolicModel],
+    blocks: BlockWrapper | Sequence[BlockWrapper],
     data: Any,
     *,
     parent: Callable[..., Any] | None = None,
@@ -83,7 +73,8 @@ def refine(
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
-    **options: Any,
+    max_rows: int | None = None,
+    capture_options: Mapping[str, Any] | None = None,
 ) -> Refinement:
     """Fine-tune the constants of equations in use, and the reducer's maps if asked; the equations stay what they are.
 
@@ -109,16 +100,18 @@ def refine(
         seed: of shuffles and the choice of what is held out.
         callbacks: told of progress.
         progress: draw a progress bar where standard error is a terminal.
-        **options: of the capture (``max_rows=``, ``select_input=``...), without ``loss``.
+        max_rows: rows captured at most, without ``loss``; as many as :func:`symtorch_core.capture` by default.
+        capture_options: of the capture, such as ``{"select_input": 0}``; without ``loss``.
 
     Raises:
         SwitchError: a block does not run on equations, or nothing can be tuned.
         CaptureError: the data give no rows, or too few to hold some out.
     """
     chosen = list(blocks) if isinstance(blocks, Sequence) else [blocks]
-    _check(chosen, loss, epochs, learning_rate, test_fraction)
+    options = {**(capture_options or {}), **({} if max_rows is None else {"max_rows": max_rows})}
+    _check(chosen, loss, epochs, learning_rate, test_fraction, patience, batch_size)
     with ExitStack() as stack:
-        told = [*callbacks, *([stack.enter_context(progress_bars())] if progress else [])]
+        callbacks = [*callbacks, *([stack.enter_context(progress_bars())] if progress else [])]
         if loss is None:
             cost, parts = _make_own_cost(chosen[0], data, parent, batch_size, seed, options)
         else:
@@ -127,29 +120,33 @@ def refine(
             raise CaptureError("the data are a single batch: give at least two, so that one can be held out")
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(seed)).tolist()
         held = max(1, round(test_fraction * len(parts)))
-        tuned = stack.enter_context(
-            _make_tunable([block.surrogate for block in chosen if block.surrogate], maps)
-        )
-        steps = _Steps(tuned, learning_rate, epochs)
-        watch = Stopwatch()
-        before, after, done, interrupted = _descend(
-            steps,
+        fitted, judged = [parts[i] for i in order[held:]], [parts[i] for i in order[:held]]
+        tuned = stack.enter_context(_make_tunable([b.surrogate for b in chosen if b.surrogate], maps))
+        optimizer = _RelativeAdam(tuned, learning_rate)
+        shuffles = torch.Generator().manual_seed(seed)
+        done = descend(
             cost,
-            [parts[i] for i in order[held:]],
-            [parts[i] for i in order[:held]],
-            patience,
-            seed,
-            told,
+            tuned,
+            lambda epoch: [fitted[i] for i in torch.randperm(len(fitted), generator=shuffles).tolist()],
+            optimizer=optimizer,
+            schedule=cosine_by_epochs(optimizer, len(fitted), epochs),
+            epochs=epochs,
+            judge=lambda: sum(float(cost(part)) for part in judged) / len(judged),
+            patience=patience,
+            stage=_STAGE,
+            callbacks=callbacks,
         )
-        return Refinement(before, after, done, interrupted, watch.seconds())
+        return Refinement(done.before, done.after, done.epochs, done.interrupted, done.seconds)
 
 
 def _check(
-    blocks: Sequence[SymbolicModel],
+    blocks: Sequence[BlockWrapper],
     loss: ModelLoss | None,
     epochs: int,
     learning_rate: float,
     test_fraction: float,
+    patience: int,
+    batch_size: int,
 ) -> None:
     if not blocks:
         raise SwitchError("give at least one wrapped block to refine")
@@ -164,12 +161,14 @@ def _check(
         raise SwitchError(
             f"{blocks[0].name} was released: give loss=, since there is no block to compare with"
         )
-    if epochs < 1 or learning_rate <= 0 or not 0 < test_fraction < 1:
-        raise SwitchError("epochs and learning_rate must be positive, test_fraction between 0 and 1")
+    for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
+        check_whole(name, value, 1, SwitchError)
+    check_number("learning_rate", learning_rate, 0, open_low=True, error=SwitchError)
+    check_number("test_fraction", test_fraction, 0, 1, open_low=True, open_high=True, error=SwitchError)
 
 
 def _make_own_cost(
-    block: SymbolicModel,
+    block: BlockWrapper,
     data: Any,
     parent: Callable[..., Any] | None,
     batch_size: int,
@@ -177,7 +176,7 @@ def _make_own_cost(
     options: dict[str, Any],
 ) -> tuple[Callable[[Tensor], Tensor], Sequence[Tensor]]:
     """Mean squared error against the block's own outputs, for batches of captured rows."""
-    source = block.distillation.source
+    source = block.distillation.provenance.source
     chosen = {"select_input": source.select_input, "select_output": source.select_output} | options
     activations = block.capture(data, parent=parent, seed=seed, **chosen)
     surrogate = block.surrogate
@@ -196,7 +195,7 @@ def _make_own_cost(
 
 
 def _make_model_cost(
-    blocks: Sequence[SymbolicModel],
+    blocks: Sequence[BlockWrapper],
     data: Any,
     model: Callable[..., Any],
     loss: ModelLoss,
@@ -249,95 +248,38 @@ def _make_tunable(surrogates: Sequence[Any], maps: bool) -> Iterator[list[nn.Par
 
 
 @final
-class _Steps:
+class _RelativeAdam(torch.optim.Adam):
     """Adam on the relative change of every number, so that one learning rate suits them all."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, epochs: int) -> None:
-        self.parameters = list(parameters)
+    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float) -> None:
+        self._tuned = list(parameters)
         self._start = [parameter.detach().clone() for parameter in parameters]
         self._sizes = [_compute_sizes(value) for value in self._start]
-        self._moves = [torch.zeros_like(value, requires_grad=True) for value in self._start]
-        self._adam = torch.optim.Adam(self._moves, lr=learning_rate)
-        self.epochs = epochs
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._adam, epochs)
+        moves = [torch.zeros_like(value, requires_grad=True) for value in self._start]
+        super().__init__(moves, lr=learning_rate)
 
-    def take(self, cost: Tensor) -> None:
-        """One step down the slope of a cost."""
-        slopes = torch.autograd.grad(cost, self.parameters, allow_unused=True)
-        for move, slope, size in zip(self._moves, slopes, self._sizes, strict=True):
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for parameter in self._tuned:
+            parameter.grad = None
+
+    def step(self, closure: Any = None) -> Any:
+        loss = closure()
+        moves = self.param_groups[0]["params"]
+        for move, parameter, size in zip(moves, self._tuned, self._sizes, strict=True):
+            slope = parameter.grad
             move.grad = torch.zeros_like(move) if slope is None else torch.nan_to_num(slope * size)
-        self._adam.step()
+        super().step()
         with torch.no_grad():
             for parameter, start, size, move in zip(
-                self.parameters, self._start, self._sizes, self._moves, strict=True
+                self._tuned, self._start, self._sizes, moves, strict=True
             ):
                 parameter.copy_(start + size * move)
-
-    def end_epoch(self) -> None:
-        """Shorten the steps."""
-        self._schedule.step()
-
-    def state(self) -> list[Tensor]:
-        """The numbers as they are."""
-        return [parameter.detach().clone() for parameter in self.parameters]
-
-    def restore(self, state: Sequence[Tensor]) -> None:
-        """Put numbers back."""
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, state, strict=True):
-                parameter.copy_(value)
+        return loss
 
 
 def _compute_sizes(value: Tensor) -> Tensor:
-    """How far each number moves at a step of one: constants by their own size, maps by their common one."""
+    """Return how far each number moves at a step of one: constants by their own size, maps by their common one."""
     if value.ndim > 1:
         return torch.full_like(value, float(value.square().mean().sqrt()) or 1.0)
     largest = float(value.abs().max()) or 1.0
     return value.abs().clamp_min(_SMALLEST_STEP * largest)
-
-
-def _descend(
-    steps: _Steps,
-    cost: Callable[[Any], Tensor],
-    train: Sequence[Any],
-    held_out: Sequence[Any],
-    patience: int,
-    seed: int,
-    callbacks: Sequence[Callback],
-) -> tuple[float, float, int, bool]:
-    """Held-out loss before and after, epochs run, whether interrupted; the best state is in place."""
-
-    def judged() -> float:
-        with torch.no_grad():
-            values = [float(cost(part)) for part in held_out]
-        mean = sum(values) / len(values)
-        return mean if math.isfinite(mean) else math.inf
-
-    generator = torch.Generator().manual_seed(seed)
-    watch = Stopwatch()
-    before = lowest = judged()
-    best, idle, done, interrupted = steps.state(), 0, 0, False
-    notify(callbacks, StageStarted(_STAGE, steps.epochs))
-    try:
-        while done < steps.epochs and idle < patience:
-            for number in torch.randperm(len(train), generator=generator).tolist():
-                with torch.enable_grad():
-                    steps.take(cost(train[number]))
-            steps.end_epoch()
-            done += 1
-            now = judged()
-            idle = 0 if now < lowest else idle + 1
-            if now < lowest:
-                lowest, best = now, steps.state()
-            notify(callbacks, StageAdvanced(_STAGE))
-            notify(
-                callbacks,
-                StageTold(_STAGE, f"held-out loss {now:.6g}, best {lowest:.6g}, at first {before:.6g}"),
-            )
-    except KeyboardInterrupt:
-        interrupted = True
-        notify(callbacks, Interrupted(1))
-    finally:
-        steps.restore(best)
-    notify(callbacks, StageFinished(_STAGE, watch.seconds()))
-    return before, lowest, done, interrupted

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from symtorch_core.errors import ExpressionError, FileFormatError
 from symtorch_core.expressions import Expression, parse
-from symtorch_core.results.distillation import SCHEMA, Distillation
+from symtorch_core.results.distillation import Distillation
+from symtorch_core.results.files import SCHEMA, decode_distillation, encode_distillation
 
 Mode = Literal["block", "symbolic"]
 _OPENING = b'{"schema":'
@@ -50,7 +51,7 @@ class WrapperState:
             "schema": SCHEMA,
             "name": self.name,
             "mode": self.mode,
-            "distillation": None if self.distillation is None else self.distillation.to_json(),
+            "distillation": None if self.distillation is None else encode_distillation(self.distillation),
             "structure": [str(expression) for expression in self.structure],
             "symbolic_outputs": list(self.symbolic_outputs),
             "trainable": self.trainable,
@@ -80,7 +81,7 @@ class WrapperState:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise FileFormatError("the saved state of a wrapped block is of another version or damaged")
         saved = data.get("distillation")
-        distillation = None if saved is None else Distillation.from_json(saved)
+        distillation = None if saved is None else decode_distillation(saved)
         try:
             variables = () if distillation is None else distillation.reduction.variable_names
             state = cls(

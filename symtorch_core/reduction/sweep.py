@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, final
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from symtorch_core.activations.block_function import as_row_function
@@ -32,7 +28,6 @@ from symtorch_core.events.records import (
 from symtorch_core.reduction.linear import Size
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import Reducer, Reduction
-from symtorch_core.views.plots import new_axes
 
 _RIDGE = 1e-9
 _HIDDEN = (128, 128)
@@ -99,37 +94,14 @@ class Sweep:
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        ax = new_axes(ax, size=(7, 4.5))
-        names = list(dict.fromkeys(row.reducer for row in self.rows))
-        widths = list(dict.fromkeys(row.k_out for row in self.rows))
-        for (color, name), (marker, k_out) in itertools.product(
-            enumerate(names), zip(itertools.cycle("osd^v*x"), widths, strict=False)
-        ):
-            line = [row for row in self.rows if (row.reducer, row.k_out) == (name, k_out)]
-            ax.plot(
-                [str(row.k_in) for row in line],
-                [1 - getattr(row, value) for row in line],
-                color=f"C{color}",
-                marker=marker,
-                alpha=0.9,
-                label=f"{name}, k_out {'all' if k_out is None else k_out}",
-            )
-        ax.set(xlabel="k_in", ylabel="unexplained share of the variance, held out")
-        ax.legend(fontsize="small")
-        ax.grid(alpha=0.3)
-        return ax
+        from symtorch_core.views.plots import plot_sweep
+
+        return plot_sweep(self, value, ax)
 
     def __str__(self) -> str:
-        table = Table("reducer", "k_in", "k_out", "R2 block between", "R2 linear", "R2 network", "s", "")
-        for row in self.rows:
-            sizes = ("all" if k is None else str(k) for k in (row.k_in, row.k_out))
-            network = "-" if row.r2_network is None else f"{row.r2_network:.4f}"
-            figures = (f"{row.r2:.4f}", f"{row.r2_linear:.4f}", network, f"{row.seconds:.1f}")
-            table.add_row(row.reducer, *sizes, *figures, row.note)
-        console = Console(file=io.StringIO(), width=110, color_system=None)
-        with console.capture() as captured:
-            console.print(table)
-        return captured.get().rstrip()
+        from symtorch_core.views.terminal import render_sweep
+
+        return render_sweep(self)
 
 
 def measure_overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:

@@ -20,7 +20,7 @@ from symtorch_core.events.records import (
     OutputInterrupted,
     notify,
 )
-from symtorch_core.search.checkpoint import Checkpoint
+from symtorch_core.search.checkpoint import FrontStore
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.front_builder import build_front
 from symtorch_core.search.regressor import Regressor
@@ -60,7 +60,7 @@ def regress(
         KeyboardInterrupt, BackendError: stopped before there was any front.
     """
     names = tuple(variable_names)
-    checkpoint = None if resume is None else Checkpoint(resume, Z, weights, search, engine, names, seed)
+    checkpoint = None if resume is None else FrontStore(resume, Z, weights, search, engine, names, seed)
     found: dict[int, ParetoFront] = {}
     missing: list[int] = []
 

@@ -26,7 +26,7 @@ from symtorch_core.events import (
 from symtorch_core.storage.files import write_whole
 
 _SCHEMA: Final = 2
-_TOLD: Final = 500  # times that a training of many steps tells of its progress
+_TOLD: Final = 250  # times that a training of many steps tells of its progress
 
 
 @final
@@ -137,11 +137,12 @@ def descend(
             for batch in itertools.islice(part, run.step - epoch * len(first), None):
                 if before_step is not None:
                     before_step(run.step)
-                run.take(cost, batch, clip, epoch, len(first))
+                loss = run.take(cost, batch, clip, epoch, len(first))
                 if checkpoint is not None and run.step % checkpoint.every == 0 and run.step < steps:
                     run.write(checkpoint)
                 if judge is None and (run.step % every == 0 or run.step == steps):
                     notify(told, StageAdvanced(name, run.step - reported))
+                    notify(told, StageTold(name, f"loss {float(loss):.3g}"))
                     reported = run.step
             if judge is None:
                 continue
@@ -164,7 +165,7 @@ def descend(
     finally:
         if judge is not None:
             run.put_back(best)
-    if checkpoint is not None:
+    if checkpoint is not None and run.step > run.restored:
         run.write(checkpoint)
     notify(told, StageFinished(name, run.watch.seconds()))
     return Descent(before, lowest, epochs_run, run.losses.cpu(), run.seconds(), interrupted)
@@ -187,6 +188,7 @@ class _Run:
     generator: torch.Generator | None
     epochs: int
     step: int = 0
+    restored: int = 0
     earlier: float = 0.0
     watch: Stopwatch = field(default_factory=Stopwatch)
     losses: Tensor = field(init=False)
@@ -196,16 +198,19 @@ class _Run:
         self.losses = torch.zeros(self.epochs, device=device)
 
     def seconds(self) -> float:
-        return self.earlier + self.watch.seconds()
+        return self.earlier + (self.watch.seconds() if self.step > self.restored else 0.0)
 
     def take(
         self, cost: Callable[[Any], Tensor], batch: Any, clip: float | None, epoch: int, per: int
-    ) -> None:
+    ) -> Any:
         def closure() -> Tensor:
             self.optimizer.zero_grad()
             with torch.enable_grad():
                 loss = cost(batch)
-                loss.backward()
+                # Not backward(): parameters that are not trained keep the gradients they have.
+                slopes = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            for parameter, slope in zip(self.parameters, slopes, strict=True):
+                parameter.grad = slope
             if clip is not None:
                 norm = nn.utils.clip_grad_norm_(self.parameters, clip)
                 if not bool(torch.isfinite(norm)):  # a pole met in one batch must not be the end of all
@@ -217,6 +222,7 @@ class _Run:
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
+        return loss
 
     def state(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self.parameters]
@@ -263,5 +269,6 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
-        self.step, self.earlier = int(state["step"]), float(state["seconds"])
+        self.step = self.restored = int(state["step"])
+        self.earlier = float(state["seconds"])
         self.losses.copy_(state["losses"])

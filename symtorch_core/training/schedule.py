@@ -1,4 +1,4 @@
-"""What studies need that train networks of their own: first weights from a seed, and a learning rate."""
+"""First weights from a seed, and learning rates that fall."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 
 @contextmanager
@@ -45,3 +46,8 @@ def compute_learning_rate(step: int, steps: int, *, highest: float, warmup: floa
     if step < rise:
         return highest * (step + 1) / (rise + 1)
     return highest * 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
+
+
+def cosine_by_epochs(optimizer: torch.optim.Optimizer, steps: int, epochs: int) -> LambdaLR:
+    """Return a schedule by which the learning rate falls to 0 on a cosine, after each epoch of so many steps."""
+    return LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (step // max(1, steps)) / epochs)))

@@ -46,6 +46,25 @@ class Fidelity:
         return cls(**numbers, rows=int(data["rows"]))
 
 
+@final
+@dataclass(frozen=True)
+class OutputFidelity:
+    """Fidelity of the chosen equations for one output of the block.
+
+    Attributes:
+        train: on the rows of the fit.
+        held_out: on rows the search never saw; None where none were held out.
+        out_of_range: on inputs beyond the range of the fit; None where the block cannot be asked there.
+        linear: of the best linear map of the equations' variables, on held-out rows (on the rows of the fit where none
+            were held out): the baseline that equations have to beat.
+    """
+
+    train: Fidelity
+    held_out: Fidelity | None = None
+    out_of_range: Fidelity | None = None
+    linear: Fidelity | None = None
+
+
 def measure_fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> list[Fidelity]:
     """Fidelity of each output.
 

@@ -12,39 +12,52 @@ from torch import Tensor
 from symtorch_core.activations.rows import Activations, BlockFunction
 from symtorch_core.expressions import evaluate
 from symtorch_core.reduction.moments import Moments
-from symtorch_core.results.distillation import Distillation, OutputFidelity
+from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.search.front import ParetoFront
-from symtorch_core.verification.fidelity import Fidelity, measure_fidelity, measure_out_of_range
+from symtorch_core.search.space import SearchSpace
+from symtorch_core.surrogates.surrogate import Surrogate
+from symtorch_core.surrogates.transforms import Transforms
+from symtorch_core.verification.fidelity import (
+    Fidelity,
+    OutputFidelity,
+    measure_fidelity,
+    measure_out_of_range,
+)
 
 _RIDGE = 1e-9
 
 
 def verify(
-    result: Distillation, train: Activations, held_out: Activations | None, function: BlockFunction | None
-) -> Distillation:
-    """The result with held-out losses on its fronts and the fidelity of the chosen equations.
+    surrogate: Surrogate,
+    baseline: Sequence[Fidelity],
+    train: Activations,
+    held_out: Activations | None,
+    function: BlockFunction | None,
+    outputs: Sequence[int],
+) -> tuple[OutputFidelity, ...]:
+    """Measure the fidelity of a surrogate's equations, for each of its outputs.
 
     Args:
-        result: what a search gave.
-        train: rows of the fit.
-        held_out: rows held out, or None.
-        function: the block, for inputs out of range; None where it cannot be asked.
+        surrogate: the equations.
+        baseline: fidelity of what the equations have to beat; see :func:`fit_linear_baseline`.
+        train: rows of the fit, with the surrogate's outputs alone.
+        held_out: rows held out, likewise, or None.
+        function: the block, for inputs out of range; None where it cannot be asked. Where it fails, the equations are
+            not judged there, and a warning says so.
+        outputs: the block's output columns that the surrogate gives.
     """
-    if held_out is not None:
-        result = replace(result, fronts=add_validation_losses(result, held_out))
-    surrogate = result.surrogate()
-    columns = list(result.outputs)
 
-    def of(activations: Activations) -> list[Fidelity]:
-        predicted = surrogate.predict(activations.inputs)
-        return measure_fidelity(predicted, activations.outputs[:, columns], activations.weights)
+    def measure(activations: Activations) -> list[Fidelity]:
+        return measure_fidelity(
+            surrogate.predict(activations.inputs), activations.outputs, activations.weights
+        )
 
-    nothing: Sequence[Fidelity | None] = [None] * len(columns)
-    unseen = nothing if held_out is None else of(held_out)
+    nothing: Sequence[Fidelity | None] = [None] * len(baseline)
+    unseen = nothing if held_out is None else measure(held_out)
     far = nothing
     if function is not None:
         try:
-            far = measure_out_of_range(lambda rows: surrogate.predict(rows), function, train.inputs, columns)
+            far = measure_out_of_range(surrogate.predict, function, train.inputs, outputs)
         except Exception as error:
             # A block may refuse such rows in its own way; the search must not be lost for it.
             warnings.warn(
@@ -53,41 +66,51 @@ def verify(
                 RuntimeWarning,
                 stacklevel=3,
             )
-    baseline = fit_linear_baseline(result, train, held_out or train)
-    judged = zip(of(train), unseen, far, baseline, strict=True)
-    return replace(result, fidelity=tuple(OutputFidelity(*entry) for entry in judged))
+    return tuple(OutputFidelity(*entry) for entry in zip(measure(train), unseen, far, baseline, strict=True))
 
 
-def fit_linear_baseline(result: Distillation, train: Activations, judged: Activations) -> list[Fidelity]:
-    """Fidelity of y = b + W z, for the variables z of the equations, fitted by least squares.
+def fit_linear_baseline(
+    transforms: Transforms, reduction: Reduction, train: Activations, judged: Activations
+) -> list[Fidelity]:
+    """Measure the fidelity of y = b + W z, for the variables z of the equations, fitted by least squares.
 
     Args:
-        result: gives the variables and the output columns.
-        train: rows of the fit.
+        transforms, reduction: from the block's inputs to z.
+        train: rows to fit W and b to.
         judged: rows to judge on.
     """
-    columns = list(result.outputs)
 
     def variables(activations: Activations) -> Tensor:
-        return result.reduction.reduce_inputs(result.transforms(activations.inputs)).double()
+        return reduction.reduce_inputs(transforms(activations.inputs)).double()
 
-    moments = Moments.of(variables(train), train.outputs[:, columns], train.weights)
+    moments = Moments.of(variables(train), train.outputs, train.weights)
     W = moments.linear_map(_RIDGE)
     prediction = moments.y + (variables(judged) - moments.x) @ W.T
-    return measure_fidelity(prediction, judged.outputs[:, columns], judged.weights)
+    return measure_fidelity(prediction, judged.outputs, judged.weights)
 
 
-def add_validation_losses(result: Distillation, held_out: Activations) -> tuple[ParetoFront, ...]:
-    """The fronts with the loss of each equation on held-out rows."""
-    Z = result.reduction.reduce_inputs(result.transforms(held_out.inputs))
-    T = result.reduction.reduce_targets(held_out.outputs[:, list(result.outputs)], Z).double()
-    columns = dict(zip(result.reduction.variable_names, Z.double().unbind(-1), strict=True))
+def add_validation_losses(
+    fronts: Sequence[ParetoFront],
+    search: SearchSpace,
+    transforms: Transforms,
+    reduction: Reduction,
+    held_out: Activations,
+) -> tuple[ParetoFront, ...]:
+    """Return the fronts with the loss of each equation on held-out rows.
+
+    Args:
+        fronts: one for each column of the reduced targets.
+        search: gives the loss.
+        transforms, reduction: from the block's inputs and outputs to variables and targets of the equations.
+        held_out: rows held out, with the distilled outputs alone.
+    """
+    Z = reduction.reduce_inputs(transforms(held_out.inputs))
+    T = reduction.reduce_targets(held_out.outputs, Z).double()
+    columns = dict(zip(reduction.variable_names, Z.double().unbind(-1), strict=True))
     weights = None if held_out.weights is None else held_out.weights.double()
     judged = []
-    for number, front in enumerate(result.fronts):
-        losses = [
-            result.search.loss_function(evaluate(c.expression, columns), T[:, number], weights) for c in front
-        ]
+    for number, front in enumerate(fronts):
+        losses = [search.loss_function(evaluate(c.expression, columns), T[:, number], weights) for c in front]
         judged.append(
             ParetoFront(
                 [

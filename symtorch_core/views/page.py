@@ -11,9 +11,8 @@ from markupsafe import Markup
 from torch import Tensor
 
 from symtorch_core.expressions import Expression, evaluate, variables
-from symtorch_core.results.distillation import OutputFidelity
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.verification.fidelity import Fidelity, measure_fidelity
+from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity
 from symtorch_core.views.figures import FIRST, SECOND, render_svg
 from symtorch_core.views.page_parts import (
     Bars,
@@ -60,13 +59,14 @@ def build_page(result: Distillation, title: str = "") -> Page:
     if not result.reduction.keeps_outputs and _get_rows(result) is not None:
         sections.append(Section("Outputs of the block", tuple(_build_output_parts(result))))
     sections.append(Section("How it was made", tuple(_build_settings(result))))
-    rows = f"{result.rows[0]} rows fitted" + (f", {result.rows[1]} held out" if result.rows[1] else "")
+    made = result.provenance
+    rows = f"{made.rows[0]} rows fitted" + (f", {made.rows[1]} held out" if made.rows[1] else "")
     interrupted = "; interrupted, perhaps not finished" if result.interrupted else ""
     return Page(
-        title=title or f"Equations of {result.source.block}",
-        subtitle=f"{len(result.fronts)} equations by {result.regressor}, {rows}{interrupted}",
+        title=title or f"Equations of {made.source.block}",
+        subtitle=f"{len(result.fronts)} equations by {made.regressor}, {rows}{interrupted}",
         sections=tuple(sections),
-        footer=", ".join(f"{name} {version}" for name, version in result.versions.items()),
+        footer=", ".join(f"{name} {version}" for name, version in made.versions.items()),
     )
 
 
@@ -219,8 +219,13 @@ def _build_settings(result: Distillation) -> Iterator[Table]:
         ("setting", "value"),
         to_table_rows(
             [
-                ("regressor", result.regressor),
-                ("reducer", " ".join(part for part in (result.reducer, result.reduction.summary()) if part)),
+                ("regressor", result.provenance.regressor),
+                (
+                    "reducer",
+                    " ".join(
+                        part for part in (result.provenance.reducer, result.reduction.summary()) if part
+                    ),
+                ),
                 ("derived variables", transforms),
                 ("chosen by", result.select),
                 ("operators", ", ".join(search.operators)),
@@ -234,14 +239,15 @@ def _build_settings(result: Distillation) -> Iterator[Table]:
                     "time limit",
                     "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
                 ),
-                ("seed", result.seed),
-                ("rows dropped (not finite)", result.source.rows_dropped or ""),
+                ("seed", result.provenance.seed),
+                ("rows dropped (not finite)", result.provenance.source.rows_dropped or ""),
             ]
         ),
         numbers=False,
     )
     yield Table(
-        ("stage", "seconds"), tuple((stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items())
+        ("stage", "seconds"),
+        tuple((stage, f"{seconds:.2f}") for stage, seconds in result.provenance.seconds.items()),
     )
 
 

@@ -6,6 +6,7 @@ Every function draws on the caller's axes, or on new ones, and returns them.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import MissingDependencyError, SelectionError
 
 if TYPE_CHECKING:
+    from symtorch_core.reduction.sweep import Sweep
     from symtorch_core.results.distillation import Distillation
     from symtorch_core.search.front import Candidate, ParetoFront
 
@@ -42,6 +44,44 @@ def check_matplotlib() -> None:
     """Refuse, with a :class:`MissingDependencyError`, where matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingDependencyError("plots need matplotlib. Try: pip install matplotlib", name="matplotlib")
+
+
+def plot_result(result: Distillation, kind: str = "front", output: int = 0, ax: Any = None) -> Any:
+    """Draw one output of a distillation: its ``"front"``, its ``"fit"``, or its ``"residuals"``.
+
+    Raises:
+        SelectionError: there is no such plot or output, or there are no rows in memory.
+    """
+    if kind == "front":
+        return plot_front(result.front(output), result.chosen()[output], ax)
+    if kind == "fit":
+        return plot_fit(result, output, ax)
+    if kind == "residuals":
+        return plot_residuals(result, output, ax)
+    raise SelectionError(f"there is no plot {kind!r}: give 'front', 'fit' or 'residuals'")
+
+
+def plot_sweep(sweep: Sweep, value: str = "r2", ax: Any = None) -> Any:
+    """Draw the unexplained variance over k_in: a line for each reducer and k_out."""
+    ax = new_axes(ax, size=(7, 4.5))
+    names = list(dict.fromkeys(row.reducer for row in sweep.rows))
+    widths = list(dict.fromkeys(row.k_out for row in sweep.rows))
+    for (color, name), (marker, k_out) in itertools.product(
+        enumerate(names), zip(itertools.cycle("osd^v*x"), widths, strict=False)
+    ):
+        line = [row for row in sweep.rows if (row.reducer, row.k_out) == (name, k_out)]
+        ax.plot(
+            [str(row.k_in) for row in line],
+            [1 - getattr(row, value) for row in line],
+            color=f"C{color}",
+            marker=marker,
+            alpha=0.9,
+            label=f"{name}, k_out {'all' if k_out is None else k_out}",
+        )
+    ax.set(xlabel="k_in", ylabel="unexplained share of the variance, held out")
+    ax.legend(fontsize="small")
+    ax.grid(alpha=0.3)
+    return ax
 
 
 def plot_front(front: ParetoFront, chosen: Candidate | None = None, ax: Any = None) -> Any:

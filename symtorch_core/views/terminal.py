@@ -14,6 +14,7 @@ from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity
 
 if TYPE_CHECKING:
+    from symtorch_core.reduction.sweep import Sweep
     from symtorch_core.results.distillation import Distillation
 
 _WIDTH = 110
@@ -96,23 +97,38 @@ def render_result(result: Distillation) -> RenderableType:
 
 
 def _format_footer(result: Distillation) -> str:
-    seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
+    made, kept = result.provenance, result.reduction.summary()
     lines = [
-        f"{result.regressor} with reducer {result.reducer}; loss {result.search.loss_function.name}; chosen by "
-        f"{result.select!r}; {result.rows[0]} rows fitted, {result.rows[1]} held out; seed {result.seed}",
-        f"{result.reducer} keeps {result.reduction.summary()}" if result.reduction.summary() else "",
-        seconds,
+        f"{made.regressor} with reducer {made.reducer}; loss {result.search.loss_function.name}; chosen by "
+        f"{result.select!r}; {made.rows[0]} rows fitted, {made.rows[1]} held out; seed {made.seed}",
+        f"{made.reducer} keeps {kept}" if kept else "",
+        ", ".join(f"{stage} {value:.1f} s" for stage, value in made.seconds.items()),
     ]
-    if result.source.rows_dropped:
-        lines.append(f"{result.source.rows_dropped} rows with non-finite values were left out")
+    if made.source.rows_dropped:
+        lines.append(f"{made.source.rows_dropped} rows with non-finite values were left out")
     if result.interrupted:
         lines.append("interrupted: what was found by then is here, perhaps not finished")
     return "\n".join(line for line in lines if line)
 
 
 def render_text(result: Distillation) -> str:
-    """A distillation as plain text."""
+    """Return a distillation as plain text."""
+    return _to_text(render_result(result))
+
+
+def render_sweep(sweep: Sweep) -> str:
+    """Return a sweep over reducers as plain text."""
+    table = Table("reducer", "k_in", "k_out", "R2 block between", "R2 linear", "R2 network", "s", "")
+    for row in sweep.rows:
+        sizes = ("all" if k is None else str(k) for k in (row.k_in, row.k_out))
+        network = "-" if row.r2_network is None else f"{row.r2_network:.4f}"
+        figures = (f"{row.r2:.4f}", f"{row.r2_linear:.4f}", network, f"{row.seconds:.1f}")
+        table.add_row(row.reducer, *sizes, *figures, row.note)
+    return _to_text(table)
+
+
+def _to_text(shown: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
     with console.capture() as captured:
-        console.print(render_result(result))
+        console.print(shown)
     return captured.get().rstrip()

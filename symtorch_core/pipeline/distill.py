@@ -6,13 +6,14 @@ call.
 
 from __future__ import annotations
 
+import inspect
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, final, get_args
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -21,17 +22,17 @@ from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture
 from symtorch_core.activations.rows import Activations, BlockFunction
 from symtorch_core.components.registry import available, load
-from symtorch_core.errors import CaptureError, SearchError, SelectionError
-from symtorch_core.events.progress import progress_bars
-from symtorch_core.events.records import Callback, StageFinished, StageStarted, Stopwatch, notify
+from symtorch_core.errors import CaptureError, SearchError
+from symtorch_core.events import Callback, StageFinished, StageStarted, Stopwatch, notify, progress_bars
+from symtorch_core.pipeline.request import Components, check_arguments, resolve_components
 from symtorch_core.reduction.reducer import Reducer, Reduction
-from symtorch_core.results.distillation import Distillation
-from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
+from symtorch_core.results.distillation import Distillation, Provenance
+from symtorch_core.search.front import SelectionRule
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import Transform, Transforms
-from symtorch_core.verification.verify import verify
+from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline, verify
 
 
 def distill(
@@ -40,9 +41,11 @@ def distill(
     *,
     parent: Callable[..., Any] | None = None,
     regressor: str | Regressor = "pysr",
+    regressor_options: Mapping[str, Any] | None = None,
     reducer: str | Reducer = "identity",
     reducer_options: Mapping[str, Any] | None = None,
     capture: str | Capture = "hooks",
+    capture_options: Mapping[str, Any] | None = None,
     surrogate: str = "torch",
     variable_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
@@ -58,38 +61,40 @@ def distill(
     resume: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
-    **options: Any,
+    **search_fields: Any,
 ) -> Distillation:
     """Fit equations to what a block computes.
 
     Args:
         block: a module or function, with ``data`` to run it on; or the data themselves: an ``(X, Y)`` pair of
             arrays, or :class:`Activations`.
-        data: see :func:`symtorch_core.activations.hooks.capture`.
+        data: see :func:`symtorch_core.capture`.
         parent: the model that calls the block when it runs on ``data``; None feeds the data to the block.
         regressor: name of a backend, or an instance.
+        regressor_options: options of a backend given by name, such as ``{"n_jobs": 2}``.
         reducer: name of a reducer, or an instance.
-        reducer_options: options of a reducer given by name.
+        reducer_options: options of a reducer given by name, such as ``{"k_in": 8}``.
         capture: name of a capture, or an instance.
+        capture_options: options of a capture given by name, such as ``{"select_input": 0}``. Where the rows are given
+            as arrays, only ``{"on_nonfinite": "drop"}`` has a meaning.
         surrogate: name of the kind of surrogate.
         variable_names: a name for each input of the block; x0, x1, ... by default.
         output_names: a name for each output of the block; y0, y1, ... by default.
         transforms: derived variables that the equations are written in, instead of the inputs; see
-            :class:`symtorch_core.surrogates.transforms.Transforms`.
+            :class:`symtorch_core.Transforms`.
         outputs: distill only these output columns; all by default.
         weights: a non-negative number for each captured row, times the weights that a capture gives.
-        search: the search space; or give its fields as options.
+        search: the search space; or give its fields one by one.
         select: the rule that chooses an equation from each front; see :meth:`ParetoFront.select`.
         test_fraction: share of the rows held out of the search, to judge on.
         out_of_range: afterwards, ask a block that can be asked for rows beyond the range of the data, too, and
-            judge the equations there; False where each call is dear, or numbers must be whole.
+            judge the equations there; False where each call is expensive, or numbers must be whole.
         max_rows: rows kept of what passes the block, a uniform sample; arrays are used whole.
         seed: same seed, same result.
         resume: a folder where each finished front is written at once, and looked up before searching.
-        callbacks: functions told of every :class:`symtorch_core.events.records.Event`.
+        callbacks: functions told of every :class:`symtorch_core.events.Event`.
         progress: draw progress bars where standard error is a terminal.
-        **options: fields of :class:`SearchSpace` (``niterations=100``), of the capture (``select_input=0``),
-            or of the backend.
+        **search_fields: fields of :class:`SearchSpace`, such as ``niterations=100``.
 
     Returns:
         The distillation. Ctrl-C during the search ends it, and so does a failure of the backend, with a warning:
@@ -102,50 +107,78 @@ def distill(
         CaptureError: the data do not give usable rows.
         SearchError: an option does not exist or cannot be honoured.
         UnknownComponentError, MissingDependencyError: a component is not there; the message says what is.
-        SelectionError: the rule picks nothing.
+        SelectionError: the rule chooses nothing.
         KeyboardInterrupt, BackendError: stopped before there was anything to keep.
     """
-    _check_rule(select, test_fraction)
-    parts = _Parts.sorted_from(capture, regressor, reducer, reducer_options or {}, search, options)
+    check_arguments(
+        block=block,
+        data=data,
+        parent=parent,
+        variable_names=variable_names,
+        output_names=output_names,
+        transforms=transforms,
+        outputs=outputs,
+        select=select,
+        test_fraction=test_fraction,
+        out_of_range=out_of_range,
+        max_rows=max_rows,
+        seed=seed,
+        resume=resume,
+        callbacks=callbacks,
+        progress=progress,
+    )
+    components = resolve_components(
+        capture,
+        capture_options,
+        regressor,
+        regressor_options,
+        reducer,
+        reducer_options,
+        search,
+        search_fields,
+        arguments=inspect.signature(distill).parameters,
+    )
     load("surrogates", surrogate)  # an unknown name is better known before the search than after
     with ExitStack() as stack:
-        told = [*callbacks, stack.enter_context(progress_bars())] if progress else list(callbacks)
-        stages = _Stages(told)
+        callbacks = [*callbacks, stack.enter_context(progress_bars())] if progress else list(callbacks)
+        stages = _Stages(callbacks)
         with stages.clock("capture"):  # a capture tells of its progress itself
-            activations = _collect(block, data, parent, parts, weights, max_rows, seed, told)
+            activations = _collect(block, data, parent, components, weights, max_rows, seed, callbacks)
             activations = _apply_names(activations, variable_names, output_names)
             function = as_row_function(block, activations) if callable(block) else None
         columns = _check_columns(outputs, activations)
         train, held_out = activations.split(test_fraction, seed)
-        with stages.told("reduce"):
+        with stages.run("reduce"):
             derive = Transforms(activations.input_names, transforms)
-            whole = (
-                transforms is None and outputs is None
-            )  # else the block is another function than the rows show
+            # With transforms or fewer outputs, the block is another function than the rows show.
+            whole = transforms is None and outputs is None
             reduction, Z, T = _reduce(
-                parts.reducer, derive, train, columns, function if whole else None, seed
+                components.reducer, derive, train, columns, function if whole else None, seed
             )
-        with stages.told("regress", T.shape[1]):
+        with stages.run("regress", T.shape[1]):
             found, interrupted = regress(
-                parts.regressor,
+                components.regressor,
                 Z,
                 T,
-                parts.search,
+                components.search,
                 reduction.variable_names,
                 weights=train.weights,
                 seed=seed,
-                callbacks=told,
+                callbacks=callbacks,
                 resume=resume,
             )
-        with stages.told("verify"):
-            if (
-                reduction.keeps_outputs
-            ):  # then each equation stands for itself, and those that are missing are left out
+        with stages.run("verify"):
+            if reduction.keeps_outputs:
+                # Each equation stands for itself, and those that are missing are left out.
                 columns = tuple(columns[i] for i in sorted(found))
                 fronts = tuple(found[i] for i in sorted(found))
             else:
-                fronts = fill_missing_fronts(found, T, parts.search, train.weights)
-            names = tuple(activations.output_names[column] for column in columns)
+                fronts = fill_missing_fronts(found, T, components.search, train.weights)
+            fitted = train.select_outputs(columns)
+            judged = None if held_out is None else held_out.select_outputs(columns)
+            if judged is not None:
+                fronts = add_validation_losses(fronts, components.search, derive, reduction, judged)
+            names = fitted.output_names
             result = Distillation(
                 fronts=fronts,
                 equation_names=names
@@ -156,21 +189,26 @@ def distill(
                 block_outputs=activations.outputs.shape[1],
                 transforms=derive,
                 reduction=reduction,
-                reducer=parts.reducer.name,
-                regressor=parts.regressor.name,
-                surrogate_kind=surrogate,
-                search=parts.search,
+                search=components.search,
                 select=select,
-                rows=(len(train), 0 if held_out is None else len(held_out)),
-                source=activations.source,
-                versions=_collect_versions(parts.regressor.name),
-                seed=seed,
+                provenance=Provenance(
+                    regressor=components.regressor.name,
+                    reducer=components.reducer.name,
+                    surrogate=surrogate,
+                    source=activations.source,
+                    rows=(len(train), 0 if held_out is None else len(held_out)),
+                    versions=_collect_versions(components.regressor.name),
+                    seed=seed,
+                ),
                 interrupted=interrupted,
                 train=train,
                 held_out=held_out,
             )
-            result = verify(result, train, held_out, function if out_of_range else None)
-    return replace(result, seconds=stages.seconds)
+            baseline = fit_linear_baseline(derive, reduction, fitted, judged or fitted)
+            asked = function if out_of_range else None
+            fidelity = verify(result.surrogate(), baseline, fitted, judged, asked, columns)
+    provenance = replace(result.provenance, seconds=stages.seconds)
+    return replace(result, fidelity=fidelity, provenance=provenance)
 
 
 @final
@@ -188,97 +226,30 @@ class _Stages:
         self.seconds[stage] = watch.seconds()
 
     @contextmanager
-    def told(self, stage: str, total: int | None = None) -> Iterator[None]:
+    def run(self, stage: str, total: int | None = None) -> Iterator[None]:
         notify(self._callbacks, StageStarted(stage, total))
         with self.clock(stage):
             yield
         notify(self._callbacks, StageFinished(stage, self.seconds[stage]))
 
 
-@final
-@dataclass(frozen=True)
-class _Parts:
-    """The components of one run, with their options sorted in."""
-
-    capture: Capture
-    capture_options: Mapping[str, Any]
-    regressor: Regressor
-    reducer: Reducer
-    search: SearchSpace
-
-    @classmethod
-    def sorted_from(
-        cls,
-        capture: str | Capture,
-        regressor: str | Regressor,
-        reducer: str | Reducer,
-        reducer_options: Mapping[str, Any],
-        search: SearchSpace | None,
-        options: Mapping[str, Any],
-    ) -> _Parts:
-        """The free options go to the search space, the capture and the backend, in this order."""
-        of_space = SearchSpace.field_names()
-        kind: type[Capture] = type(capture) if isinstance(capture, Capture) else load("captures", capture)
-        of_capture = frozenset(kind.option_names()) - of_space
-        for_space = {name: value for name, value in options.items() if name in of_space}
-        for_capture = {name: value for name, value in options.items() if name in of_capture}
-        for_backend = {name: value for name, value in options.items() if name not in of_space | of_capture}
-        if search is not None and for_space:
-            raise SearchError(f"give search= or its fields, not both: {', '.join(for_space)}")
-        engine = _resolve_component(
-            "regressors", regressor, Regressor, for_backend, sorted(of_space | of_capture)
-        )
-        return cls(
-            capture=_resolve_component("captures", capture, Capture, for_capture),
-            capture_options=for_capture,
-            regressor=engine,
-            reducer=_resolve_component("reducers", reducer, Reducer, reducer_options),
-            search=engine.resolve_search(search or SearchSpace(**for_space)),
-        )
-
-
-def _resolve_component(
-    kind: str, given: Any, base: Any, options: Mapping[str, Any], also: Sequence[str] = ()
-) -> Any:
-    if isinstance(given, base):
-        if options:
-            raise SearchError(f"{', '.join(options)}: give options to the {given.name} instance itself")
-        return given
-    if not isinstance(given, str):
-        raise SearchError(
-            f"{kind} are given by name or as an instance of {base.__name__}, not {type(given).__name__}"
-        )
-    return load(kind, given).with_options(options, also=also)
-
-
-def _check_rule(select: str, test_fraction: float) -> None:
-    if select not in get_args(SelectionRule):
-        raise SelectionError(f"unknown rule {select!r}; there are: {', '.join(get_args(SelectionRule))}")
-    if not 0 <= test_fraction < 1:
-        raise CaptureError(f"test_fraction must be at least 0 and less than 1, got {test_fraction}")
-    if select in HELD_OUT_RULES and test_fraction == 0:
-        raise SelectionError(f'the rule "{select}" needs rows held out of the search: give test_fraction > 0')
-
-
 def _collect(
     block: Any,
     data: Any,
     parent: Callable[..., Any] | None,
-    parts: _Parts,
+    components: Components,
     weights: Any,
     max_rows: int,
     seed: int,
     callbacks: Sequence[Callback],
 ) -> Activations:
     if callable(block):
-        if data is None:
-            raise CaptureError("give the data to run the block on: distill(block, data, parent=model)")
-        activations = parts.capture.collect(
+        activations = components.capture.collect(
             block, data, parent=parent, max_rows=max_rows, seed=seed, callbacks=callbacks
         )
         activations = activations if weights is None else activations.with_weights(weights)
     else:
-        activations = _take_rows(block, data, parent, parts.capture_options, weights)
+        activations = _take_rows(block, components.capture_options, weights)
     if len(activations) < 2:
         raise CaptureError(
             f"{len(activations)} row is too few to fit anything: give at least 2, better hundreds"
@@ -286,17 +257,9 @@ def _collect(
     return activations
 
 
-def _take_rows(block: Any, data: Any, parent: Any, options: Mapping[str, Any], weights: Any) -> Activations:
-    """Activations that came as such, or as an (X, Y) pair of arrays."""
-    pair = isinstance(block, (tuple, list)) and len(block) == 2
-    if not pair and not isinstance(block, Activations):
-        raise CaptureError(
-            f"cannot distill a {type(block).__name__}: give a module or function with data, an (X, Y) pair, "
-            "or Activations"
-        )
-    if data is not None or parent is not None:
-        raise CaptureError("the rows are given, so there is nothing to run: leave out data and parent")
-    idle = set(options) - ({"on_nonfinite"} if pair else set())
+def _take_rows(block: Any, options: Mapping[str, Any], weights: Any) -> Activations:
+    """Return activations that came as such, or as an (X, Y) pair of arrays."""
+    idle = set(options) - (set() if isinstance(block, Activations) else {"on_nonfinite"})
     if idle:
         raise SearchError(
             f"{', '.join(sorted(idle))}: the rows are given, so nothing is captured; leave it out"

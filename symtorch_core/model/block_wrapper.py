@@ -1,0 +1,243 @@
+"""A block behind a wrapper: what runs, what is masked, what a checkpoint holds."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core.activations.hooks import HookCapture
+from symtorch_core.activations.rows import Activations
+from symtorch_core.activations.tensor_paths import get_argument_aliases, nest_tensor
+from symtorch_core.components.registry import load
+from symtorch_core.errors import SwitchError
+from symtorch_core.model.placeholders import FunctionBlock, ReleasedBlock, WithheldWeight
+from symtorch_core.model.running import (
+    apply_mask,
+    compute_columns,
+    find_inputs,
+    mask_result,
+    mix_columns,
+    spread_columns,
+)
+from symtorch_core.model.state import Mode, WrapperState
+from symtorch_core.results.distillation import Distillation
+from symtorch_core.surrogates.surrogate import Surrogate
+
+_STATE = "_extra_state"
+_MASK = "output_mask"
+
+
+class BlockWrapper(nn.Module, ABC):
+    """Runs a block or its equations, and saves both; :class:`SymbolicModel` says how equations get here."""
+
+    output_mask: Tensor | None
+    """Which outputs are active, shape (d_out,), boolean; None where nothing was ever pruned."""
+
+    def __init__(self, block: Callable[..., Any], name: str | None = None) -> None:
+        super().__init__()
+        if not callable(block):
+            raise TypeError(f"a block is a module or a function, not a {type(block).__name__}")
+        self.block: nn.Module = block if isinstance(block, nn.Module) else FunctionBlock(block)
+        self.name = name or type(block).__name__
+        self.surrogate: Surrogate | None = None
+        self._distillation: Distillation | None = None
+        self._mode: Mode = "block"
+        self._symbolic_outputs: tuple[int, ...] = ()
+        self._aliases = get_argument_aliases(block)
+        self.register_buffer(_MASK, None)
+        self.training = self.block.training  # not train(): submodules keep their own flags
+        self.register_load_state_dict_post_hook(_copy_maps)  # type: ignore[no-untyped-call]
+
+    @property
+    def mode(self) -> Mode:
+        """``"block"`` or ``"symbolic"``."""
+        return self._mode
+
+    @property
+    def released(self) -> bool:
+        """Whether the block's weights were freed."""
+        return isinstance(self.block, ReleasedBlock)
+
+    @property
+    def distillation(self) -> Distillation:
+        """The last distillation.
+
+        Raises:
+            SwitchError: there was none yet.
+        """
+        if self._distillation is None:
+            raise SwitchError(f"{self.name} has no equations yet: call distill(data) first")
+        return self._distillation
+
+    @property
+    def symbolic_outputs(self) -> tuple[int, ...]:
+        """The output columns that run on equations now; empty in block mode."""
+        return self._symbolic_outputs if self._mode == "symbolic" else ()
+
+    @property
+    def pruned_outputs(self) -> tuple[int, ...]:
+        """The output columns that are zero, whatever runs."""
+        return () if self.output_mask is None else tuple((~self.output_mask).nonzero()[:, 0].tolist())
+
+    def prune_outputs(self, active: Tensor) -> None:
+        """Set outputs of the block to zero from now on, in both modes; see :class:`symtorch_core.OutputPruner`.
+
+        Args:
+            active: shape (d_out,), boolean: True for those that stay.
+
+        Raises:
+            SwitchError: an output would come back, or none would be left.
+        """
+        kept = active.detach().bool().reshape(-1)
+        before = self.output_mask
+        if before is not None and (
+            kept.shape != before.shape or bool((kept & ~before.to(kept.device)).any())
+        ):
+            raise SwitchError(f"a pruned output of {self.name} stays pruned: make a mask from output_mask")
+        if not bool(kept.any()):
+            raise SwitchError(f"no output of {self.name} would be left")
+        self.output_mask = kept.clone()
+
+    @contextmanager
+    def running(self, mode: Mode) -> Iterator[None]:
+        """Run on the block, or on the equations, inside; as before afterwards.
+
+        Raises:
+            SwitchError: there is no block left, or there are no equations.
+        """
+        if mode == "block" and self.released:
+            raise SwitchError(f"{self.name} was released: there is no block to run")
+        if mode == "symbolic":
+            self._get_surrogate()
+        before = (self._mode, self.surrogate, self._distillation, self._symbolic_outputs)
+        try:
+            self._mode = mode
+            yield
+        finally:
+            self._mode, self.surrogate, self._distillation, self._symbolic_outputs = before
+
+    def capture(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Activations:
+        """Collect activations of the block, whatever the mode; see :func:`symtorch_core.capture`."""
+        collecting = {key: options.pop(key) for key in ("max_rows", "seed", "callbacks") if key in options}
+        hooks = HookCapture.with_options(options)
+        with self.running("block"):
+            return hooks.collect(self.block, data, parent=parent, **collecting)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._mode == "symbolic":
+            return self._run_symbolic(args, kwargs)
+        whole = self.block(*args, **kwargs)
+        return whole if self.output_mask is None else mask_result(whole, self.output_mask, self.name)
+
+    def _run_symbolic(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result, columns = self.distillation, self._symbolic_outputs
+        source = result.provenance.source
+        path = source.select_output or ""
+        x = find_inputs(args, kwargs, source, self._aliases, self.name)
+        y = compute_columns(self._get_surrogate(), x, result.outputs, columns)
+        known = {*columns, *self.pruned_outputs}
+        if len(known) == result.block_outputs and (path == "" or self.released):
+            y = apply_mask(spread_columns(y, columns, result.block_outputs), self.output_mask)
+            return nest_tensor(y.squeeze(-1) if source.scalar_output else y, path)
+        # The block still gives what has no equation: other outputs, other tensors of its result.
+        return mix_columns(self.block(*args, **kwargs), y, columns, source, self.output_mask, self.name)
+
+    def __getattr__(self, name: str) -> Any:
+        # Models look into their blocks (a layer's weight, a batch_first flag): let them find what was there,
+        # but not compute with weights whose place the equations have taken.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "block" or name.startswith("__"):
+                raise
+            value = getattr(self.block, name)
+            return (
+                WithheldWeight.of(value) if isinstance(value, Tensor) and self._mode == "symbolic" else value
+            )
+
+    def extra_repr(self) -> str:
+        return f"name={self.name!r}, mode={self._mode!r}"
+
+    def _get_surrogate(self) -> Surrogate:
+        if self.surrogate is None:
+            raise SwitchError(f"{self.name} has no equations yet: call distill(data) first")
+        return self.surrogate
+
+    def _place(self, surrogate: Surrogate) -> Surrogate:
+        """Return the surrogate on the block's device; where it is for a block without tensors."""
+        device = self._find_device()
+        return surrogate if device is None else surrogate.to(device)
+
+    def _find_device(self) -> torch.device | None:
+        tensor = next((t for t in [*self.block.parameters(), *self.block.buffers()]), None)
+        return None if tensor is None else tensor.device
+
+    # -- checkpoints -------------------------------------------------------------------
+
+    def get_extra_state(self) -> Tensor:
+        """Return mode, equations and fronts as UTF-8 JSON in a byte tensor, which any checkpoint format can hold."""
+        state = WrapperState(self.name, self._mode, released=self.released)
+        if self._distillation is not None and self.surrogate is not None:
+            state = replace(
+                state,
+                distillation=self._distillation,
+                structure=self.surrogate.structure(),
+                symbolic_outputs=self._symbolic_outputs,
+                trainable=any(p.requires_grad for p in self.surrogate.parameters()),
+            )
+        return state.to_tensor()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Do nothing: the state was used before the children loaded."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if WrapperState.is_in(state_dict.get(prefix + _STATE)):
+            self._restore(WrapperState.from_tensor(state_dict[prefix + _STATE]))
+            saved = state_dict.get(prefix + _MASK)
+            self.output_mask = None if saved is None else torch.ones_like(saved, device=self._find_device())
+        else:
+            # A checkpoint of the plain block: its keys lack the wrapper's level; the equations here stay.
+            for plain in [key for key in state_dict if key.startswith(prefix)]:
+                state_dict[f"{prefix}block.{plain[len(prefix) :]}"] = state_dict.pop(plain)
+            if self.surrogate is not None:
+                for key, value in self.surrogate.state_dict().items():
+                    state_dict[f"{prefix}surrogate.{key}"] = value
+            if self.output_mask is not None:
+                state_dict[prefix + _MASK] = self.output_mask
+            state_dict[prefix + _STATE] = self.get_extra_state()
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _restore(self, state: WrapperState) -> None:
+        surrogate: Surrogate | None = None
+        if state.distillation is not None:
+            result = state.distillation
+            kind: type[Surrogate] = load("surrogates", result.provenance.surrogate)
+            # On the distillation's own maps, so that their numbers arrive with the surrogate's: _copy_maps.
+            made = kind.build(state.structure, result.transforms, result.reduction)
+            surrogate = self._place(made).trainable(state.trainable)
+        if state.released:
+            self.block = ReleasedBlock()
+        self.name, self._mode = state.name, state.mode
+        self.surrogate, self._distillation = surrogate, state.distillation
+        self._symbolic_outputs = state.symbolic_outputs
+
+
+def _copy_maps(model: nn.Module, _: object) -> None:
+    """After loading, give the distillation maps of its own, as it has after a search."""
+    assert isinstance(model, BlockWrapper)
+    result = model._distillation
+    if result is not None:
+        model._distillation = replace(
+            result,
+            transforms=copy.deepcopy(result.transforms),
+            reduction=copy.deepcopy(result.reduction).cpu(),
+        )

@@ -1,0 +1,100 @@
+"""What runs in a block's place, as functions of tensors: find the inputs, compute, mix with what the block gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symtorch_core.activations.rows import Source
+from symtorch_core.activations.tensor_paths import (
+    collect_call_tensors,
+    flatten_tensors,
+    pick_inputs,
+    pick_tensor,
+    replace_tensor,
+)
+from symtorch_core.surrogates.surrogate import Surrogate
+
+
+def apply_mask(outputs: Tensor, mask: Tensor | None) -> Tensor:
+    """Return outputs, shape (..., d), with zeros where the mask, shape (d,), is False; None changes nothing."""
+    return outputs if mask is None else torch.where(mask, outputs, 0)
+
+
+def mask_result(result: Any, mask: Tensor, name: str) -> Any:
+    """Return a block's result with pruned outputs set to zero; ``name`` is the block's, for messages."""
+    path, tensor = pick_tensor(flatten_tensors(result), None, f"the result of {name}")
+    return replace_tensor(result, path, apply_mask(tensor, mask))
+
+
+def find_inputs(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    source: Source,
+    aliases: Mapping[str, str],
+    name: str,
+) -> Tensor:
+    """Return the equations' inputs among the tensors of a call, whether passed by position or by keyword.
+
+    Args:
+        args, kwargs: of the call.
+        source: says which tensors were captured.
+        aliases: position of each argument by its name, and back.
+        name: of the block, for messages.
+    """
+    tensors = collect_call_tensors(args, kwargs)
+    wanted = source.select_input or ("0",)
+    if any(path not in tensors for path in wanted):
+        for path, tensor in list(tensors.items()):
+            head, dot, rest = path.partition(".")
+            tensors.setdefault(aliases.get(head, head) + dot + rest, tensor)
+    x, _ = pick_inputs(tensors, wanted, name)
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def compute_columns(surrogate: Surrogate, x: Tensor, given: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    """Return the wanted output columns by equations.
+
+    Args:
+        surrogate: gives the columns ``given``.
+        x: inputs, shape (..., d_in); also nested, as a stock TransformerEncoder packs padded batches.
+        given, wanted: output columns of the block.
+    """
+    if x.is_nested:
+        y: Tensor = torch.nested.as_nested_tensor([surrogate(part) for part in x.unbind()])
+    else:
+        y = surrogate(x)
+    return y if tuple(wanted) == tuple(given) else y[..., [list(given).index(c) for c in wanted]]
+
+
+def spread_columns(y: Tensor, columns: Sequence[int], count: int) -> Tensor:
+    """Return ``count`` output columns, zero but for those that are given, shape (..., len(columns))."""
+    if len(columns) == count:
+        return y
+    index = torch.tensor(list(columns), device=y.device)
+    return y.new_zeros(*y.shape[:-1], count).index_copy(-1, index, y)
+
+
+def mix_columns(
+    result: Any, y: Tensor, columns: Sequence[int], source: Source, mask: Tensor | None, name: str
+) -> Any:
+    """Return a block's result with some of its output columns by equations.
+
+    Args:
+        result: of the block.
+        y: the columns by equations, shape (..., len(columns)).
+        columns: of the block's output.
+        source: says which tensor of the result was captured, and whether it has no feature dimension.
+        mask: which outputs are active, or None.
+        name: of the block, for messages.
+    """
+    path = source.select_output or ""
+    _, neural = pick_tensor(flatten_tensors(result), path, f"the result of {name}")
+    if source.scalar_output:
+        return replace_tensor(result, path, y.squeeze(-1).to(neural.dtype))
+    index = torch.tensor(list(columns), device=neural.device)
+    mixed = neural.index_copy(-1, index, y.to(neural.dtype))
+    return replace_tensor(result, path, apply_mask(mixed, mask))

@@ -1,0 +1,270 @@
+"""What a distillation is asked: components with their options, each option with its owner, all checked before work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final, get_args
+
+from symtorch_core.activations.hooks import Capture
+from symtorch_core.activations.rows import Activations
+from symtorch_core.components.checks import check_flag, check_names, check_number, check_whole
+from symtorch_core.components.options import Configurable
+from symtorch_core.components.registry import load
+from symtorch_core.errors import CaptureError, SearchError, SelectionError, did_you_mean
+from symtorch_core.reduction.reducer import Reducer
+from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
+from symtorch_core.search.regressor import Regressor
+from symtorch_core.search.space import SearchSpace
+
+_OWNERS: Final = {"captures": "capture", "regressors": "regressor", "reducers": "reducer"}
+
+
+@final
+@dataclass(frozen=True)
+class Components:
+    """The components of one distillation, made with their options, and the search as the backend runs it."""
+
+    capture: Capture
+    capture_options: Mapping[str, Any]
+    regressor: Regressor
+    reducer: Reducer
+    search: SearchSpace
+
+
+@final
+@dataclass(frozen=True)
+class _Part:
+    """A component as it was asked for: a name or an instance, and the options given for it."""
+
+    kind: str
+    base: type[Configurable]
+    given: str | Configurable
+    options: Mapping[str, Any]
+
+    @property
+    def owner(self) -> str:
+        """How the user calls it: ``capture``, ``regressor`` or ``reducer``."""
+        return _OWNERS[self.kind]
+
+    def type(self) -> type[Configurable]:
+        """Return the component's class, imported by its name.
+
+        Raises:
+            SearchError: it is given as something else than a name or an instance.
+            UnknownComponentError, MissingDependencyError: there is no such component, or it lacks a dependency.
+        """
+        if isinstance(self.given, self.base):
+            return type(self.given)
+        if not isinstance(self.given, str):
+            raise SearchError(
+                f"{self.kind} are given by name or as an instance of {self.base.__name__}, "
+                f"not {type(self.given).__name__}"
+            )
+        found: type[Configurable] = load(self.kind, self.given)
+        return found
+
+    def make(self) -> Any:
+        """Return the component.
+
+        Raises:
+            SearchError: an option does not exist or is invalid, or an instance was given and options beside it.
+        """
+        if isinstance(self.given, self.base):
+            if self.options:
+                raise SearchError(
+                    f"{', '.join(self.options)}: give options to the {self.given.name} instance itself, "
+                    f"not in {self.owner}_options"
+                )
+            return self.given
+        kind = self.type()
+        for option in self.options:
+            if option in SearchSpace.field_names() and option not in kind.option_names():
+                raise SearchError(
+                    f"{option!r} is a field of the search space, not an option of the {self.owner} {kind.name!r}: "
+                    f"give {option}= by itself"
+                )
+        return kind.with_options(self.options)
+
+
+def resolve_components(
+    capture: str | Capture,
+    capture_options: Mapping[str, Any] | None,
+    regressor: str | Regressor,
+    regressor_options: Mapping[str, Any] | None,
+    reducer: str | Reducer,
+    reducer_options: Mapping[str, Any] | None,
+    search: SearchSpace | None,
+    search_fields: Mapping[str, Any],
+    arguments: Iterable[str],
+) -> Components:
+    """Return the components of a distillation, made with their options.
+
+    Args:
+        capture, regressor, reducer: names or instances.
+        capture_options, regressor_options, reducer_options: of components given by name.
+        search: the search space, or None.
+        search_fields: its fields, given one by one.
+        arguments: the caller's own arguments, for hints.
+
+    Raises:
+        SearchError: an option has no owner (the message names the closest one), or is invalid.
+        UnknownComponentError, MissingDependencyError: a component is not there; the message says what is.
+    """
+    parts = [
+        _Part("captures", Capture, capture, _check_options("capture_options", capture_options)),
+        _Part("regressors", Regressor, regressor, _check_options("regressor_options", regressor_options)),
+        _Part("reducers", Reducer, reducer, _check_options("reducer_options", reducer_options)),
+    ]
+    kinds = [part.type() for part in parts]
+    for name in search_fields:
+        if name not in SearchSpace.field_names():
+            raise SearchError(_explain_unowned(name, parts, kinds, arguments))
+    if search is not None:
+        if not isinstance(search, SearchSpace):
+            raise SearchError(f"search must be a SearchSpace, not a {type(search).__name__}")
+        if search_fields:
+            raise SearchError(f"give search= or its fields, not both: {', '.join(search_fields)}")
+    collector, engine, narrower = (part.make() for part in parts)
+    return Components(
+        capture=collector,
+        capture_options=parts[0].options,
+        regressor=engine,
+        reducer=narrower,
+        search=engine.resolve_search(search or SearchSpace(**search_fields)),
+    )
+
+
+def _check_options(name: str, options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise SearchError(f"{name} takes a dictionary of options by name, like {{'{_example(name)}': ...}}")
+    return dict(options)
+
+
+def _example(name: str) -> str:
+    return {"capture_options": "select_input", "regressor_options": "n_jobs"}.get(name, "k_in")
+
+
+def _explain_unowned(
+    name: str, parts: Sequence[_Part], kinds: Sequence[type[Configurable]], arguments: Iterable[str]
+) -> str:
+    """Return what to say of an option that stands by itself and is no field of the search space."""
+    owners = [part for part, kind in zip(parts, kinds, strict=True) if name in kind.option_names()]
+    if owners:
+        homes = " and ".join(
+            f"the {part.owner} {kind.name!r}"
+            for part, kind in zip(parts, kinds, strict=True)
+            if name in kind.option_names()
+        )
+        places = " or ".join(f"{part.owner}_options={{{name!r}: ...}}" for part in owners)
+        return f"{name!r} is an option of {homes}: give {places}"
+    known: dict[str, str] = {}
+    for part, kind in zip(reversed(parts), reversed(kinds), strict=True):
+        known |= dict.fromkeys(kind.option_names(), f"{part.owner}_options")
+    known |= dict.fromkeys(SearchSpace.field_names(), "the search space") | dict.fromkeys(
+        arguments, "distill"
+    )
+    hint = did_you_mean(name, known)
+    close = next((option for option in known if repr(option) in hint), None)
+    where = (
+        ""
+        if close is None
+        else {"distill": "", "the search space": " (a field of the search space)"}.get(
+            known[close], f" (in {known[close]})"
+        )
+    )
+    engine = kinds[1].name
+    return (
+        f"distill has no option {name!r}.{hint.removesuffix('?')}{where}{'?' if hint else ''} Fields of the search "
+        f"space stand by themselves; options of the backend go into regressor_options= ({engine!r} has: "
+        f"{', '.join(kinds[1].option_names()) or 'none'}), and there are capture_options= and reducer_options="
+    )
+
+
+def check_arguments(
+    *,
+    block: Any,
+    data: Any,
+    parent: Any,
+    variable_names: Any,
+    output_names: Any,
+    transforms: Any,
+    outputs: Any,
+    select: Any,
+    test_fraction: Any,
+    out_of_range: Any,
+    max_rows: Any,
+    seed: Any,
+    resume: Any,
+    callbacks: Any,
+    progress: Any,
+) -> None:
+    """Refuse, before any work, arguments of :func:`symtorch_core.distill` of a wrong type or without meaning.
+
+    Raises:
+        CaptureError: the block, the data or the rows asked for are invalid.
+        SearchError: another argument is.
+        SelectionError: there is no such rule, or it needs held-out rows and there are to be none.
+    """
+    if callable(block) and not isinstance(block, Activations):
+        if data is None:
+            raise CaptureError("give the data to run the block on: distill(block, data, parent=model)")
+    elif not isinstance(block, Activations) and not (isinstance(block, (tuple, list)) and len(block) == 2):
+        raise CaptureError(
+            f"cannot distill a {type(block).__name__}: give a module or function with data, an (X, Y) pair, "
+            "or Activations"
+        )
+    elif data is not None or parent is not None:
+        raise CaptureError("the rows are given, so there is nothing to run: leave out data and parent")
+    if parent is not None and not callable(parent):
+        raise CaptureError(f"parent must be the model that calls the block, not a {type(parent).__name__}")
+    for name, names in (("variable_names", variable_names), ("output_names", output_names)):
+        if names is not None:
+            check_names(name, names)
+    if transforms is not None and not isinstance(transforms, Mapping):
+        raise SearchError("transforms takes a dictionary: name of the variable -> expression or function")
+    if outputs is not None:
+        _check_columns_type(outputs)
+    if select not in get_args(SelectionRule):
+        hint = did_you_mean(select, get_args(SelectionRule)) if isinstance(select, str) else ""
+        raise SelectionError(
+            f"unknown rule {select!r};{hint} there are: {', '.join(get_args(SelectionRule))}"
+        )
+    check_number("test_fraction", test_fraction, 0, 1, open_high=True, error=CaptureError)
+    if select in HELD_OUT_RULES and test_fraction == 0:
+        raise SelectionError(f'the rule "{select}" needs rows held out of the search: give test_fraction > 0')
+    check_whole("max_rows", max_rows, 1, CaptureError)
+    check_whole("seed", seed)
+    check_flag("out_of_range", out_of_range)
+    check_flag("progress", progress)
+    if resume is not None and not isinstance(resume, (str, Path)):
+        raise SearchError(f"resume must be the path of a folder, not a {type(resume).__name__}")
+    check_callbacks(callbacks)
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Refuse, with a :class:`SearchError`, anything but a list of functions of one event."""
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
+        raise SearchError("callbacks takes a list of functions, like [print]")
+    for callback in callbacks:
+        if not callable(callback):
+            raise SearchError(f"callbacks takes a list of functions; {callback!r} is not callable")
+
+
+def check_metric(metric: Callable[[Any], float] | None) -> None:
+    """Refuse, with a :class:`SearchError`, a metric that is no function of the model."""
+    if metric is not None and not callable(metric):
+        raise SearchError(
+            f"metric must be a function of the model that gives a number, not {metric!r}; an option of that name "
+            "of a component goes into capture_options= or regressor_options="
+        )
+
+
+def _check_columns_type(outputs: Any) -> None:
+    if isinstance(outputs, (str, int)) or not isinstance(outputs, Iterable):
+        raise SearchError(f"outputs takes a list of output columns, like [0, 2], not {outputs!r}")
+    for column in outputs:
+        check_whole("each of outputs", column)
