@@ -49,6 +49,8 @@ def check_number(
     below = number < high if open_high else number <= high
     if above and below:
         return
+    if low == 0 and open_low and high == math.inf:
+        raise error(f"{name} must be positive, got {value!r}")
     bounds = []
     if low > -math.inf:
         bounds.append(f"{'more than' if open_low else 'at least'} {low:g}")
@@ -84,11 +86,11 @@ def check_choice(
 def check_names(name: str, value: Any, error: type[Exception] = SearchError) -> None:
     """Refuse a single text where a list of texts is meant, and anything in it that is not text."""
     if isinstance(value, str):
-        raise error(f"{name} takes a list, like [{value!r}]")
+        raise error(f"{name} takes a list of names, like [{value!r}]")
     try:
         entries = list(value)
     except TypeError:
-        raise error(f"{name} takes a list of texts, not a {type(value).__name__}") from None
+        raise error(f"{name} takes a list of names, not a {type(value).__name__}") from None
     for entry in entries:
         if not isinstance(entry, str):
-            raise error(f"{name} takes a list of texts; {entry!r} is a {type(entry).__name__}")
+            raise error(f"{name} takes a list of names; {entry!r} is a {type(entry).__name__}")

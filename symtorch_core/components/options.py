@@ -1,10 +1,10 @@
-"""What every component that a user picks by name has in common: declared options."""
+"""Declared options: what every component that a user chooses by name has in common."""
 
 from __future__ import annotations
 
 import dataclasses
 from abc import ABC
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
@@ -43,23 +43,19 @@ class Configurable(ABC):
         return tuple(entry.name for entry in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
 
     @classmethod
-    def with_options(cls, options: Mapping[str, Any], *, also: Iterable[str] = ()) -> Self:
-        """An instance with these options.
-
-        Args:
-            options: option -> value.
-            also: names that are not this component's, but that the caller would have taken; for the error message.
+    def with_options(cls, options: Mapping[str, Any]) -> Self:
+        """Make an instance with these options.
 
         Raises:
-            SearchError: there is no such option; the message lists those there are and the closest match.
+            SearchError: there is no such option (the message lists those there are and the closest match), or one is
+                invalid.
         """
         known = cls.option_names()
         for option in options:
             if option not in known:
-                hint = did_you_mean(option, [*known, *also])
-                elsewhere = f"; or, for any component: {', '.join(sorted(also))}" if also else ""
+                hint = did_you_mean(option, known)
                 raise SearchError(
-                    f"{cls.name!r} has no option {option!r}.{hint} It has: {', '.join(known) or 'none'}{elsewhere}"
+                    f"{cls.name!r} has no option {option!r}.{hint} It has: {', '.join(known) or 'none'}"
                 )
         return cls(**options)
 

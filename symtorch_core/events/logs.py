@@ -20,6 +20,7 @@ from symtorch_core.events.records import (
     Event,
     OutputFinished,
     OutputImproved,
+    OutputInterrupted,
     StageFinished,
     Stopwatch,
 )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING
 
 from symtorch_core.events.records import (
     Callback,
@@ -20,6 +18,10 @@ from symtorch_core.events.records import (
     StageTold,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
 _SHOWN = 70
 
 
@@ -32,6 +34,9 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
     Args:
         console: where to draw; standard error by default.
     """
+    from rich.console import Console  # slow to import
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = console or Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

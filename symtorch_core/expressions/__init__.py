@@ -2,8 +2,8 @@
 
 from symtorch_core.expressions.complexity import ComplexityRules, satisfies_constraints
 from symtorch_core.expressions.definitions import Definition, as_double, is_definition, parse_definition
-from symtorch_core.expressions.grammar import parse
 from symtorch_core.expressions.operators import ALIASES, OPERATORS, Operator, lookup
+from symtorch_core.expressions.parsing import parse
 from symtorch_core.expressions.printing import to_text
 from symtorch_core.expressions.simplification import simplify
 from symtorch_core.expressions.spelling import respell

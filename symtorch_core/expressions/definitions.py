@@ -14,8 +14,8 @@ from typing import final
 import torch
 
 from symtorch_core.errors import ExpressionError
-from symtorch_core.expressions.grammar import parse
 from symtorch_core.expressions.operators import ALIASES, OPERATORS
+from symtorch_core.expressions.parsing import parse
 from symtorch_core.expressions.torch_programs import evaluate
 from symtorch_core.expressions.tree import Call, Expression, Variable, substitute
 

@@ -1,25 +1,17 @@
-"""Text to tree, by a grammar: nothing that is read is ever executed."""
+"""The grammar of expressions, and what builds a tree while the parser runs."""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Collection, Mapping
-from typing import Any, Protocol, final
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, final
 
 from lark import Lark, Transformer, v_args
 from lark.exceptions import LarkError, VisitError
 
-from symtorch_core.errors import ExpressionError, did_you_mean
+from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions.operators import lookup
-from symtorch_core.expressions.tree import (
-    MAX_DEPTH,
-    Call,
-    Constant,
-    Expression,
-    Variable,
-    depth,
-)
+from symtorch_core.expressions.tree import Call, Constant, Expression, Macro, Variable
 
 _GRAMMAR = r"""
     ?start: comparison
@@ -46,19 +38,7 @@ _GRAMMAR = r"""
     %import common.WS
     %ignore WS
 """
-_MAX_LENGTH = 100_000
 _COMPARISONS = {">": "greater", "<": "less", ">=": "greater_equal", "<=": "less_equal"}
-
-
-class Macro(Protocol):
-    """A function of expressions that the grammar knows by name, beside the operators of the table."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in text."""
-
-    def expand(self, *args: Expression) -> Expression:
-        """Return the expression that stands for a call with these arguments."""
 
 
 @final
@@ -108,64 +88,27 @@ class _Builder(Transformer[Any, Expression]):
         return Call(lookup(name).name, *args)
 
 
-@functools.lru_cache(maxsize=32)
-def _parser(definitions: tuple[Macro, ...]) -> Lark:
-    return Lark(_GRAMMAR, parser="lalr", transformer=_Builder(definitions))
+def build_parser(macros: Collection[Macro]) -> Callable[[str], Expression]:
+    """Return a function that reads text; its trees have these macros expanded.
 
-
-def parse(
-    text: str, variables: Collection[str] | None = None, definitions: Collection[Macro] = ()
-) -> Expression:
-    """Read an infix expression.
-
-    Args:
-        text: infix text with ``+ - * / ^`` (or ``**``), comparisons, and the operators of the table as
-            functions; ``pi`` is the number unless it is among the variables.
-        variables: the names that may appear; None accepts any.
-        definitions: operators beside those of the table; the tree has them written out.
-
-    >>> parse("2*sin(x0) + x1^2", variables=["x0", "x1"]).operator
-    '+'
-
-    Raises:
-        ExpressionError: the text is not an expression (the message points at the place), names an unknown
-            operator or variable, or is longer or deeper than any real equation.
+    It raises an :class:`ExpressionError` where the text is not an expression.
     """
-    if len(text) > _MAX_LENGTH:
-        raise ExpressionError(f"an expression of {len(text)} characters is too long (at most {_MAX_LENGTH})")
-    try:
-        tree: Any = _parser(tuple(definitions)).parse(text)
-        expression: Expression = tree
-    except VisitError as error:
-        if isinstance(error.orig_exc, ExpressionError):
-            raise error.orig_exc from None
-        raise
-    except LarkError as error:
-        place = getattr(error, "column", -1)
-        where = f" at character {place}" if isinstance(place, int) and place > 0 else ""
-        raise ExpressionError(
-            f"cannot read {text[:200]!r} as an expression{where}: check signs and brackets"
-        ) from None
-    if depth(expression) > MAX_DEPTH:
-        raise ExpressionError(
-            f"the expression is nested {depth(expression)} levels deep (at most {MAX_DEPTH})"
-        )
-    return _resolve_names(expression, None if variables is None else frozenset(variables))
+    lark = Lark(_GRAMMAR, parser="lalr", transformer=_Builder(macros))
 
-
-def _resolve_names(expression: Expression, known: frozenset[str] | None) -> Expression:
-    if isinstance(expression, Variable):
-        if expression.name == "pi" and (known is None or "pi" not in known):
-            return Constant(math.pi)
-        if known is not None and expression.name not in known:
-            hint = did_you_mean(expression.name, known)
+    def read(text: str) -> Expression:
+        try:
+            tree: Any = lark.parse(text)
+        except VisitError as error:
+            if isinstance(error.orig_exc, ExpressionError):
+                raise error.orig_exc from None
+            raise
+        except LarkError as error:
+            place = getattr(error, "column", -1)
+            where = f" at character {place}" if isinstance(place, int) and place > 0 else ""
             raise ExpressionError(
-                f"unknown variable {expression.name!r}.{hint} Known variables: {', '.join(sorted(known))}"
-            )
+                f"cannot read {text[:200]!r} as an expression{where}: check signs and brackets"
+            ) from None
+        expression: Expression = tree
         return expression
-    if isinstance(expression, Call):
-        args = [_resolve_names(child, known) for child in expression.args]
-        if expression.operator == "neg" and isinstance(args[0], Constant) and args != [*expression.args]:
-            return Constant(-args[0].value)  # -pi is a number, like -3
-        return Call(expression.operator, *args)
-    return expression
+
+    return read

@@ -8,18 +8,28 @@ here: the parser, the printer, the complexity count, the surrogate and the tests
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, final
 
-import sympy as sp
 import torch
 from torch import Tensor
 
 from symtorch_core.errors import ExpressionError, did_you_mean
 
+
+@final
+class _LazySympy:
+    """sympy's functions by name; the package is heavy, and imported when one of them is first called."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *args: getattr(importlib.import_module("sympy"), name)(*args)
+
+
+sp: Any = _LazySympy()
 Interval = tuple[float, float]
 REAL: Interval = (-math.inf, math.inf)
 POSITIVE: Interval = (0.0, math.inf)

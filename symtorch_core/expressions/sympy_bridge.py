@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
-
-import sympy as sp
+from typing import TYPE_CHECKING, Any
 
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions.operators import OPERATORS
 from symtorch_core.expressions.tree import Call, Constant, Expression, Variable
+
+if TYPE_CHECKING:
+    import sympy as sp  # heavy: each function that needs it imports it
 
 
 def to_sympy(expression: Expression, digits: int | None = None) -> sp.Expr:
@@ -24,6 +25,8 @@ def to_sympy(expression: Expression, digits: int | None = None) -> sp.Expr:
     >>> to_sympy(parse("x*x + 3.0*y"))
     x**2 + 3*y
     """
+    import sympy as sp
+
     if isinstance(expression, Constant):
         return _number(expression.value, digits)
     if isinstance(expression, Variable):
@@ -35,6 +38,8 @@ def to_sympy(expression: Expression, digits: int | None = None) -> sp.Expr:
 
 
 def _number(value: float, digits: int | None) -> sp.Expr:
+    import sympy as sp
+
     if digits is not None:
         value = float(f"{value:.{digits}g}")
     # Whole numbers as integers, so that x**2.0 and 3.0*x print as people write them.
@@ -44,44 +49,50 @@ def _number(value: float, digits: int | None) -> sp.Expr:
     return sp.Float(repr(value), digits if digits is not None else 17)
 
 
-_FUNCTIONS: dict[Any, str] = {
-    sp.sin: "sin",
-    sp.cos: "cos",
-    sp.tan: "tan",
-    sp.asin: "asin",
-    sp.acos: "acos",
-    sp.atan: "atan",
-    sp.atan2: "atan2",
-    sp.sinh: "sinh",
-    sp.cosh: "cosh",
-    sp.tanh: "tanh",
-    sp.asinh: "asinh",
-    sp.acosh: "acosh",
-    sp.atanh: "atanh",
-    sp.exp: "exp",
-    sp.log: "log",
-    sp.Abs: "abs",
-    sp.sign: "sign",
-    sp.erf: "erf",
-    sp.erfc: "erfc",
-    sp.gamma: "gamma",
-    sp.floor: "floor",
-    sp.ceiling: "ceil",
-    sp.Mod: "mod",
-    sp.Max: "max",
-    sp.Min: "min",
-    sp.And: "logical_and",
-    sp.Or: "logical_or",
-    sp.StrictGreaterThan: "greater",
-    sp.GreaterThan: "greater_equal",
-    sp.StrictLessThan: "less",
-    sp.LessThan: "less_equal",
-}
+@functools.cache
+def _get_operators() -> dict[Any, str]:
+    """Return the operator of each class of sympy."""
+    import sympy as sp
+
+    return {
+        sp.sin: "sin",
+        sp.cos: "cos",
+        sp.tan: "tan",
+        sp.asin: "asin",
+        sp.acos: "acos",
+        sp.atan: "atan",
+        sp.atan2: "atan2",
+        sp.sinh: "sinh",
+        sp.cosh: "cosh",
+        sp.tanh: "tanh",
+        sp.asinh: "asinh",
+        sp.acosh: "acosh",
+        sp.atanh: "atanh",
+        sp.exp: "exp",
+        sp.log: "log",
+        sp.Abs: "abs",
+        sp.sign: "sign",
+        sp.erf: "erf",
+        sp.erfc: "erfc",
+        sp.gamma: "gamma",
+        sp.floor: "floor",
+        sp.ceiling: "ceil",
+        sp.Mod: "mod",
+        sp.Max: "max",
+        sp.Min: "min",
+        sp.And: "logical_and",
+        sp.Or: "logical_or",
+        sp.StrictGreaterThan: "greater",
+        sp.GreaterThan: "greater_equal",
+        sp.StrictLessThan: "less",
+        sp.LessThan: "less_equal",
+    }
 
 
 def from_sympy(expression: sp.Basic) -> Expression:
     """A sympy object as a tree.
 
+    >>> import sympy as sp
     >>> x = sp.Symbol("x")
     >>> print(from_sympy(x**2 / 3 - sp.sin(x)))
     0.3333333333333333*x^2 - sin(x)
@@ -89,6 +100,8 @@ def from_sympy(expression: sp.Basic) -> Expression:
     Raises:
         ExpressionError: it holds something the operator table has no row for (the message names it).
     """
+    import sympy as sp
+
     if isinstance(expression, sp.Symbol):
         return Variable(expression.name)
     if expression in {sp.true, sp.false}:
@@ -108,7 +121,7 @@ def from_sympy(expression: sp.Basic) -> Expression:
         return Call("^", from_sympy(base), from_sympy(exponent))
     if isinstance(expression, sp.Piecewise):
         return _pieces(expression.args)
-    name = _FUNCTIONS.get(expression.func)
+    name = _get_operators().get(expression.func)
     if name is None:
         raise ExpressionError(f"the operator table has no row for sympy's {expression.func.__name__}")
     args = [from_sympy(child) for child in expression.args]
@@ -126,6 +139,8 @@ def _constant(number: sp.Expr) -> Constant:
 
 def _pieces(pieces: Sequence[tuple[sp.Expr, sp.Basic]]) -> Expression:
     """The first piece whose condition holds: conditions are 1 or 0, ``cond`` is 0 unless its is positive."""
+    import sympy as sp
+
     (value, condition), *others = pieces
     if condition == sp.true or not others:
         first = from_sympy(value)
@@ -150,6 +165,8 @@ def _sum(terms: Sequence[sp.Basic]) -> Expression:
 
 
 def _product(expression: sp.Mul) -> Expression:
+    import sympy as sp
+
     numerator, denominator = sp.fraction(expression)
     if denominator != 1 and not denominator.is_number:
         return Call("/", from_sympy(numerator), from_sympy(denominator))

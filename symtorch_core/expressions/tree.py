@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions.operators import lookup
@@ -86,6 +86,17 @@ class Call(Expression):
             raise ExpressionError(f"{operator!r} takes {found.arity} argument(s), got {len(args)}")
         object.__setattr__(self, "operator", found.name)
         object.__setattr__(self, "args", args)
+
+
+class Macro(Protocol):
+    """A function of expressions that text may call by name, beside the operators of the table."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in text."""
+
+    def expand(self, *args: Expression) -> Expression:
+        """Return the expression that stands for a call with these arguments."""
 
 
 def walk(expression: Expression) -> Iterator[Expression]:

@@ -7,9 +7,8 @@ import html
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-import sympy as sp
 from torch import Tensor, nn
 
 from symtorch_core.activations.hooks import find_block
@@ -21,6 +20,9 @@ from symtorch_core.pipeline.distill import distill
 from symtorch_core.pipeline.request import check_metric
 from symtorch_core.results.distillation import Complexity, Distillation, MetricChange
 from symtorch_core.search.front import ParetoFront, SelectionRule
+
+if TYPE_CHECKING:
+    import sympy as sp  # heavy: each function that needs it imports it
 
 
 @final

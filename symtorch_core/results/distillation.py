@@ -6,9 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
-
-import sympy as sp
+from typing import TYPE_CHECKING, Any, final
 
 from symtorch_core.activations.rows import Activations, Source
 from symtorch_core.components.registry import load
@@ -19,6 +17,9 @@ from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity
+
+if TYPE_CHECKING:
+    import sympy as sp  # heavy: each function that needs it imports it
 
 Complexity = int | Mapping[int, int] | None
 """One complexity for every equation, or one for some of them by equation number, or None for the rule's choice."""
@@ -162,6 +163,8 @@ class Distillation:
 
     def latex(self, digits: int = 4) -> str:
         """Return the chosen equations as LaTeX, one ``name = equation`` per line."""
+        import sympy as sp
+
         lines = zip(self.equation_names, self.chosen(), strict=True)
         return "\n".join(
             f"{sp.latex(sp.Symbol(name))} = {candidate.latex(digits)}" for name, candidate in lines

@@ -8,8 +8,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from scipy.linalg import qr
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from symtorch_core.expressions import Expression, constants, evaluate, with_constants
@@ -78,6 +76,8 @@ def refit_constants(
 def _least_squares(
     predict: Callable[[Tensor], Tensor], target: Tensor, row_scale: Tensor, start: np.ndarray, steps: int
 ) -> np.ndarray:
+    from scipy.optimize import least_squares  # slow to import
+
     def residuals(values: np.ndarray) -> np.ndarray:
         errors = row_scale * (predict(torch.from_numpy(values)) - target)
         finite: np.ndarray = np.nan_to_num(errors.numpy(), nan=1e150, posinf=1e150, neginf=-1e150)
@@ -121,6 +121,8 @@ def _independent(slopes: np.ndarray) -> np.ndarray:
     In a (b x + c) + d, two of the four are superfluous. Fitted all the same, they drift along the direction
     that changes nothing, as far as rounding takes them: large numbers, and other ones on every run.
     """
+    from scipy.linalg import qr  # slow to import
+
     largest = np.abs(slopes).max(axis=0)
     active = np.flatnonzero(largest > 0)
     if active.size == 0:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, final, get_args
-
-import sympy as sp
+from typing import TYPE_CHECKING, Any, Final, Literal, final, get_args
 
 from symtorch_core.errors import FileFormatError, SelectionError
 from symtorch_core.expressions import Expression, parse, to_sympy, to_text
+
+if TYPE_CHECKING:
+    import sympy as sp  # heavy: each function that needs it imports it
 
 SelectionRule = Literal["score", "best", "accuracy", "validation", "simplest"]
 HELD_OUT_RULES: Final = ("validation", "simplest")
@@ -54,6 +55,8 @@ class Candidate:
 
     def latex(self, digits: int = 4) -> str:
         """The equation as LaTeX."""
+        import sympy as sp
+
         return str(sp.latex(to_sympy(self.expression, digits)))
 
     def __str__(self) -> str:

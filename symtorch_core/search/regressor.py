@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
 
-import joblib
 import numpy as np
 from torch import Tensor
 
@@ -174,6 +173,8 @@ class OutputwiseRegressor(Regressor):
         callbacks: Sequence[Callback] = (),
         folder: Path | None = None,
     ) -> list[ParetoFront]:
+        import joblib  # slow to import
+
         self.check(search)
         inputs, targets = X.double().cpu().numpy(), Y.double().cpu().numpy()
         row_weights = None if weights is None else weights.double().cpu().numpy()

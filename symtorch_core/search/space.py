@@ -9,6 +9,7 @@ from typing import final
 
 from torch import Tensor
 
+from symtorch_core.components.checks import check_flag, check_names, check_number, check_whole
 from symtorch_core.errors import ExpressionError, SearchError
 from symtorch_core.expressions import (
     ALIASES,
@@ -78,13 +79,23 @@ class SearchSpace:
             for outer, inner in self.nested_constraints.items()
         }
         object.__setattr__(self, "nested_constraints", nested)
-        if self.niterations < 1 or self.maxsize < 1:
-            raise SearchError("niterations and maxsize must be at least 1")
-        if self.parsimony < 0:
-            raise SearchError("parsimony must not be negative")
-        if self.timeout_in_seconds is not None and self.timeout_in_seconds <= 0:
-            raise SearchError("timeout_in_seconds must be positive, or None for no limit")
+        for name in ("niterations", "maxsize"):
+            check_whole(name, getattr(self, name), 1)
+        check_number("parsimony", self.parsimony, 0)
+        check_flag("refine", self.refine)
+        if self.timeout_in_seconds is not None:
+            check_number("timeout_in_seconds", self.timeout_in_seconds, 0, open_low=True)
+        self._check_complexities()
         check_loss(self.loss_function)
+
+    def _check_complexities(self) -> None:
+        for name, value in self.complexity_of_operators.items():
+            check_whole(f"the complexity of {name!r}", value)
+        check_whole("complexity_of_constants", self.complexity_of_constants)
+        of_variables = self.complexity_of_variables
+        named = of_variables if isinstance(of_variables, Mapping) else {"variables": of_variables}
+        for name, value in named.items():
+            check_whole(f"the complexity of {name}", value)
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -140,8 +151,7 @@ def _operator(name: str, defined: Collection[str] = ()) -> str:
 
 
 def _operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[str]:
-    if isinstance(names, str):
-        raise SearchError(f"{field_name} takes a list of names, like ({names!r},)")
+    check_names(field_name, names)
     for name in names:
         operator, takes = _named_or_defined(name)
         if takes != arity:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-import sympy as sp
 import torch
 from torch import Tensor, nn
 
 from symtorch_core.expressions import Expression, Program, constants, to_sympy, with_constants
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.surrogates.transforms import Transforms
+
+if TYPE_CHECKING:
+    import sympy as sp  # heavy: each function that needs it imports it
 
 _EXACT = (torch.float32, torch.float64)
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import sympy as sp
 import torch
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from symtorch_core.activations.rows import as_real_tensor, as_rows
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions import Expression, evaluate, from_sympy, parse, to_sympy, variables
 from symtorch_core.search.front import Candidate
+
+if TYPE_CHECKING:
+    import sympy as sp  # heavy: each function that needs it imports it
 
 
 @final
@@ -76,6 +77,8 @@ def residual_check(
         ExpressionError: the differential equation is none, names what nobody knows, or a derivative cannot be computed.
         CaptureError: the points are no numbers.
     """
+    import sympy as sp
+
     names = tuple(variable_names)
     columns, rows = _to_columns(points, names)
     solution = to_sympy(_to_tree(equation, names))
@@ -120,6 +123,9 @@ def identify_constants(
     Raises:
         ExpressionError: as for :func:`residual_check`, or what is left is not finite at the first guess.
     """
+    import sympy as sp
+    from scipy.optimize import least_squares
+
     names, wanted = tuple(variable_names), tuple(start)
     columns, rows = _to_columns(points, names)
     solution = to_sympy(_to_tree(equation, names))
@@ -179,6 +185,8 @@ def _split_terms(
     constants: Mapping[str, float | sp.Symbol],
 ) -> list[sp.Expr]:
     """The terms of the differential equation with the solution in them."""
+    import sympy as sp
+
     parsed = parse(differential_equation)
     values = {
         sp.Symbol(name, real=True): _evaluate_sympy(name, solution, names, unknown, constants)
@@ -189,6 +197,8 @@ def _split_terms(
 
 
 def _to_tree(equation: Candidate | Expression | sp.Expr | str, names: Sequence[str]) -> Expression:
+    import sympy as sp
+
     if isinstance(equation, Candidate):
         return equation.expression
     if isinstance(equation, str):
@@ -204,6 +214,8 @@ def _evaluate_sympy(
     constants: Mapping[str, float | sp.Symbol],
 ) -> Any:
     """What a name in the differential equation stands for: the unknown, a derivative of it, or a constant."""
+    import sympy as sp
+
     if name in constants:
         value = constants[name]
         return value if isinstance(value, sp.Symbol) else sp.Float(repr(float(value)), 17)

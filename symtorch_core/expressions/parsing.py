@@ -1,0 +1,73 @@
+"""Text to tree, by a grammar: nothing that is read is ever executed."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Collection
+
+from symtorch_core.errors import ExpressionError, did_you_mean
+from symtorch_core.expressions.tree import (
+    MAX_DEPTH,
+    Call,
+    Constant,
+    Expression,
+    Macro,
+    Variable,
+    depth,
+)
+
+_MAX_LENGTH = 100_000
+
+
+@functools.lru_cache(maxsize=32)
+def _get_parser(macros: tuple[Macro, ...]) -> Callable[[str], Expression]:
+    from symtorch_core.expressions.grammar import build_parser  # lark is slow to import
+
+    return build_parser(macros)
+
+
+def parse(
+    text: str, variables: Collection[str] | None = None, definitions: Collection[Macro] = ()
+) -> Expression:
+    """Read an infix expression.
+
+    Args:
+        text: infix text with ``+ - * / ^`` (or ``**``), comparisons, and the operators of the table as
+            functions; ``pi`` is the number unless it is among the variables.
+        variables: the names that may appear; None accepts any.
+        definitions: operators beside those of the table; the tree has them written out.
+
+    >>> parse("2*sin(x0) + x1^2", variables=["x0", "x1"]).operator
+    '+'
+
+    Raises:
+        ExpressionError: the text is not an expression (the message points at the place), names an unknown
+            operator or variable, or is longer or deeper than any real equation.
+    """
+    if len(text) > _MAX_LENGTH:
+        raise ExpressionError(f"an expression of {len(text)} characters is too long (at most {_MAX_LENGTH})")
+    expression = _get_parser(tuple(definitions))(text)
+    if depth(expression) > MAX_DEPTH:
+        raise ExpressionError(
+            f"the expression is nested {depth(expression)} levels deep (at most {MAX_DEPTH})"
+        )
+    return _resolve_names(expression, None if variables is None else frozenset(variables))
+
+
+def _resolve_names(expression: Expression, known: frozenset[str] | None) -> Expression:
+    if isinstance(expression, Variable):
+        if expression.name == "pi" and (known is None or "pi" not in known):
+            return Constant(math.pi)
+        if known is not None and expression.name not in known:
+            hint = did_you_mean(expression.name, known)
+            raise ExpressionError(
+                f"unknown variable {expression.name!r}.{hint} Known variables: {', '.join(sorted(known))}"
+            )
+        return expression
+    if isinstance(expression, Call):
+        args = [_resolve_names(child, known) for child in expression.args]
+        if expression.operator == "neg" and isinstance(args[0], Constant) and args != [*expression.args]:
+            return Constant(-args[0].value)  # -pi is a number, like -3
+        return Call(expression.operator, *args)
+    return expression
