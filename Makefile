@@ -22,9 +22,10 @@ $(STAMP): requirements-dev.txt $(PROJECTS)
 demo: $(STAMP) ## train two small networks and turn them into equations
 	$(BIN)/symtorch demo
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, the layers of the core, and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 test: lint ## lint, then every test; pass more with PYTEST_ARGS="-k front"
@@ -55,5 +56,5 @@ studies: $(STAMP) ## run every study at laptop scale; hours, and stopped runs go
 	else echo "no trained language model in $$data (SYMTORCH_DATA says where): the study llm is left out"; fi
 
 clean: ## remove .venv and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -46,6 +46,7 @@ from symtorch_core.verification.residuals import (
     parse_derivative,
     residual_check,
 )
+from symtorch_core.views.plots import plot_slice
 
 __all__ = [
     "DEFAULT_MAX_ROWS",
@@ -98,6 +99,7 @@ __all__ = [
     "identify_constants",
     "load",
     "parse_derivative",
+    "plot_slice",
     "rank_outputs",
     "refine",
     "residual_check",

@@ -5,6 +5,7 @@ from symtorch_core.storage.store import Store, make_key
 from symtorch_core.studies.study import Claim, Drawing, Study, StudyReport, require_finished, setting
 from symtorch_core.training.descend import Checkpoint, Descent, descend
 from symtorch_core.training.schedule import compute_learning_rate, fork_seed
+from symtorch_core.views.figures import render_svg
 from symtorch_core.views.page import build_front_part
 from symtorch_core.views.page_parts import Bars, Equation, Figure, Page, Part, Section, Table, Text
 from symtorch_core.views.plots import new_axes
@@ -31,6 +32,7 @@ __all__ = [
     "fork_seed",
     "make_key",
     "new_axes",
+    "render_svg",
     "require_finished",
     "setting",
     "write_whole",
