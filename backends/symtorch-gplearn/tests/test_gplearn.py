@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from gplearn._program import _Program
 from symtorch_core import SearchError, SearchSpace
 from symtorch_core.expressions import OPERATORS, evaluate
 from symtorch_core.search import LOSSES
-from symtorch_gplearn.harvest import Harvest, structure
-from symtorch_gplearn.programs import WORST, Scaling, gplearn_function, to_expression
+from symtorch_gplearn.harvest import Harvest, get_structure
+from symtorch_gplearn.programs import WORST, Scaling, make_function, to_expression
 from symtorch_gplearn.regressor import GplearnRegressor
 
 NAMES = ["x0", "x1", "x2"]
@@ -27,7 +28,7 @@ def test_gplearn_computes_what_the_translation_says(name: str) -> None:
     arity = OPERATORS[name].arity
     X = np.random.default_rng(0).uniform(-2, 2, (50, 3))
     program = object.__new__(_Program)  # only its execution is wanted, not its birth
-    program.program = [gplearn_function(name), 1, *([2.5] if arity == 2 else [])]
+    program.program = [make_function(name), 1, *([2.5] if arity == 2 else [])]
     theirs = program.execute(X)
     columns = {label: torch.from_numpy(column.copy()) for label, column in zip(NAMES, X.T, strict=True)}
     ours = evaluate(to_expression(program.program, NAMES), columns).numpy()
@@ -36,7 +37,7 @@ def test_gplearn_computes_what_the_translation_says(name: str) -> None:
 
 
 def test_arguments_keep_their_order() -> None:
-    minus, over = gplearn_function("-"), gplearn_function("/")
+    minus, over = make_function("-"), make_function("/")
     assert str(to_expression([minus, 0, over, 1, 2.0], NAMES)) == "x0 - x1/2.0"
 
 
@@ -45,7 +46,7 @@ def test_scaling_finds_offset_and_factor(loss: str) -> None:
     values = np.random.default_rng(0).normal(size=300) + 1000.0
     scaling = Scaling(3.0 * values - 7.0, LOSSES[loss])
     assert scaling.fit(values) == pytest.approx((-7.0, 3.0), rel=1e-6)
-    assert scaling.error(values) == pytest.approx(0.0, abs=1e-6)
+    assert scaling.compute_error(values) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_scaling_withstands_outliers_under_mae() -> None:
@@ -59,27 +60,45 @@ def test_scaling_withstands_outliers_under_mae() -> None:
 
 def test_what_is_not_finite_is_the_worst() -> None:
     scaling = Scaling(np.arange(4.0), LOSSES["mse"])
-    assert scaling.error(np.array([1.0, np.nan, 2.0, 3.0])) == WORST
-    assert scaling.error(np.array([1.0, np.inf, 2.0, 3.0])) == WORST
-    assert scaling.error(np.zeros(4)) == pytest.approx(1.25)
+    assert scaling.compute_error(np.array([1.0, np.nan, 2.0, 3.0])) == WORST
+    assert scaling.compute_error(np.array([1.0, np.inf, 2.0, 3.0])) == WORST
+    assert scaling.compute_error(np.zeros(4)) == pytest.approx(1.25)
 
 
 def test_the_best_of_every_length_is_kept_over_all_generations() -> None:
-    plus = gplearn_function("+")
+    plus = make_function("+")
     harvest = Harvest(lambda program: to_expression(program, NAMES))
     for error, program in [(3.0, [plus, 0, 1.5]), (1.0, [plus, 0, 2.5]), (2.0, [plus, 0, 3.5]), (9.0, [1])]:
         harvest.offer(program, error)
     assert [str(expression) for expression in harvest] == ["x1", "x0 + 2.5"]
-    assert structure([plus, 0, 1.5]) == structure([plus, 0, 2.5]) == ("+", 0, None)
+    assert get_structure([plus, 0, 1.5]) == get_structure([plus, 0, 2.5]) == ("+", 0, None)
 
 
 def test_refusals_say_what_to_do() -> None:
     with pytest.raises(SearchError, match="at least one operator"):
         GplearnRegressor().check(SearchSpace(binary_operators=(), unary_operators=()))
-    with pytest.raises(SearchError, match="shares of a generation"):
+    with pytest.raises(SearchError, match="shares of a generation and must add up to at most 1, got 1.55"):
         GplearnRegressor(crossover=0.9, subtree_mutation=0.5)
     with pytest.raises(SearchError, match="population_size must be at least 2"):
         GplearnRegressor(population_size=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 1.5}, "gplearn's patience must be a whole number, got 1.5"),
+        ({"hoist_mutation": -0.1}, "gplearn's hoist_mutation must be at least 0 and at most 1, got -0.1"),
+        ({"crossover": "most"}, "gplearn's crossover must be a finite number, got 'most'"),
+        ({"constant_range": -1.0}, "gplearn's constant_range must be at least 0, got -1.0"),
+        ({"n_jobs": 0}, "gplearn's n_jobs must be a number of jobs, or -1 for one per core, got 0"),
+        ({"n_jobs": "all"}, "got 'all'"),
+    ],
+)
+def test_an_invalid_option_is_refused_when_the_regressor_is_made(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SearchError, match=message):
+        GplearnRegressor(**options)
 
 
 @pytest.mark.slow

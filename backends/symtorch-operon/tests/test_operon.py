@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyoperon as op
@@ -17,7 +18,7 @@ from symtorch_core import SearchError, SearchSpace
 from symtorch_core.events import OutputImproved, OutputProgressed
 from symtorch_core.expressions import OPERATORS, evaluate, parse, variables
 from symtorch_operon.regressor import OperonRegressor
-from symtorch_operon.symbols import SYMBOLS, Symbol, symbols_for, to_expression
+from symtorch_operon.symbols import SYMBOLS, Symbol, get_symbols, to_expression
 
 
 def points(domain: tuple[tuple[float, float], ...]) -> np.ndarray:
@@ -72,18 +73,39 @@ def test_sums_of_many_children_are_read() -> None:
 
 def test_refusals_say_what_to_do() -> None:
     with pytest.raises(SearchError, match="'gamma'.*another backend"):
-        symbols_for(["+", "gamma"])
+        get_symbols(["+", "gamma"])
     with pytest.raises(SearchError, match="'cube'"):
-        symbols_for(["+", "cube"])
-    assert len(symbols_for(["*", "cube"])) == 1
+        get_symbols(["+", "cube"])
+    assert len(get_symbols(["*", "cube"])) == 1
     with pytest.raises(SearchError, match="parsimony"):
         OperonRegressor().check(SearchSpace(parsimony=0.1))
     with pytest.raises(SearchError, match="at least one operator"):
         OperonRegressor().check(SearchSpace(binary_operators=(), unary_operators=()))
     with pytest.raises(SearchError, match="population_size must be at least 2"):
         OperonRegressor(population_size=1)
-    with pytest.raises(SearchError, match="between 0 and 1"):
+    with pytest.raises(SearchError, match="mutation_probability must be at least 0 and at most 1, got 2.0"):
         OperonRegressor(mutation_probability=2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"islands": 0}, "operon's islands must be at least 1, got 0"),
+        ({"islands": 1.5}, "operon's islands must be a whole number, got 1.5"),
+        ({"local_iterations": -1}, "operon's local_iterations must be at least 0, got -1"),
+        ({"threads": -1}, "operon's threads must be at least 0, got -1"),
+        ({"max_length": 0}, "operon's max_length must be at least 1, got 0"),
+        ({"max_length": 9.5}, "operon's max_length must be a whole number, got 9.5"),
+        ({"local_probability": "often"}, "operon's local_probability must be a finite number, got 'often'"),
+        ({"n_jobs": 0}, "operon's n_jobs must be a number of jobs, or -1 for one per core, got 0"),
+        ({"n_jobs": 1.5}, "got 1.5"),
+    ],
+)
+def test_an_invalid_option_is_refused_when_the_regressor_is_made(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SearchError, match=message):
+        OperonRegressor(**options)
 
 
 def noisy_law(seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,17 +9,19 @@ import torch
 
 from symtorch_core import SearchError, SearchSpace
 from symtorch_core.search import get_loss
-from symtorch_pysr.arguments import Arguments, arguments_for, check_options
-from symtorch_pysr.guesses import in_julia
-from symtorch_pysr.losses import core_loss, julia_loss
-from symtorch_pysr.parameters import Installed, installed
+from symtorch_pysr.arguments.expressions import write_julia
+from symtorch_pysr.arguments.job import Arguments, build_arguments, check_options
+from symtorch_pysr.arguments.losses import read_core_loss, write_julia_loss
+from symtorch_pysr.arguments.parameters import Installation, read_installed
 
-V1 = Installed("1.5.10", {name: "None" for name in installed().init if name != "guesses"}, installed().fit)
+V1 = Installation(
+    "1.5.10", {name: "None" for name in read_installed().init if name != "guesses"}, read_installed().fit
+)
 
 
-def said(search: SearchSpace, pysr: Installed | None = None, **changes: Any) -> Arguments:
+def said(search: SearchSpace, pysr: Installation | None = None, **changes: Any) -> Arguments:
     data = {"variable_names": ["a", "b"], "rows": 100, "weighted": False, "outputs": 1, **changes}
-    return arguments_for(search, pysr or installed(), **data)
+    return build_arguments(search, pysr or read_installed(), **data)
 
 
 def test_the_papers_defaults() -> None:
@@ -105,7 +107,7 @@ def test_what_pysr_cannot_do_is_refused(search: SearchSpace, message: str) -> No
 )
 def test_options_that_cannot_pass(option: dict[str, Any], message: str) -> None:
     with pytest.raises(SearchError, match=message):
-        check_options(option, installed())
+        check_options(option, read_installed())
 
 
 RESIDUALS = torch.tensor([-3.0, -1.0, -0.4, 0.0, 0.3, 0.5, 2.0], dtype=torch.float64)
@@ -130,11 +132,11 @@ RESIDUALS = torch.tensor([-3.0, -1.0, -0.4, 0.0, 0.3, 0.5, 2.0], dtype=torch.flo
     ],
 )
 def test_julia_losses_that_the_core_understands(code: str, wanted: Any) -> None:
-    understood = core_loss("mse", code)
+    understood = read_core_loss("mse", code)
     assert isinstance(understood, str)
     torch.testing.assert_close(get_loss(understood).of_residual(RESIDUALS), wanted(RESIDUALS))
-    assert core_loss(understood, code) == understood
-    assert julia_loss(understood, code, weighted=False) == code
+    assert read_core_loss(understood, code) == understood
+    assert write_julia_loss(understood, code, weighted=False) == code
 
 
 @pytest.mark.parametrize(
@@ -149,27 +151,31 @@ def test_julia_losses_that_the_core_understands(code: str, wanted: Any) -> None:
 )
 def test_julia_losses_that_it_does_not(code: str) -> None:
     with pytest.raises(SearchError, match="torch function of the residual"):
-        core_loss("mse", code)
+        read_core_loss("mse", code)
     function = torch.abs
-    assert core_loss(function, code) is function
+    assert read_core_loss(function, code) is function
 
 
 def test_two_losses_are_one_too_many() -> None:
     with pytest.raises(SearchError, match="give one of them"):
-        core_loss("mae", "L2DistLoss()")
+        read_core_loss("mae", "L2DistLoss()")
 
 
 def test_weights_multiply_a_loss_of_two_arguments() -> None:
-    assert julia_loss("mse", None, weighted=True) == "L2DistLoss()"
-    assert julia_loss("mse", "f(p, t, w) = w * abs(p - t)", weighted=True) == "f(p, t, w) = w * abs(p - t)"
-    named = julia_loss("mse", "f(p, t) = abs(p - t)", weighted=True)
+    assert write_julia_loss("mse", None, weighted=True) == "L2DistLoss()"
+    assert (
+        write_julia_loss("mse", "f(p, t, w) = w * abs(p - t)", weighted=True) == "f(p, t, w) = w * abs(p - t)"
+    )
+    named = write_julia_loss("mse", "f(p, t) = abs(p - t)", weighted=True)
     assert named == "begin\nf(p, t) = abs(p - t)\n(p, t, w) -> w * f(p, t)\nend"
-    assert julia_loss("mse", "(p, t) -> abs(p - t)", weighted=True).startswith("let unweighted = (p, t) -> ")
-    assert julia_loss("huber", None, weighted=True).startswith("begin\nsymtorch_huber(p, t) = ")
+    assert write_julia_loss("mse", "(p, t) -> abs(p - t)", weighted=True).startswith(
+        "let unweighted = (p, t) -> "
+    )
+    assert write_julia_loss("huber", None, weighted=True).startswith("begin\nsymtorch_huber(p, t) = ")
 
 
 def test_formulas_become_julia() -> None:
-    assert julia_loss("abs(r)^1.5", None, weighted=False) == (
+    assert write_julia_loss("abs(r)^1.5", None, weighted=False) == (
         "symtorch_loss(p, t) = oftype(p, (abs((p - t)) ^ 1.5))"
     )
 
@@ -179,8 +185,8 @@ def test_equations_become_julia_in_the_operators_of_the_search() -> None:
 
     search = SearchSpace(unary_operators=("sqrt_abs", "neg"))
     names = {"+": "+", "*": "*", "sqrt_abs": "symtorch_sqrt_abs", "neg": "neg", "a": "x0", "x0": "x1"}
-    text = in_julia(parse("sqrt_abs(a) - 2*x0^3"), search, names)
+    text = write_julia(parse("sqrt_abs(a) - 2*x0^3"), search, names)
     assert text == "(symtorch_sqrt_abs(x0) + (-1.0 * (2.0 * ((x1 * x1) * x1))))"
-    assert in_julia(parse("-a"), search, names) == "neg(x0)"
+    assert write_julia(parse("-a"), search, names) == "neg(x0)"
     with pytest.raises(SearchError, match="no operator 'exp'"):
-        in_julia(parse("exp(a)"), search, names)
+        write_julia(parse("exp(a)"), search, names)

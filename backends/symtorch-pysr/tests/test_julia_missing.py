@@ -14,7 +14,7 @@ from juliapkg import state
 
 import symtorch_core as st
 from symtorch_core.testing import run_command
-from symtorch_pysr.julia import findings
+from symtorch_pysr.julia import check_julia
 
 X = torch.rand(20, 1)
 
@@ -66,7 +66,7 @@ def test_the_doctor_tells_what_the_first_search_would_download(
 ) -> None:
     no_julia.delenv("PYTHON_JULIAPKG_OFFLINE")
     state.reset_state()
-    finding = findings()[-1]
+    finding = check_julia()[-1]
     assert not finding.ok
     assert str(tmp_path / "project") in finding.text
     assert "gigabyte" in finding.text
@@ -80,17 +80,17 @@ def test_the_doctor_finds_a_prepared_environment(no_julia: pytest.MonkeyPatch, t
     meta = Path(state.STATE["meta"])
     meta.parent.mkdir(parents=True)
     meta.write_text(json.dumps({"executable": str(julia), "version": "1.11.5"}))
-    assert [finding.ok for finding in findings()] == [True, True, True]
-    assert "Julia 1.11.5" in findings()[1].text
+    assert [finding.ok for finding in check_julia()] == [True, True, True]
+    assert "Julia 1.11.5" in check_julia()[1].text
     julia.write_text("#!/bin/false\n")
-    assert not findings()[-1].ok
+    assert not check_julia()[-1].ok
 
 
 def test_the_doctor_looks_at_what_the_user_set_up(no_julia: pytest.MonkeyPatch, tmp_path: Path) -> None:
     no_julia.setenv("PYTHON_JULIACALL_EXE", str(tmp_path / "absent"))
-    assert "must be set together" in findings()[-1].text
+    assert "must be set together" in check_julia()[-1].text
     no_julia.setenv("PYTHON_JULIACALL_PROJECT", str(tmp_path))
-    exe, project = findings()[1:]
+    exe, project = check_julia()[1:]
     assert not exe.ok
     assert "does not run" in exe.text
     assert project.ok

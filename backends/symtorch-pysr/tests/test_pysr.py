@@ -306,6 +306,26 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
             PySRRegressor(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overtime_in_seconds": -1.0}, "pysr's overtime_in_seconds must be at least 0, got -1.0"),
+        ({"overtime_in_seconds": "long"}, "pysr's overtime_in_seconds must be a finite number, got 'long'"),
+        ({"deterministic": "yes"}, "pysr's deterministic must be True or False, got 'yes'"),
+        ({"elementwise_loss": 2}, "pysr's elementwise_loss must be a text or None, got 2"),
+        ({"output_directory": 3}, "pysr's output_directory must be a path or None, got 3"),
+        ({"worker": "python"}, "pysr's worker must be a list of texts"),
+        ({"options": ["populations"]}, "pysr's options must be a dictionary"),
+        ({"start": [2.0]}, "start takes texts and candidates; 2.0 is a float"),
+    ],
+)
+def test_an_invalid_option_is_refused_when_the_regressor_is_made(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(st.SearchError, match=message):
+        PySRRegressor(**options)
+
+
 def test_its_options_are_fields_and_replaceable() -> None:
     regressor = PySRRegressor.with_options({"populations": 3, "deterministic": True})
     assert regressor.options == {"populations": 3}

@@ -14,13 +14,13 @@ import torch
 
 import symtorch_core as st
 from symtorch_core.events import Event, OutputImproved, StageTold
-from symtorch_pysr.julia import findings
+from symtorch_pysr.julia import check_julia
 
 pytestmark = [
     pytest.mark.julia,
     pytest.mark.slow,
     pytest.mark.skipif(
-        not all(finding.ok for finding in findings()), reason="Julia is not ready: symtorch doctor pysr"
+        not all(finding.ok for finding in check_julia()), reason="Julia is not ready: symtorch doctor pysr"
     ),
 ]
 

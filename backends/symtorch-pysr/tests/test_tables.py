@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from symtorch_core.expressions import parse
-from symtorch_pysr.tables import Row, in_names, read_table, table_name, translated
+from symtorch_pysr.search.tables import Row, name_table, read_table, rename_variables, translate_rows
 
 WHOLE = 'Complexity,Loss,Equation\n1,2.5,"x1"\n5,1.0f-3,"(x0 * 2.5) + max(x1, x0)"\n9,3.0e-9,"cos(x0)"\n'
 
@@ -34,12 +34,12 @@ def test_a_copy_that_was_cut_short_gives_way_to_the_whole_one(tmp_path: Path) ->
 
 
 def test_the_files_of_several_outputs_are_numbered_from_one() -> None:
-    assert table_name(0, 1) == "hall_of_fame.csv"
-    assert [table_name(i, 2) for i in range(2)] == ["hall_of_fame_output1.csv", "hall_of_fame_output2.csv"]
+    assert name_table(0, 1) == "hall_of_fame.csv"
+    assert [name_table(i, 2) for i in range(2)] == ["hall_of_fame_output1.csv", "hall_of_fame_output2.csv"]
 
 
 def test_names_are_exchanged_all_at_once() -> None:
     rows = [Row(3, 0.0, "x0 - sin(x1)")]
-    (expression,), _ = translated(rows, ["x1", "x0"], [])
+    (expression,), _ = translate_rows(rows, ["x1", "x0"], [])
     assert expression == parse("x1 - sin(x0)")
-    assert in_names("x0 - sin(x1) + x10", ["x1", "x0"]) == "x1 - sin(x0) + x10"
+    assert rename_variables("x0 - sin(x1) + x10", ["x1", "x0"]) == "x1 - sin(x0) + x10"

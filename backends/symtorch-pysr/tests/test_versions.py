@@ -17,9 +17,9 @@ import torch
 
 from symtorch_core import SearchSpace
 from symtorch_core.expressions import OPERATORS, evaluate, parse
-from symtorch_pysr.arguments import _INSTEAD, arguments_for, check_options
-from symtorch_pysr.operators import julia_operators
-from symtorch_pysr.parameters import Installed, installed, read_parameters
+from symtorch_pysr.arguments.job import _INSTEAD, build_arguments, check_options
+from symtorch_pysr.arguments.operators import translate_operators
+from symtorch_pysr.arguments.parameters import Installation, read_installed, read_parameters
 
 OLDER = ("1.5.0", "1.5.10", "2.0.0")
 
@@ -35,10 +35,10 @@ def package() -> Path:
 @pytest.fixture(scope="module", params=[*OLDER, "installed"])
 def pysr(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Installed, Path]]:
+) -> Iterator[tuple[Installation, Path]]:
     """Parameters and folder of one version."""
     if request.param == "installed":
-        yield installed(), package()
+        yield read_installed(), package()
         return
     folder = tmp_path_factory.mktemp("pysr")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
@@ -62,9 +62,9 @@ EVERYTHING = SearchSpace(
 
 
 @pytest.mark.parametrize("search", [SearchSpace(), EVERYTHING], ids=["defaults", "everything"])
-def test_every_parameter_that_we_send_is_there(pysr: tuple[Installed, Path], search: SearchSpace) -> None:
+def test_every_parameter_that_we_send_is_there(pysr: tuple[Installation, Path], search: SearchSpace) -> None:
     version, _ = pysr
-    sent = arguments_for(
+    sent = build_arguments(
         search,
         version,
         variable_names=["a", "b"],
@@ -81,13 +81,13 @@ def test_every_parameter_that_we_send_is_there(pysr: tuple[Installed, Path], sea
     assert {"X_units", "y_units"} <= version.fit
 
 
-def test_what_we_refuse_to_pass_on_is_a_parameter_of_some_version(pysr: tuple[Installed, Path]) -> None:
+def test_what_we_refuse_to_pass_on_is_a_parameter_of_some_version(pysr: tuple[Installation, Path]) -> None:
     version, _ = pysr
     if version.major == 2:
         assert set(_INSTEAD) <= set(version.init) | set(version.fit)
 
 
-def test_the_defaults_we_rely_on(pysr: tuple[Installed, Path]) -> None:
+def test_the_defaults_we_rely_on(pysr: tuple[Installation, Path]) -> None:
     version, _ = pysr
     assert version.init["precision"] == "32"
     assert version.init["temp_equation_file"] == "False"
@@ -96,7 +96,7 @@ def test_the_defaults_we_rely_on(pysr: tuple[Installed, Path]) -> None:
     assert version.takes_guesses == (version.major == 2)
 
 
-def test_a_version_says_what_it_lacks(pysr: tuple[Installed, Path]) -> None:
+def test_a_version_says_what_it_lacks(pysr: tuple[Installation, Path]) -> None:
     version, _ = pysr
     check_options({"populations": 3, "adaptive_parsimony_scaling": 100.0}, version)
     with pytest.raises(
@@ -124,7 +124,7 @@ POINTS = {
 
 
 def test_every_operator_that_pysr_can_emit_computes_the_same_in_torch(
-    pysr: tuple[Installed, Path], monkeypatch: pytest.MonkeyPatch
+    pysr: tuple[Installation, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, folder = pysr
     names = mappings(folder, monkeypatch)
@@ -158,9 +158,9 @@ TWO = {
     ],
 )  # fmt: skip
 def test_what_the_reference_breaks_on(text: str) -> None:
-    from symtorch_pysr.tables import Row, translated
+    from symtorch_pysr.search.tables import Row, translate_rows
 
-    (expression,), unrunnable = translated([Row(3, 0.0, text)], ["a", "b"], [])
+    (expression,), unrunnable = translate_rows([Row(3, 0.0, text)], ["a", "b"], [])
     assert unrunnable == []
     values = evaluate(expression, {"a": POINTS["x0"], "b": POINTS["x1"]})
     assert torch.isfinite(values).all()
@@ -173,7 +173,7 @@ def test_every_operator_of_the_table_has_a_name_in_julia(major: int) -> None:
             continue
         kind = "unary_operators" if operator.arity == 1 else "binary_operators"
         search = SearchSpace(**{"binary_operators": (), "unary_operators": (), kind: (name,)})
-        said = julia_operators(search, major)
+        said = translate_operators(search, major)
         (spelled,) = said.unary + said.binary
         back = parse(
             f"{said.names[name]}({', '.join(list(POINTS)[: operator.arity])})"

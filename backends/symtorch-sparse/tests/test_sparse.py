@@ -13,8 +13,8 @@ import symtorch_core as st
 from symtorch_core import Moments
 from symtorch_core.events import Event, OutputFinished, OutputImproved
 from symtorch_core.expressions import parse, to_text
-from symtorch_sparse.library import Columns, library, usable
-from symtorch_sparse.path import path
+from symtorch_sparse.library import Columns, build_library, select_usable_terms
+from symtorch_sparse.path import compute_path
 from symtorch_sparse.regressor import SparseRegressor
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -35,7 +35,7 @@ def texts(**options: Any) -> list[str]:
     own = {"names": ["a", "b"], "degree": 2, "mixed": False, "most": 99}
     for name in own:
         own[name] = options.pop(name, own[name])
-    return list(map(str, library(st.SearchSpace(**options), **own)))
+    return list(map(str, build_library(st.SearchSpace(**options), **own)))
 
 
 def test_the_library_holds_products_functions_and_pairs_once() -> None:
@@ -59,12 +59,14 @@ def test_a_library_too_large_is_refused() -> None:
 
 def test_terms_that_are_not_finite_or_do_not_vary_are_left_out() -> None:
     terms = [parse(text) for text in ("log(a)", "exp(b)", "logical_or(exp(c), d)", "d")]
-    assert list(map(str, usable(terms, X, NAMES))) == ["exp(b)", "d"]
-    assert list(map(str, usable(terms, X * 300, NAMES))) == ["d"]  # exp(600) squared would be infinite
+    assert list(map(str, select_usable_terms(terms, X, NAMES))) == ["exp(b)", "d"]
+    assert list(map(str, select_usable_terms(terms, X * 300, NAMES))) == [
+        "d"
+    ]  # exp(600) squared would be infinite
 
 
 def test_the_path_is_that_of_scikit_learn_on_all_rows() -> None:
-    terms = library(st.SearchSpace(unary_operators=("sin", "exp")), NAMES, 2, False, 99)
+    terms = build_library(st.SearchSpace(unary_operators=("sin", "exp")), NAMES, 2, False, 99)
     values = Columns(terms, NAMES)(X)
     y = (
         2 * torch.sin(X[:, 0])
@@ -72,7 +74,7 @@ def test_the_path_is_that_of_scikit_learn_on_all_rows() -> None:
         + 0.3 * torch.exp(X[:, 3])
         + 0.05 * torch.randn(500, generator=GENERATOR)
     )
-    steps = path(Moments.of(values, y[:, None]), 0, 6)
+    steps = compute_path(Moments.of(values, y[:, None]), 0, 6)
     scaled = ((values - values.mean(0)) / values.std(0, correction=0)).numpy()
     for size, step in enumerate(steps, start=1):
         theirs = OrthogonalMatchingPursuit(n_nonzero_coefs=size).fit(scaled, y.numpy())
@@ -148,6 +150,11 @@ def test_events_tell_the_path() -> None:
         ({"parsimony": 0.1}, "no parsimony"),
         ({"degree": 0}, "degree must be at least 1"),
         ({"max_terms": 0}, "max_terms must be at least 1"),
+        ({"max_terms": 2.5}, "sparse's max_terms must be a whole number, got 2.5"),
+        ({"max_terms": "all"}, "sparse's max_terms must be a finite number, got 'all'"),
+        ({"degree": 2.0}, "sparse's degree must be a whole number, got 2.0"),
+        ({"mixed": "no"}, "sparse's mixed must be True or False, got 'no'"),
+        ({"reweighted_rows": 1}, "reweighted_rows must be at least 2"),
         ({"degree": 30}, "more than 6000 terms"),
     ],
 )

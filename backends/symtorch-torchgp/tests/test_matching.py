@@ -6,12 +6,13 @@ from torch import Tensor
 
 from symtorch_core import SearchSpace
 from symtorch_core.expressions import parse
-from symtorch_torchgp.fitting import Rows, score
-from symtorch_torchgp.inverses import INVERSES, insides
-from symtorch_torchgp.matching import matched
-from symtorch_torchgp.primitives import Primitives
-from symtorch_torchgp.programs import Programs
-from symtorch_torchgp.variation import Sampler
+from symtorch_torchgp.data.rows import Rows
+from symtorch_torchgp.fitting.scaling import score
+from symtorch_torchgp.programs.postfix import Programs
+from symtorch_torchgp.programs.primitives import Primitives
+from symtorch_torchgp.variation.inverses import INVERSES, invert_targets
+from symtorch_torchgp.variation.matching import match_subtrees
+from symtorch_torchgp.variation.sampler import Sampler
 
 NAMES = ("x0", "x1", "x2")
 CPU = torch.device("cpu")
@@ -47,8 +48,8 @@ def best_loss(
     rows = Rows.of(inputs(), y[:, None], torch.ones(1, len(y)))
     sampler = Sampler(table, 30, torch.Generator().manual_seed(0), CPU)
     parents, owner = encoded(table, *[parent] * 60), torch.zeros(60, dtype=torch.long)
-    known = insides(rows, table) if inside else []
-    children = matched(
+    known = invert_targets(rows, table) if inside else []
+    children = match_subtrees(
         parents, owner, encoded(table, *subtrees), sampler, rows, known, 30, each=2, at_root=at_root
     )
     assert len(children) == 120
@@ -106,7 +107,7 @@ def test_targets_that_an_operator_cannot_give_are_left_out() -> None:
     X = inputs()
     Y = torch.stack([X[:, 0] - 1, X[:, 0]], 1)  # of both signs; positive
     rows = Rows.of(X, Y, torch.ones(2, len(X)))
-    possible = {seen.operator: seen.possible.tolist() for seen in insides(rows, primitives(*INVERSES))}
+    possible = {seen.operator: seen.possible.tolist() for seen in invert_targets(rows, primitives(*INVERSES))}
     assert possible == {
         "exp": [False, True],
         "inv": [False, True],
@@ -114,4 +115,4 @@ def test_targets_that_an_operator_cannot_give_are_left_out() -> None:
         "sqrt": [False, True],
         "log": [True, True],
     }
-    assert insides(rows, primitives("sin")) == []
+    assert invert_targets(rows, primitives("sin")) == []

@@ -12,13 +12,15 @@ from torch import Tensor
 from symtorch_core import SearchSpace
 from symtorch_core.expressions import OPERATORS, Call, Expression, parse
 from symtorch_core.expressions import evaluate as evaluate_expression
-from symtorch_torchgp.evaluation import schedule
-from symtorch_torchgp.evolution import Archive, pareto_ranks
-from symtorch_torchgp.fitting import Rows, materialised, score
-from symtorch_torchgp.primitives import CONSTANT, Primitives
-from symtorch_torchgp.programs import Programs, append, cut, subtree_starts
-from symtorch_torchgp.slopes import slopes
-from symtorch_torchgp.variation import Sampler
+from symtorch_torchgp.data.rows import Rows
+from symtorch_torchgp.evaluation.adjoints import differentiate_operator
+from symtorch_torchgp.evaluation.schedules import build_schedule
+from symtorch_torchgp.evolution.archive import Archive
+from symtorch_torchgp.evolution.ranks import compute_pareto_ranks
+from symtorch_torchgp.fitting.scaling import build_expressions, score
+from symtorch_torchgp.programs.postfix import Programs, append, cut, find_subtree_starts
+from symtorch_torchgp.programs.primitives import CONSTANT, Primitives
+from symtorch_torchgp.variation.sampler import Sampler
 
 NAMES = ("x0", "x1", "x2")
 SEARCH = SearchSpace(binary_operators=("+", "-", "*", "/"), unary_operators=("sin", "exp", "square", "inv"))
@@ -48,17 +50,17 @@ def subexpressions(expression: Expression) -> list[Expression]:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 60))
 def test_equal_subtrees_are_one_node_and_others_are_not(seed: int, count: int) -> None:
-    programs = sampler(seed).trees(count)
+    programs = sampler(seed).draw_trees(count)
     distinct = {part for expression in decoded(programs) for part in subexpressions(expression)}
-    assert schedule(programs, primitives()).nodes == len(distinct)
+    assert build_schedule(programs, primitives()).nodes == len(distinct)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_a_free_constant_is_a_node_of_its_own(seed: int) -> None:
-    programs = sampler(seed).trees(40)
+    programs = sampler(seed).draw_trees(40)
     free = programs.codes == CONSTANT
-    plan = schedule(programs, primitives(), free)
+    plan = build_schedule(programs, primitives(), free)
     assert len(plan.free_nodes.unique()) == int(free.sum())
     for owner, place in zip(plan.free_programs, plan.free_places, strict=True):
         assert free[owner, place]
@@ -66,8 +68,8 @@ def test_a_free_constant_is_a_node_of_its_own(seed: int) -> None:
 
 
 def test_a_subtree_cut_out_is_the_subexpression() -> None:
-    programs = sampler(3).trees(50)
-    starts = subtree_starts(programs.codes, primitives())
+    programs = sampler(3).draw_trees(50)
+    starts = find_subtree_starts(programs.codes, primitives())
     for place in range(8):
         rows = (programs.size > place).nonzero()[:, 0]
         last = torch.full((len(rows),), place)
@@ -78,9 +80,9 @@ def test_a_subtree_cut_out_is_the_subexpression() -> None:
 
 
 def test_append_leaves_full_programs_alone() -> None:
-    programs = sampler(0).trees(20)
+    programs = sampler(0).draw_trees(20)
     room = programs.size < programs.codes.shape[1]
-    longer = append(programs, torch.ones(20, dtype=torch.bool), primitives().code_of("sin"))
+    longer = append(programs, torch.ones(20, dtype=torch.bool), primitives().get_code("sin"))
     assert torch.equal(longer.size, programs.size + room.long())
     full = Programs(torch.full((1, 4), 2), torch.zeros(1, 4))
     assert torch.equal(append(full, torch.tensor([True]), 3).codes, full.codes)
@@ -100,7 +102,7 @@ def test_the_slope_of_every_operator_is_that_of_autograd(name: str) -> None:
     expected: list[Tensor | None] = [None] * len(args)
     if value.requires_grad:
         expected = list(torch.autograd.grad(value, leaves, incoming, allow_unused=True))
-    found = slopes(operator, args, value.detach(), incoming)
+    found = differentiate_operator(operator, args, value.detach(), incoming)
     for slope, truth, arg in zip(found, expected, args, strict=True):
         torch.testing.assert_close(slope, torch.zeros_like(arg) if truth is None else truth)
 
@@ -119,7 +121,7 @@ def test_scores_are_those_of_linear_regression_for_every_output() -> None:
     X = torch.rand(300, 3, generator=generator, dtype=torch.float64) + 0.5
     Y = torch.stack([X[:, 0] * X[:, 1], 3 * torch.sin(X[:, 2]) + 2, X[:, 0] - X[:, 1]], 1)
     weights = torch.rand(3, 300, generator=generator, dtype=torch.float64)
-    programs, rows = sampler(1).trees(60), Rows.of(X, Y, weights)
+    programs, rows = sampler(1).draw_trees(60), Rows.of(X, Y, weights)
     losses = score(programs, primitives(), rows)
     columns = dict(zip(NAMES, X.unbind(1), strict=True))
     compared = 0
@@ -154,7 +156,7 @@ def test_scaling_becomes_ordinary_constants() -> None:
     codes, values = primitives().encode(parse("sin(x0)"), 20) or ([], [])
     program = Programs(torch.tensor([codes]), torch.tensor([values]))
     rows = Rows.of(X, y[:, None], torch.ones(1, 100, dtype=torch.float64))
-    (expression,) = materialised(program, primitives(), rows)
+    (expression,) = build_expressions(program, primitives(), rows)
     found = evaluate_expression(expression, dict(zip(NAMES, X.unbind(1), strict=True)))
     torch.testing.assert_close(found, y)
 
@@ -165,8 +167,8 @@ def test_an_archive_holds_the_best_of_each_size(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     archive, best = Archive.empty(2, 12, 20, CPU), torch.full((2, 13), math.inf)
     for step in range(3):
-        programs = sampler(seed + step).trees(50)
-        complexity, losses = programs.complexity(primitives()), torch.rand(50, 2, generator=generator)
+        programs = sampler(seed + step).draw_trees(50)
+        complexity, losses = programs.compute_complexity(primitives()), torch.rand(50, 2, generator=generator)
         archive.update(programs, complexity, losses)
         for output in range(2):
             for size in range(13):
@@ -175,13 +177,13 @@ def test_an_archive_holds_the_best_of_each_size(seed: int) -> None:
     assert torch.allclose(archive.losses.float(), best, rtol=2e-4)
     for output in range(2):
         sizes = torch.isfinite(archive.losses[output]).nonzero()[:, 0]
-        assert torch.equal(archive.programs(output, sizes).complexity(primitives()), sizes)
+        assert torch.equal(archive.get_programs(output, sizes).compute_complexity(primitives()), sizes)
 
 
 def test_ranks_are_fronts_and_repetitions_come_last() -> None:
     losses = torch.tensor([[0.5, 0.2, 0.2, 0.6, 0.1, math.inf]])
     sizes = torch.tensor([[1, 3, 5, 2, 6, 1]])
-    rank = pareto_ranks(losses, sizes, 6)[0]
+    rank = compute_pareto_ranks(losses, sizes, 6)[0]
     front = {i for i in range(6) if rank[i] < 1}
     assert front == {0, 1, 4}
     assert 1 <= float(rank[3]) < 2

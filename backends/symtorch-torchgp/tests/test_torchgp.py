@@ -13,12 +13,16 @@ from symtorch_core.events import Event, OutputImproved, OutputInterrupted, Outpu
 from symtorch_core.expressions import evaluate as evaluate_expression
 from symtorch_core.expressions import parse
 from symtorch_core.testing import RegressorContract
-from symtorch_torchgp.evaluation import derivatives, evaluate, schedule
-from symtorch_torchgp.fitting import Rows, fit_constants, score
-from symtorch_torchgp.primitives import CONSTANT, Primitives
-from symtorch_torchgp.programs import Programs
+from symtorch_torchgp.data.rows import Rows
+from symtorch_torchgp.evaluation.evaluator import differentiate, evaluate
+from symtorch_torchgp.evaluation.schedules import build_schedule
+from symtorch_torchgp.fitting.constants import fit_constants
+from symtorch_torchgp.fitting.scaling import score
+from symtorch_torchgp.programs.postfix import Programs
+from symtorch_torchgp.programs.primitives import CONSTANT, Primitives
 from symtorch_torchgp.regressor import TorchGPRegressor
-from symtorch_torchgp.variation import Sampler, vary
+from symtorch_torchgp.variation.mutation import vary
+from symtorch_torchgp.variation.sampler import Sampler
 
 NAMES = ("x0", "x1", "x2")
 SEARCH = SearchSpace(binary_operators=("+", "-", "*", "/"), unary_operators=("sin", "exp", "square", "inv"))
@@ -53,7 +57,7 @@ def test_programs_decode_to_what_was_encoded() -> None:
 def test_all_programs_together_give_what_each_gives_alone(are_free: bool) -> None:
     population, X = programs(), inputs()
     free = population.codes == CONSTANT if are_free else None
-    plan = schedule(population, primitives(), free)
+    plan = build_schedule(population, primitives(), free)
     numbers = population.values[plan.free_programs, plan.free_places] if are_free else None
     buffer = evaluate(plan, primitives(), X.T.contiguous(), numbers)
     columns = dict(zip(NAMES, X.unbind(1), strict=True))
@@ -63,9 +67,9 @@ def test_all_programs_together_give_what_each_gives_alone(are_free: bool) -> Non
 
 def test_derivatives_by_the_constants_agree_with_differences() -> None:
     population, columns = programs(), inputs().T.contiguous()
-    plan = schedule(population, primitives(), population.codes == CONSTANT)
+    plan = build_schedule(population, primitives(), population.codes == CONSTANT)
     numbers = population.values[plan.free_programs, plan.free_places]
-    slopes = derivatives(plan, primitives(), evaluate(plan, primitives(), columns, numbers))
+    slopes = differentiate(plan, primitives(), evaluate(plan, primitives(), columns, numbers))
     for position, owner in enumerate(plan.free_programs.tolist()):
         step = torch.zeros_like(numbers)
         step[position] = 1e-6
@@ -85,7 +89,7 @@ def test_constants_are_fitted_and_scale_and_offset_are_free() -> None:
 def test_every_child_is_a_whole_program() -> None:
     generator = torch.Generator().manual_seed(0)
     sampler = Sampler(primitives(), 20, generator, torch.device("cpu"))
-    population = sampler.trees(300)
+    population = sampler.draw_trees(300)
     for _ in range(5):
         population = vary(population, population[torch.randperm(300, generator=generator)], sampler)
         for codes, values in zip(population.codes.tolist(), population.values.tolist(), strict=True):
@@ -268,9 +272,23 @@ def test_a_search_without_binary_operators_works() -> None:
     assert front[-1].loss < 1e-12
 
 
-@pytest.mark.parametrize("options", [{"population_size": 0}, {"patience": 0}, {"start": "x0"}])
-def test_bad_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(SearchError):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"population_size": 0}, "torchgp's population_size must be at least 1, got 0"),
+        ({"patience": 0}, "torchgp's patience must be at least 1, got 0"),
+        ({"search_rows": 2.5}, "torchgp's search_rows must be a whole number, got 2.5"),
+        ({"stop_below": -1.0}, "torchgp's stop_below must be at least 0, got -1.0"),
+        ({"n_jobs": 0}, "torchgp's n_jobs must be a number of processes, or -1 for one per core, got 0"),
+        ({"device": "gpu"}, "torchgp's device must be a device of torch, like 'cpu' or 'cuda', got 'gpu'"),
+        ({"device": 1.5}, "got 1.5"),
+        ({"start": "x0"}, "start takes a list of equations, like"),
+        ({"start": 3}, "start takes a list of equations, not a int"),
+        ({"start": [2.0]}, "start takes texts and candidates; 2.0 is a float"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SearchError, match=message):
         TorchGPRegressor.with_options(options)
 
 

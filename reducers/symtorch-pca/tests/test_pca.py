@@ -154,8 +154,23 @@ def test_a_share_of_the_variance_keeps_as_many_as_scikit_learn(share: float) -> 
     assert f"{kept:.1%} of the variance" in reduction.summary()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k_in": "half"}, "k_in='half': a share of the variance is written like '95%'"),
+        ({"k_out": "0%"}, "k_out='0%'"),
+        ({"linear": "yes"}, "pca's linear must be True or False, got 'yes'"),
+        ({"ridge": -1.0}, "pca's ridge must be at least 0, got -1.0"),
+        ({"ridge": "small"}, "pca's ridge must be a finite number, got 'small'"),
+    ],
+)
+def test_an_invalid_option_is_refused_when_the_reducer_is_made(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(st.SearchError, match=message):
+        PCAReducer(**options)
+
+
 @pytest.mark.parametrize("size", ["95", "0%", "101%", "half", "-5%", True, 2.5])
-def test_a_size_that_is_none(size: Any) -> None:
+def test_an_invalid_size(size: Any) -> None:
     with pytest.raises(st.SearchError, match="k_in="):
         fit(correlated(), correlated(), k_in=size)
 

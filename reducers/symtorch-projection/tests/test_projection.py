@@ -163,7 +163,7 @@ def test_a_share_of_what_is_explained() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "lda"}, "there are rrr, active, trained"),
+        ({"method": "lda"}, "unknown method of projection 'lda'; there are: rrr, active, trained"),
         ({"method": "active", "k_in": 2}, "needs the block itself"),
         ({"method": "active", "k_in": 2, "block": lambda x: x[:, :3].detach()}, "cannot be differentiated"),
         ({"method": "trained"}, "needs k_in as a number"),
@@ -172,14 +172,45 @@ def test_a_share_of_what_is_explained() -> None:
         ({"k_in": 4}, "from 1 to 3"),
         ({"k_in": 1, "k_out": 9}, "from 1 to 3"),
         ({"k_in": 1, "metric": [1.0, 2.0]}, "needs 3 numbers"),
-        ({"k_in": 1, "metric": [1.0, -2.0, 1.0]}, "less than nothing"),
-        ({"k_in": 1, "rows": 0}, "must be positive"),
+        ({"k_in": 1, "metric": [1.0, -2.0, 1.0]}, "no error may have a negative cost"),
+        ({"k_in": 1, "rows": 0}, "projection's rows must be at least 1, got 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
     X = data(100)
     with pytest.raises(st.SearchError, match=message):
         fit(X, block(X), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"method": "trained", "k_in": 2, "learning_rate": 0.0},
+            "projection's learning_rate must be at least",
+        ),
+        ({"epochs": 2.5}, "projection's epochs must be a whole number, got 2.5"),
+        ({"ridge": -1e-6}, "projection's ridge must be at least 0"),
+        ({"linear": 1}, "projection's linear must be True or False"),
+        ({"k_in": "most"}, "k_in='most': a share"),
+        ({"metric": "fisher"}, "the metric must be d_out numbers or a matrix of numbers, not a str"),
+        ({"metric": torch.ones(2, 3)}, "symmetric d_out x d_out matrix"),
+        ({"metric": [1.0, float("nan")]}, "must be finite"),
+    ],
+)
+def test_an_invalid_option_is_refused_when_the_reducer_is_made(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(st.SearchError, match=message):
+        ProjectionReducer(**options)
+
+
+def test_ctrl_c_in_the_training_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    X = data(300)
+    monkeypatch.setattr(torch.optim.Adam, "step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(X, block(X), method="trained", k_in=2, epochs=2)
 
 
 class Model(nn.Module):

@@ -1,4 +1,4 @@
-"""What is kept of the generations that pass by: the best programs of every length."""
+"""Collection of the best programs of every length over all generations."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Structure = tuple[str | int | None, ...]
 
 @final
 class Harvest:
-    """The best few programs of every length over all generations, each structure once.
+    """Collects the best few programs of every length over all generations, each structure once.
 
     Args:
-        translate: makes a program an expression.
+        translate: converts a program to an expression.
     """
 
     def __init__(self, translate: Callable[[Sequence[Any]], Expression]) -> None:
@@ -27,11 +27,16 @@ class Harvest:
         self._kept: dict[int, dict[Structure, tuple[float, Expression]]] = {}
 
     def offer(self, program: Sequence[Any], error: float) -> None:
-        """Keep a program if it is among the best of its length."""
+        """Keep a program if it is among the best of its length.
+
+        Args:
+            program: functions, column numbers and constants, in prefix order.
+            error: its loss.
+        """
         kept = self._kept.setdefault(len(program), {})
         if len(kept) >= _KEPT_PER_LENGTH and error >= max(known for known, _ in kept.values()):
             return
-        form = structure(program)
+        form = get_structure(program)
         if form in kept and kept[form][0] <= error:
             return
         kept[form] = (error, self._translate(program))
@@ -44,8 +49,8 @@ class Harvest:
                 yield expression
 
 
-def structure(program: Sequence[Any]) -> Structure:
-    """A program without its numbers: names of functions, numbers of columns, None for constants."""
+def get_structure(program: Sequence[Any]) -> Structure:
+    """Return a program without its constants: names of functions, numbers of columns, and None for each constant."""
     return tuple(
         node.name if isinstance(node, _Function) else node if isinstance(node, int) else None
         for node in program

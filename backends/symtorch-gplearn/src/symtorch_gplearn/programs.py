@@ -1,4 +1,4 @@
-"""Between gplearn's programs and the core's expressions: functions, fitness, translation."""
+"""Functions and fitness for gplearn, and the translation of its programs to expressions of the core."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from symtorch_core.expressions import OPERATORS, Call, Constant, Expression, Var
 from symtorch_core.search import Loss
 
 WORST = 1e100
-"""Fitness of a program without a finite loss; gplearn averages fitness, so that it cannot be infinite."""
+"""Fitness of a program without a finite loss. gplearn averages fitness, so it must not be infinite."""
 _REWEIGHTINGS = 3
 _FLAT = 1e-24
 
 
-def gplearn_function(name: str) -> Any:
-    """The core's operator as a gplearn function.
+def make_function(name: str) -> Any:
+    """Return an operator of the core as a gplearn function.
 
-    gplearn's own division and logarithm are protected: near zero they give other numbers than the equation
-    they print. Ours are the core's, so that what is searched is what is deployed. ``make_function`` refuses
-    functions that are not finite everywhere; a program that is not finite on the rows just gets the worst
-    fitness here, so its check is passed by.
+    gplearn's own division and logarithm are protected: near zero their values differ from those of the printed
+    equation. These functions are the core's, so the search and the surrogate compute the same. gplearn's own
+    ``make_function`` refuses functions that are not finite everywhere. It is not used: a program that is not finite on
+    the rows gets the worst fitness.
+
+    Args:
+        name: name of the operator in the core's table.
     """
     compute = OPERATORS[name].torch
 
@@ -36,9 +39,13 @@ def gplearn_function(name: str) -> Any:
 
 
 def to_expression(program: Sequence[Any], variable_names: Sequence[str]) -> Expression:
-    """A program of gplearn (functions, column numbers, floats; in prefix order) as an expression of the core.
+    """Return a program of gplearn as an expression of the core.
 
-    >>> print(to_expression([gplearn_function("+"), 0, 2.5], ["x"]))
+    Args:
+        program: functions, column numbers and constants, in prefix order.
+        variable_names: names of the columns.
+
+    >>> print(to_expression([make_function("+"), 0, 2.5], ["x"]))
     x + 2.5
     """
     stack: list[Expression] = []
@@ -55,25 +62,29 @@ def to_expression(program: Sequence[Any], variable_names: Sequence[str]) -> Expr
 
 @final
 class Scaling:
-    """Fits a target as offset + factor * values in closed form; for other losses than mse, by reweighting.
+    """Fits a target by offset + factor * values, in closed form; by reweighting for losses other than mse.
 
-    Without it, a search in which constants only come from chance spends its time on the scale of the target.
+    Constants of new programs are random, so without scaling the search would spend its time on the target's scale.
+
+    Args:
+        target: shape (n,).
+        loss: the loss to minimise.
     """
 
     def __init__(self, target: np.ndarray, loss: Loss) -> None:
         self._target = target
         self._rounds = 0 if loss.name == "mse" else _REWEIGHTINGS
-        self._of_residual = _on_arrays(loss.of_residual)
-        self._influence = _on_arrays(loss.influence)
+        self._of_residual = _wrap_for_arrays(loss.of_residual)
+        self._influence = _wrap_for_arrays(loss.influence)
 
     def fit(self, values: np.ndarray) -> tuple[float, float]:
-        """Offset and factor."""
-        offset, factor = self._line(values, None)
+        """Return the best offset and factor for values, shape (n,)."""
+        offset, factor = self._fit_line(values, None)
         for _ in range(self._rounds):
-            offset, factor = self._line(values, self._influence(offset + factor * values - self._target))
+            offset, factor = self._fit_line(values, self._influence(offset + factor * values - self._target))
         return offset, factor
 
-    def _line(self, values: np.ndarray, weights: np.ndarray | None) -> tuple[float, float]:
+    def _fit_line(self, values: np.ndarray, weights: np.ndarray | None) -> tuple[float, float]:
         total = float(len(values)) if weights is None else float(weights.sum())
         weighted = values if weights is None else weights * values
         middle = float(weighted.sum()) / total
@@ -86,22 +97,22 @@ class Scaling:
         factor = float((target - target_middle * (1.0 if weights is None else weights)) @ deviation) / spread
         return target_middle - factor * middle, factor
 
-    def error(self, values: np.ndarray) -> float:
-        """The loss after scaling; the worst there is where the values are not finite."""
+    def compute_error(self, values: np.ndarray) -> float:
+        """Return the loss of values, shape (n,), after scaling; ``WORST`` if they are not finite."""
         if not np.isfinite(values).all() or np.abs(values).max() > WORST:
             return WORST
         offset, factor = self.fit(values)
         error = float(self._of_residual(offset + factor * values - self._target).mean())
         return error if error < WORST else WORST
 
-    def fitness(self) -> Any:
-        """The error as gplearn takes it."""
+    def make_fitness(self) -> Any:
+        """Return the error as a fitness function of gplearn."""
 
         def measure(target: np.ndarray, values: np.ndarray, weights: np.ndarray) -> float:
-            return self.error(values)
+            return self.compute_error(values)
 
         return _Fitness(function=measure, greater_is_better=False)
 
 
-def _on_arrays(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[np.ndarray], np.ndarray]:
+def _wrap_for_arrays(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[np.ndarray], np.ndarray]:
     return lambda values: function(torch.from_numpy(values)).numpy()

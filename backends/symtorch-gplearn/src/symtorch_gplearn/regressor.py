@@ -1,4 +1,4 @@
-"""gplearn behind the core's interface."""
+"""The regressor ``gplearn``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from gplearn.genetic import SymbolicRegressor
 
 from symtorch_core import OutputwiseRegressor, Problem, SearchError, SearchSpace
 from symtorch_core.expressions import Call, Constant, Expression, evaluate, simplify
-from symtorch_gplearn.harvest import Harvest, Structure, structure
-from symtorch_gplearn.programs import WORST, Scaling, gplearn_function, to_expression
+from symtorch_gplearn.harvest import Harvest, Structure, get_structure
+from symtorch_gplearn.programs import WORST, Scaling, make_function, to_expression
 
 _SOLVED = 1e-20
-"""Relative to the loss of the best constant: nothing but rounding is left to explain."""
+"""Loss, relative to that of the best constant, below which the residual is rounding error."""
 _PROGRESS = 0.99
+_SHARES = ("crossover", "subtree_mutation", "hoist_mutation", "point_mutation")
 
 
 @final
@@ -27,23 +28,23 @@ _PROGRESS = 0.99
 class GplearnRegressor(OutputwiseRegressor):
     """Genetic programming in pure Python, with every operator of the core's table, on a sample of the rows.
 
-    An iteration is a generation. Programs are judged after the best offset and factor, in closed form. Of those
-    that differ in their constants only, the best is a parent and the others are not.
+    An iteration is a generation. Programs are ranked after the best offset and factor, found in closed form. Of
+    programs that differ only in their constants, only the best becomes a parent.
 
     Attributes:
         population_size: programs in a generation.
         tournament_size: programs among which a parent is the best.
-        search_rows: rows the search looks at; the core measures what was found on all rows.
-        populations: most populations that evolve one after the other; one that settles on a wrong form does
-            not leave it, a new one may.
-        patience: generations without an improvement of one per cent after which a population is given up.
-        length_penalty: share of the best constant's loss that each node of a program costs in a tournament,
-            against ever longer programs; ``parsimony`` of the search comes on top.
-        constant_range: numbers in new programs are uniform between plus and minus this.
-        crossover: how many of the programs of a generation come from crossover.
-        subtree_mutation: how many get a new subtree.
-        hoist_mutation: how many lose a part.
-        point_mutation: how many get some nodes replaced; the rest of a generation is copied.
+        search_rows: rows used by the search; the core measures its equations on all rows.
+        populations: the largest number of populations, which evolve one after the other: a population that has
+            settled on a wrong form seldom leaves it, but a new one may find the right form.
+        patience: generations without an improvement of one per cent after which a population is stopped.
+        length_penalty: what each node of a program adds to its loss in a tournament, as a share of the best
+            constant's loss; it keeps programs from growing. ``parsimony`` of the search is added to it.
+        constant_range: constants of new programs are uniform in plus or minus this.
+        crossover: share of a generation, 0..1, that comes from crossover.
+        subtree_mutation: share that gets a new subtree.
+        hoist_mutation: share that loses a part.
+        point_mutation: share in which some nodes are replaced; the remaining programs are copied.
         n_jobs: outputs searched at the same time, as joblib counts.
 
     >>> GplearnRegressor(population_size=200).name
@@ -66,20 +67,18 @@ class GplearnRegressor(OutputwiseRegressor):
     n_jobs: int = 1
 
     def __post_init__(self) -> None:
-        for option, least in (
-            ("population_size", 2),
-            ("tournament_size", 1),
-            ("search_rows", 2),
-            ("populations", 1),
-            ("patience", 1),
-        ):
-            if getattr(self, option) < least:
-                raise SearchError(f"gplearn's {option} must be at least {least}, got {getattr(self, option)}")
-        shares = (self.crossover, self.subtree_mutation, self.hoist_mutation, self.point_mutation)
-        if min(shares) < 0 or sum(shares) > 1 + 1e-9:
+        self.at_least(2, "population_size", "search_rows")
+        self.at_least(1, "tournament_size", "populations", "patience")
+        self.at_least(0, "length_penalty", "constant_range")
+        self.between(0, 1, *_SHARES)
+        total = sum(getattr(self, share) for share in _SHARES)
+        if total > 1 + 1e-9:
             raise SearchError(
-                "gplearn's crossover, subtree_mutation, hoist_mutation and point_mutation are shares of a "
-                "generation: none may be negative, and they may add up to 1 at most"
+                f"gplearn's {', '.join(_SHARES)} are shares of a generation and must add up to at most 1, got {total:g}"
+            )
+        if type(self.n_jobs) is not int or self.n_jobs == 0:
+            raise SearchError(
+                f"gplearn's n_jobs must be a number of jobs, or -1 for one per core, got {self.n_jobs!r}"
             )
 
     def check(self, search: SearchSpace) -> None:
@@ -88,13 +87,13 @@ class GplearnRegressor(OutputwiseRegressor):
             raise SearchError("gplearn needs at least one operator")
 
     def search(self, problem: Problem) -> Iterator[Expression]:
-        with _global_generator_untouched():
+        with _restore_global_generator():
             return iter(_Search(self, problem).run())
 
 
 @final
 class _Search:
-    """The search for one output, a generation at a time."""
+    """The search for one output."""
 
     def __init__(self, options: GplearnRegressor, problem: Problem) -> None:
         self._options, self._problem = options, problem
@@ -104,7 +103,7 @@ class _Search:
             name: torch.from_numpy(column.copy())
             for name, column in zip(problem.variable_names, self._X.T, strict=True)
         }
-        self._constant_loss = self._scaling.error(np.zeros_like(self._y))
+        self._constant_loss = self._scaling.compute_error(np.zeros_like(self._y))
         self._harvest = Harvest(self._translate)
         self._admitted: dict[Structure, bool] = {}
         self._started = time.monotonic()
@@ -113,17 +112,17 @@ class _Search:
 
     def run(self) -> list[Expression]:
         for number in range(self._options.populations):
-            if self._finished():
+            if self._is_finished():
                 break
-            self._settle(self._evolution(number))
+            self._run_population(self._make_evolution(number))
         self._problem.report_progress(1.0)
-        return [equation for equation in map(self._scaled, self._harvest) if equation is not None]
+        return [equation for equation in map(self._scale, self._harvest) if equation is not None]
 
-    def _settle(self, evolution: Any) -> None:
-        """Run one population until it makes no progress any more."""
+    def _run_population(self, evolution: Any) -> None:
+        """Run one population until it makes no more progress."""
         best = progress = WORST
         generation = waited = 0
-        while waited < self._options.patience and not self._finished():
+        while waited < self._options.patience and not self._is_finished():
             generation, waited = generation + 1, waited + 1
             evolution.set_params(generations=generation)
             evolution.fit(self._X, self._y)
@@ -131,12 +130,12 @@ class _Search:
             champion = self._judge(evolution._programs[-1])
             if champion is not None and champion.raw_fitness_ < best:
                 best = champion.raw_fitness_
-                self._tell(champion)
+                self._report(champion)
             if best < _PROGRESS * progress:
                 progress, waited = best, 0
             self._problem.report_progress(self._generations / self._problem.search.niterations)
 
-    def _finished(self) -> bool:
+    def _is_finished(self) -> bool:
         search = self._problem.search
         late = (
             search.timeout_in_seconds is not None
@@ -145,25 +144,25 @@ class _Search:
         solved = self._best <= _SOLVED * self._constant_loss
         return late or solved or self._generations >= search.niterations
 
-    def _tell(self, champion: Any) -> None:
+    def _report(self, champion: Any) -> None:
         if champion.raw_fitness_ < self._best:
             self._best = champion.raw_fitness_
-            scaled = self._scaled(self._translate(champion.program))
+            scaled = self._scale(self._translate(champion.program))
             if scaled is not None:
                 self._problem.report_improvement(scaled, self._best)
 
-    def _evolution(self, number: int) -> Any:
+    def _make_evolution(self, number: int) -> Any:
         options = self._options
         seed = np.random.SeedSequence((self._problem.seed, number)).generate_state(1)[0]
         return SymbolicRegressor(
             population_size=options.population_size,
             generations=1,
             tournament_size=options.tournament_size,
-            stopping_criteria=-1.0,  # never: this module decides
+            stopping_criteria=-1.0,  # never: the populations are stopped here
             const_range=(-options.constant_range, options.constant_range),
             init_depth=(1, 4),
-            function_set=tuple(map(gplearn_function, self._problem.search.operators)),
-            metric=self._scaling.fitness(),
+            function_set=tuple(map(make_function, self._problem.search.operators)),
+            metric=self._scaling.make_fitness(),
             parsimony_coefficient=0.0,
             p_crossover=options.crossover,
             p_subtree_mutation=options.subtree_mutation,
@@ -176,15 +175,15 @@ class _Search:
         )
 
     def _judge(self, programs: list[Any]) -> Any | None:
-        """Set what tournaments compare, harvest, and return the best program that may be kept."""
+        """Set the fitness that tournaments compare, harvest, and return the best program that the search allows."""
         search = self._problem.search
         best = None
         forms: set[Structure] = set()
         for program in sorted(programs, key=lambda program: program.raw_fitness_):
-            form = structure(program.program)
+            form = get_structure(program.program)
             if form in forms or program.raw_fitness_ >= WORST or not self._admits(program.program, form):
-                # Of no use as a parent either: the population stays where equations are allowed, and does not
-                # fill with copies of the best short one, from which crossover makes nothing new.
+                # It must not be a parent either: so the population stays among allowed equations, and does not fill
+                # with copies of the best short one, from which crossover makes nothing new.
                 program.fitness_ = WORST
                 continue
             forms.add(form)
@@ -200,21 +199,21 @@ class _Search:
         return best
 
     def _admits(self, program: list[Any], form: Structure) -> bool:
-        """Whether the search allows a program; without constraints only its length counts, which is cheap."""
+        """Return whether the search allows a program; without constraints, only its length is checked."""
         search = self._problem.search
         if len(program) > search.maxsize:
             return False
         if not (search.constraints or search.nested_constraints):
             return True
-        if form not in self._admitted:  # constants aside: the core looks again at what is kept
+        if form not in self._admitted:  # whatever its constants: the core checks the kept ones again
             self._admitted[form] = search.admits(simplify(self._translate(program)))
         return self._admitted[form]
 
     def _translate(self, program: Any) -> Expression:
         return to_expression(program, self._problem.variable_names)
 
-    def _scaled(self, expression: Expression) -> Expression | None:
-        """offset + factor * expression, fitted to the rows of the search; None where it is not finite."""
+    def _scale(self, expression: Expression) -> Expression | None:
+        """Return offset + factor * expression, fitted to the rows of the search; None if it is not finite there."""
         values = evaluate(expression, self._columns).expand(len(self._y)).numpy()
         if not np.isfinite(values).all():
             return None
@@ -223,8 +222,8 @@ class _Search:
 
 
 @contextmanager
-def _global_generator_untouched() -> Iterator[None]:
-    """Put numpy's global generator back: gplearn sets its state for every program it evaluates."""
+def _restore_global_generator() -> Iterator[None]:
+    """Restore the state of numpy's global generator at the end: gplearn sets it for every program it evaluates."""
     state = np.random.get_state()
     try:
         yield

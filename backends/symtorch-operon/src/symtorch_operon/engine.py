@@ -1,4 +1,4 @@
-"""Operon's evolution for one output: the C++ objects, their lifetimes, and a run that can be stopped."""
+"""Operon's evolution for one output: its C++ objects, their lifetimes, and a run that can be stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INITIAL_LENGTH = 10
 @final
 @dataclass(frozen=True)
 class Settings:
-    """How one evolution runs; see the options of the regressor."""
+    """Settings of one evolution; see the options of the regressor."""
 
     generations: int
     population_size: int
@@ -38,7 +38,17 @@ class Settings:
 
 @final
 class Evolution:
-    """A population that evolves towards short and accurate trees (NSGA-II on error and length)."""
+    """A population that evolves towards short and accurate trees (NSGA-II on error and length).
+
+    Args:
+        X: inputs, shape (n, d).
+        y: targets, shape (n,).
+        symbols: the symbols that trees may use.
+        settings: the settings.
+
+    Attributes:
+        inputs: Operon's hash of each input.
+    """
 
     def __init__(self, X: np.ndarray, y: np.ndarray, symbols: Sequence[Symbol], settings: Settings) -> None:
         self._settings = settings
@@ -47,7 +57,7 @@ class Evolution:
         self.inputs = tuple(int(variable.Hash) for variable in inputs)
         self._problem = self._make_problem(target)
         self._primitives = self._make_primitives(symbols)
-        # Operon keeps bare pointers to what it is handed: every part must live as long as the algorithm.
+        # Operon keeps bare pointers to its arguments: every part must live as long as the algorithm.
         self._parts: list[Any] = []
         self._algorithm = self._make_algorithm()
         self._random = op.RandomGenerator(np.uint64(settings.seed))
@@ -70,30 +80,30 @@ class Evolution:
             primitives.SetMinMaxArity(op.Node(kind), min(arities), max(arities))
         return primitives
 
-    def _kept(self, part: Any) -> Any:
+    def _keep(self, part: Any) -> Any:
         self._parts.append(part)
         return part
 
     def _make_algorithm(self) -> Any:
-        settings, kept = self._settings, self._kept
-        comparison = kept(op.CrowdedComparison())
-        creator = kept(op.BalancedTreeCreator(self._primitives, list(self.inputs), 0.0))
-        coefficients = kept(op.NormalCoefficientInitializer())
+        settings, keep = self._settings, self._keep
+        comparison = keep(op.CrowdedComparison())
+        creator = keep(op.BalancedTreeCreator(self._primitives, list(self.inputs), 0.0))
+        coefficients = keep(op.NormalCoefficientInitializer())
         coefficients.ParameterizeDistribution(0.0, 1.0)
-        trees = kept(op.UniformLengthTreeInitializer(creator))
+        trees = keep(op.UniformLengthTreeInitializer(creator))
         trees.ParameterizeDistribution(1, min(_INITIAL_LENGTH, settings.max_length))
         trees.MinDepth, trees.MaxDepth = 1, _MAX_DEPTH
-        generator = kept(
+        generator = keep(
             op.BasicOffspringGenerator(
                 self._make_evaluator(),
-                kept(op.SubtreeCrossover(0.9, _MAX_DEPTH, settings.max_length)),
+                keep(op.SubtreeCrossover(0.9, _MAX_DEPTH, settings.max_length)),
                 self._make_mutation(creator, coefficients),
                 self._make_selector(comparison),
                 self._make_selector(comparison),
                 self._make_local_search(),
             )
         )
-        config = kept(
+        config = keep(
             op.GeneticAlgorithmConfig(
                 generations=settings.generations,
                 max_evaluations=_UNLIMITED,
@@ -109,16 +119,16 @@ class Evolution:
                 max_time=_UNLIMITED,
             )
         )
-        reinserter, sorter = kept(op.KeepBestReinserter(comparison)), kept(op.RankSorter())
+        reinserter, sorter = keep(op.KeepBestReinserter(comparison)), keep(op.RankSorter())
         return op.NSGA2Algorithm(config, self._problem, trees, coefficients, generator, reinserter, sorter)
 
     def _make_evaluator(self) -> Any:
-        metric = self._kept(op.MSE())
-        self._interpreter = self._kept(op.DispatchTable())
-        scaled = True  # each tree is judged after the best a + b f, which the equations then get as constants
-        error = self._kept(op.Evaluator(self._problem, self._interpreter, metric, scaled))
-        length = self._kept(op.LengthEvaluator(self._problem))
-        both = self._kept(op.MultiEvaluator(self._problem))
+        metric = self._keep(op.MSE())
+        self._interpreter = self._keep(op.DispatchTable())
+        scaled = True  # the error of a tree f is that of the best a + b f
+        error = self._keep(op.Evaluator(self._problem, self._interpreter, metric, scaled))
+        length = self._keep(op.LengthEvaluator(self._problem))
+        both = self._keep(op.MultiEvaluator(self._problem))
         for evaluator in (error, length):
             both.Add(evaluator)
         for evaluator in (error, length, both):
@@ -129,7 +139,7 @@ class Evolution:
         bounds = (_MAX_DEPTH, self._settings.max_length)
         shift = op.NormalOnePointMutation()
         shift.ParameterizeDistribution(0.0, 1.0)
-        mutation = self._kept(op.MultiMutation())
+        mutation = self._keep(op.MultiMutation())
         for part in (
             shift,
             op.ChangeVariableMutation(list(self.inputs)),
@@ -138,11 +148,11 @@ class Evolution:
             op.InsertSubtreeMutation(creator, coefficients, *bounds),
             op.RemoveSubtreeMutation(self._primitives),
         ):
-            mutation.Add(self._kept(part), 1.0)
+            mutation.Add(self._keep(part), 1.0)
         return mutation
 
     def _make_selector(self, comparison: Any) -> Any:
-        selector = self._kept(op.TournamentSelector(comparison))
+        selector = self._keep(op.TournamentSelector(comparison))
         selector.TournamentSize = self._settings.tournament_size
         return selector
 
@@ -151,42 +161,42 @@ class Evolution:
         optimizer = op.LMOptimizer(
             self._interpreter, self._problem, self._settings.local_iterations, every_row
         )
-        return self._kept(op.CoefficientOptimizer(self._kept(optimizer)))
+        return self._keep(op.CoefficientOptimizer(self._keep(optimizer)))
 
-    def _evaluated(self) -> Iterator[Any]:
-        """The individuals of this generation; before the first there are no offspring behind the parents."""
+    def _get_evaluated(self) -> Iterator[Any]:
+        """Return the individuals of this generation: at first the parents only, later also the offspring."""
         everyone = self._algorithm.Individuals
         return (
             iter(everyone) if self._algorithm.Generation else islice(everyone, self._settings.population_size)
         )
 
     def run(self, judge: Callable[[Any], tuple[Any, bool]]) -> Generator[Any, None, None]:
-        """Evolve in a thread of its own, and yield what ``judge`` makes of each generation.
+        """Evolve in a separate thread, and yield the verdict of ``judge`` on each generation.
 
-        The thread is there because no signal is seen while C++ runs in the main thread. Closing the iterator
-        stops the evolution at the next generation.
+        The thread is needed because Python sees no signal while C++ runs in the main thread. Closing the iterator stops
+        the evolution at the next generation.
 
         Args:
-            judge: called in the other thread with all individuals of a generation; returns what to yield, and
-                whether to stop after it.
+            judge: called in that thread with all individuals of a generation; returns the verdict, and whether to
+                stop.
         """
         news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         stop = threading.Event()
 
-        def each_generation() -> None:
+        def report_generation() -> None:
             if not stop.is_set():
                 try:
-                    verdict, enough = judge(self._evaluated())
+                    verdict, enough = judge(self._get_evaluated())
                     news.put(("generation", verdict))
                     if not enough:
                         return
-                except BaseException as error:  # carried to the caller's thread
+                except BaseException as error:  # raised again in the caller's thread
                     news.put(("error", error))
-            raise InterruptedError  # any exception makes Operon stop
+            raise InterruptedError  # Operon stops at any exception
 
         def evolve() -> None:
             try:
-                self._algorithm.Run(self._random, each_generation, self._settings.threads, False)
+                self._algorithm.Run(self._random, report_generation, self._settings.threads, False)
             except InterruptedError:
                 pass
             finally:
@@ -195,16 +205,16 @@ class Evolution:
         thread = threading.Thread(target=evolve, name="operon", daemon=True)
         thread.start()
         try:
-            yield from _received(news)
+            yield from _receive(news)
         finally:
             stop.set()
             thread.join()
 
 
-def _received(news: queue.SimpleQueue[tuple[str, Any]]) -> Iterator[Any]:
+def _receive(news: queue.SimpleQueue[tuple[str, Any]]) -> Iterator[Any]:
     while True:
         try:
-            kind, value = news.get(timeout=_POLL_SECONDS)  # without a timeout, Windows would not see Ctrl-C
+            kind, value = news.get(timeout=_POLL_SECONDS)  # without a timeout, Windows would ignore Ctrl-C
         except queue.Empty:
             continue
         if kind == "end":

@@ -1,4 +1,4 @@
-"""What is kept of the populations that pass by: the best trees of every length, in the core's words."""
+"""Collection of the best trees of every length over all generations, as expressions of the core."""
 
 from __future__ import annotations
 
@@ -17,26 +17,24 @@ Structure = tuple[tuple[int, int], ...]
 
 @final
 class Harvest:
-    """The best few trees of every length over all generations, each structure once.
+    """Collects the best few trees of every length over all generations, each structure once.
 
-    Operon's length is not the core's complexity (weights of variables are free in it, and so is the final
-    scaling), so several of each length are kept and the core ranks them.
+    Operon's length is not the core's complexity, since weights of variables and the final scaling do not count in it.
+    So several trees of each length are kept, and the core ranks them.
 
     Args:
         inputs: name and scale of each variable, by Operon's hash of it.
-        welcome: whether an equation may be kept.
+        admits: decides whether an equation may be kept.
     """
 
-    def __init__(
-        self, inputs: Mapping[int, tuple[str, float]], welcome: Callable[[Expression], bool]
-    ) -> None:
+    def __init__(self, inputs: Mapping[int, tuple[str, float]], admits: Callable[[Expression], bool]) -> None:
         self._inputs = inputs
-        self._welcome = welcome
+        self._admits = admits
         self._kept: dict[int, dict[Structure, tuple[float, Expression]]] = {}
         self._refused: set[Structure] = set()
 
     def gather(self, individuals: Iterable[Any]) -> list[tuple[float, Expression]]:
-        """Look through a generation; returns error and equation of every tree that was not kept before."""
+        """Keep the best trees of a generation, and return the error and the equation of each that is new."""
         newcomers = []
         for individual in individuals:
             error, length = individual[0], int(individual[1])
@@ -60,7 +58,7 @@ class Harvest:
             expression = to_expression(nodes, self._inputs)
         except ExpressionError:  # a coefficient overflowed
             return None
-        if known is None and not self._welcome(expression):
+        if known is None and not self._admits(expression):
             self._refused.add(structure)
             return None
         kept[structure] = (error, expression)

@@ -1,4 +1,4 @@
-"""Operon's symbols in the core's words, and its trees as core expressions."""
+"""Operon's symbols for the core's operators, and the translation of its trees to expressions of the core."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from symtorch_core.expressions import Call, Constant, Expression, Variable
 @final
 @dataclass(frozen=True)
 class Symbol:
-    """What Operon calls an operator of the core.
+    """Operon's symbol for an operator of the core.
 
     Attributes:
         kind: Operon's node type.
@@ -28,8 +28,8 @@ class Symbol:
     arity: int
 
 
-# A kind is looked up by the name that a node of it prints: the enumeration of some releases has the names of
-# the minimum and the maximum swapped.
+# Kinds are looked up by the printed names of their nodes: in some releases, the names of the minimum and the maximum
+# are swapped in the enumeration.
 _KINDS = {op.Node(kind).Name: kind for kind in op.NodeType.__members__.values()}
 
 SYMBOLS: Mapping[str, Symbol] = MappingProxyType(
@@ -75,30 +75,30 @@ _MADE_OF_PRODUCTS = "cube"
 _NAMES = {(int(symbol.kind), symbol.arity): name for name, symbol in SYMBOLS.items()}
 
 
-def symbols_for(operators: Collection[str]) -> list[Symbol]:
-    """Operon's symbols for a search's operators.
+def get_symbols(operators: Collection[str]) -> list[Symbol]:
+    """Return Operon's symbols for a search's operators.
 
-    ``cube`` is not among Operon's symbols, but products make it, so it is taken where ``*`` is there too.
+    Operon has no symbol for ``cube``, but products can replace it, so it is accepted if ``*`` is among the operators.
 
     Raises:
         SearchError: Operon lacks an operator; the message names it and lists those there are.
     """
-    made = {_MADE_OF_PRODUCTS} if "*" in operators else set()
-    lacking = [name for name in operators if name not in SYMBOLS and name not in made]
+    replaced = {_MADE_OF_PRODUCTS} if "*" in operators else set()
+    lacking = [name for name in operators if name not in SYMBOLS and name not in replaced]
     if lacking:
         raise SearchError(
             f"operon has no operator {', '.join(map(repr, lacking))}: leave it out, or use another backend. "
-            f"It has: {', '.join(SYMBOLS)}; and cube where '*' is among the operators"
+            f"It has: {', '.join(SYMBOLS)}; and cube if '*' is among the operators"
         )
     return [SYMBOLS[name] for name in dict.fromkeys(operators) if name in SYMBOLS]
 
 
 def to_expression(nodes: Iterable[op.Node], inputs: Mapping[int, tuple[str, float]]) -> Expression:
-    """A tree of Operon as an expression of the core.
+    """Return a tree of Operon as an expression of the core.
 
     Args:
-        nodes: in postfix order, as Operon keeps them.
-        inputs: name of each variable by Operon's hash of it, and the number its column was divided by.
+        nodes: the nodes, in postfix order, as Operon keeps them.
+        inputs: for each variable, by Operon's hash of it, its name and the number by which its column was divided.
 
     Raises:
         ExpressionError: a coefficient is not finite.
@@ -109,20 +109,20 @@ def to_expression(nodes: Iterable[op.Node], inputs: Mapping[int, tuple[str, floa
             stack.append(Constant(node.Value))
         elif node.IsVariable:
             name, scale = inputs[node.HashValue]
-            stack.append(_weighted(node.Value / scale, Variable(name)))
+            stack.append(_weigh(node.Value / scale, Variable(name)))
         else:
             # The child next to its parent is the first argument.
             children = [stack.pop() for _ in range(node.Arity)]
-            stack.append(_call(int(node.Type), children))
+            stack.append(_make_call(int(node.Type), children))
     (root,) = stack
     return root
 
 
-def _weighted(weight: float, leaf: Expression) -> Expression:
+def _weigh(weight: float, leaf: Expression) -> Expression:
     return leaf if weight == 1.0 else Call("*", Constant(weight), leaf)
 
 
-def _call(kind: int, children: list[Expression]) -> Expression:
+def _make_call(kind: int, children: list[Expression]) -> Expression:
     if len(children) > 2:  # Operon's sums and products may have any number of children
         return reduce(lambda left, right: Call(_NAMES[kind, 2], left, right), children)
     return Call(_NAMES[kind, len(children)], *children)

@@ -1,1 +1,1 @@
-"""PySR as a regressor for symtorch-core; Julia runs in a process of its own."""
+"""A regressor for symtorch-core: PySR, whose Julia runs in a separate process."""

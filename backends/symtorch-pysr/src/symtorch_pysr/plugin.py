@@ -1,4 +1,7 @@
-"""What this distribution offers to symtorch-core; read at every listing, so it imports nothing else."""
+"""The components that this distribution offers to symtorch-core.
+
+This module is read at every listing, so it imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from symtorch_core import Component, hookimpl
 
 @hookimpl
 def symtorch_regressors() -> Iterator[Component]:
-    """Offer PySR."""
+    """Register the regressor ``pysr``."""
     yield Component(
         name="pysr",
         target="symtorch_pysr.regressor:PySRRegressor",
-        summary="PySR: evolution in Julia, in a process of its own",
+        summary="PySR: evolution in Julia, in a separate process",
         hint="pip install symtorch-pysr",
     )

@@ -13,12 +13,12 @@ from torch import Tensor
 from symtorch_core import Candidate, Finding, ParetoFront, Regressor, SearchError, SearchSpace
 from symtorch_core.events import Callback
 from symtorch_core.expressions import parse
-from symtorch_pysr.arguments import check_options
-from symtorch_pysr.julia import findings
-from symtorch_pysr.losses import core_loss
-from symtorch_pysr.parameters import installed
-from symtorch_pysr.runs import run_folder
-from symtorch_pysr.search import Data, Search
+from symtorch_pysr.arguments.job import check_options
+from symtorch_pysr.arguments.losses import read_core_loss
+from symtorch_pysr.arguments.parameters import read_installed
+from symtorch_pysr.julia import check_julia
+from symtorch_pysr.search.folders import open_run_folder
+from symtorch_pysr.search.search import Data, Search
 
 _WORKER = (sys.executable, "-P", "-m", "symtorch_pysr.worker")
 
@@ -26,24 +26,25 @@ _WORKER = (sys.executable, "-P", "-m", "symtorch_pysr.worker")
 @final
 @dataclass(frozen=True)
 class PySRRegressor(Regressor):
-    """PySR 1.5 or newer, for all outputs in one search, in a process of its own.
+    """PySR 1.5 or newer, for all outputs in one search, in a separate process.
 
     An iteration is one of PySR's. A time limit is multiplied by the number of outputs, since they are searched
-    together. Parameters of PySR that are not named here are passed through (``populations=40`` to
-    :func:`symtorch_core.distill`, or in ``options``), after a look at what the installed PySR takes.
+    together. Parameters of PySR that are not named here are passed on, in ``options`` or by name as options of this
+    regressor, after a check that the installed PySR takes them.
 
     Attributes:
-        deterministic: same seed, same result: a serial search with PySR's ``random_state``. PySR's default, many
-            threads, is faster and never twice the same.
+        deterministic: whether the same seed gives the same result, by a serial search with PySR's ``random_state``.
+            By default PySR uses many threads, which is faster, but no two searches are the same.
         start: equations to start from: text in the variables, candidates, or a whole front (PySR 2).
-        elementwise_loss: Julia code for the loss, instead of the search's; the core must be able to read it, or be
-            given the same loss as a torch function. See :func:`symtorch_pysr.losses.core_loss`.
-        output_directory: keep PySR's files in a folder of that folder.
-        run_id: name of that folder; made up if None.
-        overtime_in_seconds: how much later than its time limit a search may end before it is killed.
-        worker: command that runs a search; the folder of the job becomes its last argument. Give another Python to use
-            a PySR that lives elsewhere.
-        options: passed through to PySR.
+        elementwise_loss: Julia code for the loss, in place of the search's. The core must be able to read it, or the
+            search must have the same loss as a torch function; see
+            :func:`symtorch_pysr.arguments.losses.read_core_loss`.
+        output_directory: folder in which a folder with PySR's files is kept; None for temporary files.
+        run_id: name of the folder with PySR's files; made up if None.
+        overtime_in_seconds: seconds after its time limit until a search is killed.
+        worker: command that runs a search; the folder of the job becomes its last argument. Name another Python here to
+            use a PySR in another environment.
+        options: parameters that are passed on to PySR.
 
     >>> PySRRegressor(options={"populations": 40}).name
     'pysr'
@@ -62,34 +63,51 @@ class PySRRegressor(Regressor):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.start, str):
-            raise SearchError(f"start takes a list of equations, like ({self.start!r},)")
-        if self.overtime_in_seconds < 0:
-            raise SearchError("overtime_in_seconds must not be negative")
+        self.at_least(0, "overtime_in_seconds")
+        if not isinstance(self.deterministic, bool):
+            raise SearchError(f"pysr's deterministic must be True or False, got {self.deterministic!r}")
+        self._check_texts()
         if self.run_id is not None and self.output_directory is None:
             raise SearchError("run_id names a folder in output_directory: give both")
         if self.deterministic and self.options.get("parallelism", "serial") != "serial":
             raise SearchError(
                 'a deterministic search is serial: leave out parallelism, or set it to "serial"'
             )
-        texts = (item if isinstance(item, str) else item.text(None) for item in self.start)
-        object.__setattr__(self, "start", tuple(texts))
+        object.__setattr__(self, "start", _read_start(self.start))
+
+    def _check_texts(self) -> None:
+        for option in ("elementwise_loss", "run_id"):
+            value = getattr(self, option)
+            if value is not None and not isinstance(value, str):
+                raise SearchError(f"pysr's {option} must be a text or None, got {value!r}")
+        if self.output_directory is not None and not isinstance(self.output_directory, str | Path):
+            raise SearchError(
+                f"pysr's output_directory must be a path or None, got {self.output_directory!r}"
+            )
+        if isinstance(self.worker, str) or not all(isinstance(part, str) for part in self.worker):
+            raise SearchError(
+                f"pysr's worker must be a list of texts, like {list(_WORKER)}, got {self.worker!r}"
+            )
+        if not isinstance(self.options, Mapping):
+            raise SearchError(
+                f"pysr's options must be a dictionary, like {{'populations': 40}}, got {self.options!r}"
+            )
 
     @classmethod
     def with_options(cls, options: Mapping[str, Any], *, also: Iterable[str] = ()) -> Self:
         own = {entry.name for entry in fields(cls)}
         passed = {name: value for name, value in options.items() if name not in own}
         if passed:
-            check_options(passed, installed(), also=sorted({*own, *also}))
+            check_options(passed, read_installed(), also=sorted({*own, *also}))
         ours = {name: value for name, value in options.items() if name in own}
         return cls(**{**ours, "options": {**ours.get("options", {}), **passed}})
 
     @classmethod
     def checkup(cls) -> tuple[Finding, ...]:
-        return findings()
+        return check_julia()
 
     def resolve_search(self, search: SearchSpace) -> SearchSpace:
-        return replace(search, loss=core_loss(search.loss, self.elementwise_loss))
+        return replace(search, loss=read_core_loss(search.loss, self.elementwise_loss))
 
     def fit(
         self,
@@ -103,13 +121,13 @@ class PySRRegressor(Regressor):
         callbacks: Sequence[Callback] = (),
         folder: Path | None = None,
     ) -> list[ParetoFront]:
-        pysr = installed()
+        pysr = read_installed()
         check_options(self.options, pysr)
         if self.start and not pysr.takes_guesses:
             raise SearchError(f"PySR {pysr.version} cannot start from equations; PySR 2 can")
         data = Data.of(X, Y, weights, tuple(variable_names))
         search = self.resolve_search(search)
-        with run_folder(self.output_directory, self.run_id, folder) as run:
+        with open_run_folder(self.output_directory, self.run_id, folder) as run:
             return Search(
                 data,
                 search=search,
@@ -123,3 +141,21 @@ class PySRRegressor(Regressor):
                 options=self.options,
                 callbacks=tuple(callbacks),
             ).run_to_fronts()
+
+
+def _read_start(given: Any) -> tuple[str, ...]:
+    """Return given equations as texts.
+
+    Raises:
+        SearchError: they are not a list of texts and candidates.
+    """
+    if isinstance(given, str):
+        raise SearchError(f"start takes a list of equations, like ({given!r},)")
+    if not isinstance(given, Iterable):
+        raise SearchError(f"start takes a list of equations, not a {type(given).__name__}")
+    texts = []
+    for item in given:
+        if not isinstance(item, str | Candidate):
+            raise SearchError(f"start takes texts and candidates; {item!r} is a {type(item).__name__}")
+        texts.append(item if isinstance(item, str) else item.text(None))
+    return tuple(texts)

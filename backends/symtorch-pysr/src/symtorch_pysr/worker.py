@@ -1,9 +1,9 @@
-"""The process in which Julia lives: ``python -m symtorch_pysr.worker FOLDER``.
+"""The process that runs Julia: ``python -m symtorch_pysr.worker FOLDER``.
 
-Nothing here may import torch or the core (which imports torch): Julia and torch in one process can crash each other,
-and Julia wants to be loaded first. The folder holds ``job.json`` and ``data.npz``; PySR writes its files beside them.
-What the parent should know goes, as lines of JSON, through the standard output this process was started with; all that
-Python and Julia print goes to standard error instead.
+This module must not import torch or the core (which imports torch): Julia and torch in one process can crash each
+other, and Julia must be loaded first. The folder holds ``job.json`` and ``data.npz``; PySR writes its files there.
+Messages for the parent are lines of JSON on the standard output with which this process was started. Everything that
+Python and Julia print goes to standard error.
 """
 
 from __future__ import annotations
@@ -23,44 +23,46 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path) -> int:
-    """Run the job in a folder; the exit status is 0 when its search is done."""
-    channel = _private_output()
+    """Run the job in a folder, and return the exit status: 0 if the search is done."""
+    channel = _take_output()
 
-    def tell(kind: str, **values: Any) -> None:
+    def send(kind: str, **values: Any) -> None:
         channel.write(json.dumps({"kind": kind, **values}) + "\n")
         channel.flush()
 
-    _die_with_parent()
+    _watch_parent()
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    tell("starting")
-    # A network that swallows packets must not hold up the message that there is no Julia.
+    send("starting")
+    # A network that drops packets must not delay the message that there is no Julia.
     socket.setdefaulttimeout(_SECONDS_FOR_AN_ANSWER)
     try:
-        import pysr  # loads Julia before anything else, and installs it where it is missing
+        import pysr  # loads Julia before anything else, and installs it if it is missing
     except (Exception, SystemExit) as error:
-        tell("no julia", error=f"{type(error).__name__}: {error}")
+        send("no julia", error=f"{type(error).__name__}: {error}")
         return 1
     try:
-        model = _without_exports(pysr.PySRRegressor)(**_with_tuples(job["init"]), **_mappings(job["defined"]))
-        X, y, weights = _data(folder / "data.npz")
-        tell("searching", pysr=pysr.__version__, julia=str(pysr.jl.VERSION))
+        model = _drop_exports(pysr.PySRRegressor)(
+            **_restore_tuples(job["init"]), **_make_mappings(job["defined"])
+        )
+        X, y, weights = _read_data(folder / "data.npz")
+        send("searching", pysr=pysr.__version__, julia=str(pysr.jl.VERSION))
         model.fit(X, y, weights=weights, **job["fit"])
     except Exception as error:
-        tell("failed", error=f"{type(error).__name__}: {error}")
+        send("failed", error=f"{type(error).__name__}: {error}")
         return 1
-    tell("done")
+    send("done")
     return 0
 
 
-def _private_output() -> TextIO:
-    """The standard output we were given, out of reach for everybody else."""
+def _take_output() -> TextIO:
+    """Return the standard output, and redirect all other output to standard error."""
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return channel
 
 
-def _die_with_parent() -> None:
-    """End when the parent is gone, however it went, so that no search runs on for nobody."""
+def _watch_parent() -> None:
+    """End this process when the parent has ended, in whatever way."""
 
     def wait_for_the_end() -> None:
         while os.read(0, 1024):
@@ -68,12 +70,12 @@ def _die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    if sys.platform == "linux":  # where PySR 1.5 searches, no thread of Python's runs
+    if sys.platform == "linux":  # while PySR 1.5 searches, no Python thread runs
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _without_exports(regressor: Any) -> Any:
-    """PySR's class, without the translation of what was found to sympy, which fails for some operators.
+def _drop_exports(regressor: Any) -> Any:
+    """Return PySR's class without the translation of equations to sympy, which fails for some operators.
 
     The parent reads the tables that Julia writes.
     """
@@ -85,8 +87,8 @@ def _without_exports(regressor: Any) -> Any:
     return Search
 
 
-def _with_tuples(init: dict[str, Any]) -> dict[str, Any]:
-    """Limits of two arguments as tuples, which JSON does not have and PySR asks for."""
+def _restore_tuples(init: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with limits of two arguments as tuples, which PySR requires and JSON does not have."""
     if "constraints" not in init:
         return init
     limits = {
@@ -95,8 +97,8 @@ def _with_tuples(init: dict[str, Any]) -> dict[str, Any]:
     return {**init, "constraints": limits}
 
 
-def _mappings(defined: list[str]) -> dict[str, Any]:
-    """PySR wants a sympy function for every function that we define; ours only carry the name."""
+def _make_mappings(defined: list[str]) -> dict[str, Any]:
+    """Return a sympy function for every function that we define, as PySR requires; it only has the name."""
     if not defined:
         return {}
     import sympy
@@ -104,7 +106,7 @@ def _mappings(defined: list[str]) -> dict[str, Any]:
     return {"extra_sympy_mappings": {name: sympy.Function(name) for name in defined}}
 
 
-def _data(path: Path) -> tuple[Any, Any, Any]:
+def _read_data(path: Path) -> tuple[Any, Any, Any]:
     import numpy as np
 
     with np.load(path, allow_pickle=False) as arrays:

@@ -1,1 +1,1 @@
-"""Sparse regression over a library of terms, for symtorch-core."""
+"""A regressor for symtorch-core: sparse regression over a library of terms."""

@@ -1,4 +1,4 @@
-"""The library: every term that an equation may be a sum of."""
+"""The library of terms: equations are sums of some of them."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from symtorch_core.expressions import Call, Expression, Program, Variable, simpl
 _SUMS = frozenset({"+", "-", "*"})
 _CONSTANT = 1e-12
 _LARGEST = 1e100
-"""Squares of larger numbers, summed, would leave float64."""
+"""The sum of squares of larger numbers could exceed float64."""
 _SYMMETRIC = frozenset({"max", "min", "logical_or", "logical_and"})
 
 
-def library(
+def build_library(
     search: SearchSpace, names: Sequence[str], degree: int, mixed: bool, most: int
 ) -> list[Expression]:
-    """Terms in the inputs, each once.
+    """Return the terms of the inputs, each once.
 
-    Products of inputs up to a degree; every unary operator of each input; every other binary operator of each pair of
-    inputs; where asked, every unary operator of an input times each input.
+    They are products of inputs up to a degree, every unary operator of each input, every other binary operator of each
+    pair of inputs and, if ``mixed``, every unary operator of an input times each input.
 
     Args:
-        search: gives the operators.
-        names: of the inputs.
-        degree: of the products.
-        mixed: whether functions are multiplied by inputs too.
-        most: terms there may be at most.
+        search: the search space, for its operators.
+        names: names of the inputs.
+        degree: the highest degree of products.
+        mixed: whether functions are also multiplied by inputs.
+        most: the largest allowed number of terms.
 
     >>> space = SearchSpace(unary_operators=("sin",))
-    >>> [str(term) for term in library(space, ["a", "b"], 2, False, 99)]
+    >>> [str(term) for term in build_library(space, ["a", "b"], 2, False, 99)]
     ['a', 'b', 'square(a)', 'a*b', 'square(b)', 'sin(a)', 'sin(b)']
 
     Raises:
-        SearchError: there would be more.
+        SearchError: there are more terms than allowed.
     """
     kept: dict[Expression, None] = {}
-    for term in _terms(search, names, degree, mixed):
+    for term in _generate_terms(search, names, degree, mixed):
         kept[simplify(term)] = None
         if len(kept) > most:
             raise SearchError(
@@ -53,11 +53,13 @@ def library(
     return list(kept)
 
 
-def _terms(search: SearchSpace, names: Sequence[str], degree: int, mixed: bool) -> Iterator[Expression]:
+def _generate_terms(
+    search: SearchSpace, names: Sequence[str], degree: int, mixed: bool
+) -> Iterator[Expression]:
     inputs = [Variable(name) for name in names]
     for order in range(1, degree + 1):
         for factors in itertools.combinations_with_replacement(inputs, order):
-            yield _product(factors)
+            yield _multiply(factors)
     functions = [Call(name, x) for name in search.unary_operators for x in inputs]
     yield from functions
     for name in search.binary_operators:
@@ -68,41 +70,42 @@ def _terms(search: SearchSpace, names: Sequence[str], degree: int, mixed: bool) 
         yield from (Call("*", function, x) for function in functions for x in inputs)
 
 
-def _product(factors: Sequence[Expression]) -> Expression:
+def _multiply(factors: Sequence[Expression]) -> Expression:
     return reduce(lambda left, right: Call("*", left, right), factors)
 
 
 @final
 class Columns:
-    """Terms as one program that shares what they have in common, asked a few rows at a time.
+    """Evaluates terms as one program with shared subexpressions.
 
     Args:
-        terms: in the names of the inputs; without constants of their own.
-        names: of the inputs.
+        terms: terms in the names of the inputs, without constants.
+        names: names of the inputs.
+
+    Attributes:
+        rows_at_once: rows to evaluate in one call, so that the values take about 64 MB.
     """
 
     def __init__(self, terms: Sequence[Expression], names: Sequence[str]) -> None:
         self._program = Program(terms, names)
-        # About 64 MB of columns at once.
         self.rows_at_once = max(256, 8_000_000 // max(1, len(terms)))
 
     def __call__(self, X: Tensor) -> Tensor:
-        """Values of the terms, shape (n, len(terms)), for rows X, shape (n, d), in float64."""
+        """Return the values of the terms, shape (n, len(terms)), float64, on rows X, shape (n, d)."""
         rows = X.double()
         values: Tensor = self._program(rows, rows.new_zeros(0))
         return values
 
 
-def usable(terms: Sequence[Expression], X: Tensor, names: Sequence[str]) -> list[Expression]:
-    """The terms that are finite on all rows of X, shape (n, d), and so are their squares, and not one number on all of
-    them."""
+def select_usable_terms(terms: Sequence[Expression], X: Tensor, names: Sequence[str]) -> list[Expression]:
+    """Return the terms that vary over the rows of X, shape (n, d), and are finite there, as are their squares."""
     finite = torch.ones(len(terms), dtype=torch.bool)
     low = torch.full((len(terms),), torch.inf, dtype=torch.float64)
     high = -low
     columns = Columns(terms, names)
     for rows in X.split(columns.rows_at_once):
         values = columns(rows)
-        finite &= (values.abs() < _LARGEST).all(0)  # NaN is not
+        finite &= (values.abs() < _LARGEST).all(0)  # False for NaN
         low, high = torch.minimum(low, values.amin(0)), torch.maximum(high, values.amax(0))
     varies = (high - low) > _CONSTANT * torch.maximum(high.abs(), low.abs())
     return [term for term, good in zip(terms, (finite & varies).tolist(), strict=True) if good]

@@ -1,4 +1,4 @@
-"""The path: from no term to many, the best next one at each step (orthogonal matching pursuit, in its Gram form)."""
+"""The path of orthogonal matching pursuit, in its Gram form: at each step, the best next term is added."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NEGLIGIBLE = 1e-14
 @final
 @dataclass(frozen=True)
 class Step:
-    """One sum of terms: offset + sum of coefficients[i] * term[indices[i]].
+    """One step of a path: offset + sum of coefficients[i] * term[indices[i]].
 
     Attributes:
-        indices: which terms.
-        coefficients: their factors.
+        indices: places of the terms in the library, shape (k,).
+        coefficients: their factors, shape (k,).
         offset: the constant.
-        loss: mean squared error.
+        loss: the mean squared error.
     """
 
     indices: tuple[int, ...]
@@ -32,23 +32,23 @@ class Step:
     loss: float
 
 
-def path(moments: Moments, output: int, steps: int) -> list[Step]:
-    """Sums of one term, of two, and so on, with least-squares coefficients.
+def compute_path(moments: Moments, output: int, steps: int) -> list[Step]:
+    """Return sums of one term, of two terms, and so on, with least-squares coefficients.
 
-    Rows are not needed: covariances of the terms and with the output are enough (Pati, Rezaiifar and Krishnaprasad
-    1993; scikit-learn's ``orthogonal_mp_gram``).
+    The covariances of the terms with each other and with the output are enough; no rows are needed (Pati, Rezaiifar and
+    Krishnaprasad 1993; scikit-learn's ``orthogonal_mp_gram``).
 
     Args:
-        moments: of the terms' columns and the outputs; no column is constant.
-        output: which output.
-        steps: most terms.
+        moments: moments of the terms' values and of the outputs; no term may be constant.
+        output: number of the output.
+        steps: the largest number of terms.
     """
     xx, xy = moments.xx.cpu().numpy(), moments.xy[:, output].cpu().numpy()
     variance = float(moments.yy[output, output])
     spread = np.sqrt(np.diag(xx))
     scaled, target = xx / np.outer(spread, spread), xy / spread
     with warnings.catch_warnings():
-        # It says so when terms are linearly dependent, and ends with those it has: that is what we want.
+        # It warns when terms are linearly dependent, and stops with the terms so far, as it should.
         warnings.simplefilter("ignore", RuntimeWarning)
         coefficients = orthogonal_mp_gram(
             scaled, target, n_nonzero_coefs=min(steps, len(spread)), return_path=True

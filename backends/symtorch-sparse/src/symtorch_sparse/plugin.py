@@ -1,4 +1,7 @@
-"""What this distribution offers to symtorch-core; read at every listing, so it imports nothing else."""
+"""The components that this distribution offers to symtorch-core.
+
+This module is read at every listing, so it imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from symtorch_core import Component, hookimpl
 
 @hookimpl
 def symtorch_regressors() -> Iterator[Component]:
-    """Offer regression over a library."""
+    """Register the regressor ``sparse``."""
     yield Component(
         name="sparse",
         target="symtorch_sparse.regressor:SparseRegressor",

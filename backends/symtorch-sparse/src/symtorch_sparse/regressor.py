@@ -16,36 +16,36 @@ from symtorch_core import Moments, ParetoFront, Regressor, SearchError, SearchSp
 from symtorch_core.events import Callback, OutputFinished, OutputImproved, OutputProgressed, Stopwatch, notify
 from symtorch_core.expressions import Call, Constant, Expression
 from symtorch_core.search import build_front
-from symtorch_sparse.library import Columns, library, usable
-from symtorch_sparse.path import Step, path
+from symtorch_sparse.library import Columns, build_library, select_usable_terms
+from symtorch_sparse.path import Step, compute_path
 
 _REFITTED = 8
-"""Equations of so many terms are looked through for shorter forms."""
+"""The core searches equations of up to this number of terms for shorter forms."""
 _CHEAPEST_TERM = 4
-"""Complexity of one more term: a sum, a product, a number, a variable."""
+"""Complexity that one more term adds at least: a sum, a product, a number, a variable."""
 
 
 @final
 @dataclass(frozen=True)
 class SparseRegressor(Regressor):
-    """y = b + c1 t1 + c2 t2 + ..., terms chosen one by one from a library (in the spirit of SINDy: Brunton, Proctor and
-    Kutz 2016).
+    """Finds y = b + c1 t1 + c2 t2 + ..., with terms chosen one by one from a library.
 
-    The library holds products of inputs up to a degree, every unary operator of the search of each input, and every
-    other binary operator of each pair of inputs. Orthogonal matching pursuit gives the best next term at each step, so
-    that its path is a front by itself. Nothing is drawn at random: the seed and ``niterations`` do not matter. All
-    outputs share one pass over the rows, which is the only part whose time grows with their number.
+    This is in the spirit of SINDy (Brunton, Proctor and Kutz 2016). The library holds products of inputs up to a
+    degree, every unary operator of the search of each input, and every other binary operator of each pair of inputs.
+    Orthogonal matching pursuit adds the best next term at each step, so its path is a front by itself. Nothing is drawn
+    at random: the seed and ``niterations`` have no effect. All outputs share one pass over the rows, and
+    only its time grows with the number of rows.
 
-    For another loss than squares, rows are weighed anew by how much they count in it, given what the last fit left
-    (iteratively reweighted least squares), on a sample of them.
+    For losses other than squares, rows are reweighted by their influence on the loss at the last residual (iteratively
+    reweighted least squares), on a sample of the rows.
 
     Attributes:
-        degree: of the products.
-        mixed: whether functions of an input are multiplied by inputs too.
-        max_terms: most terms in an equation; None for as many as the search's maxsize may hold.
-        most_terms: the library may not be larger.
-        reweighted_rows: rows looked at for other losses than squares.
-        reweightings: how often rows are weighed anew for those.
+        degree: the highest degree of products.
+        mixed: whether functions of an input are also multiplied by inputs.
+        max_terms: the largest number of terms in an equation; None for as many as fit into the search's maxsize.
+        most_terms: the largest number of terms in the library.
+        reweighted_rows: rows used for losses other than squares.
+        reweightings: number of reweightings for those losses.
 
     >>> SparseRegressor(degree=3).name
     'sparse'
@@ -61,11 +61,14 @@ class SparseRegressor(Regressor):
     reweightings: int = 8
 
     def __post_init__(self) -> None:
-        for option in ("degree", "most_terms", "reweightings"):
-            if getattr(self, option) < 1:
-                raise SearchError(f"sparse's {option} must be at least 1, got {getattr(self, option)}")
-        if self.reweighted_rows < 2 or (self.max_terms is not None and self.max_terms < 1):
-            raise SearchError("sparse's max_terms must be at least 1, its reweighted_rows at least 2")
+        self.at_least(1, "degree", "most_terms", "reweightings")
+        self.at_least(2, "reweighted_rows")
+        if not isinstance(self.mixed, bool):
+            raise SearchError(f"sparse's mixed must be True or False, got {self.mixed!r}")
+        if self.max_terms is not None:
+            self.at_least(1, "max_terms")
+            if not isinstance(self.max_terms, int):
+                raise SearchError(f"sparse's max_terms must be a whole number, got {self.max_terms!r}")
 
     def fit(
         self,
@@ -79,32 +82,36 @@ class SparseRegressor(Regressor):
         callbacks: Sequence[Callback] = (),
         folder: Path | None = None,
     ) -> list[ParetoFront]:
-        _check(search)
+        _check_search(search)
         names = tuple(variable_names)
-        every = library(search, names, self.degree, self.mixed, self.most_terms)
-        alone = Step((0,), (2.0,), 1.0, 0.0)
-        terms = usable([term for term in every if search.admits(_sum(alone, [term]))], X, names)
+        every = build_library(search, names, self.degree, self.mixed, self.most_terms)
+        probe = Step((0,), (2.0,), 1.0, 0.0)
+        terms = select_usable_terms(
+            [term for term in every if search.admits(_build_sum(probe, [term]))], X, names
+        )
         steps = self.max_terms or search.maxsize // _CHEAPEST_TERM + 1
         watch = Stopwatch()
         limit = None if search.timeout_in_seconds is None else search.timeout_in_seconds * Y.shape[1]
         columns = Columns(terms, names) if terms else None
         shared = None
         if columns is not None and search.loss_function.name == "mse":
-            shared = Moments.from_batches(_batches(columns, X, Y, weights, watch, limit, callbacks))
+            shared = Moments.from_batches(_iterate_batches(columns, X, Y, weights, watch, limit, callbacks))
         fronts = []
         for output in range(Y.shape[1]):
             found: list[Step] = []
             if columns is not None and float(Y[:, output].double().var(correction=0)) > 0:
                 if shared is not None:
-                    found = path(shared, output, steps)
+                    found = compute_path(shared, output, steps)
                 else:
-                    found = self._reweighted(columns, X, Y[:, output], weights, search, steps)
-            fronts.append(_front(found, terms, X, Y[:, output], search, names, weights, output, callbacks))
+                    found = self._compute_reweighted_paths(columns, X, Y[:, output], weights, search, steps)
+            fronts.append(
+                _build_front(found, terms, X, Y[:, output], search, names, weights, output, callbacks)
+            )
             notify(callbacks, OutputProgressed(output, 1.0))
             notify(callbacks, OutputFinished(output, fronts[-1]))
         return fronts
 
-    def _reweighted(
+    def _compute_reweighted_paths(
         self,
         columns: Columns,
         X: Tensor,
@@ -113,19 +120,19 @@ class SparseRegressor(Regressor):
         search: SearchSpace,
         steps: int,
     ) -> list[Step]:
-        """Paths of all reweightings of one output."""
+        """Return the steps of the paths of all reweightings of one output."""
         rows = torch.linspace(0, len(X) - 1, min(len(X), self.reweighted_rows)).round().long().unique()
         values, target = columns(X[rows]), y[rows].double()
         share = torch.ones_like(target) if weights is None else weights[rows].double()
         residual = target - target.median()
         found: list[Step] = []
         for _ in range(self.reweightings):
-            # Below the median all residuals count alike, or a few rows met by chance would be all there is.
+            # Residuals below the median count as the median: else a few rows, met by chance, would outweigh all others.
             size = residual.abs().clamp_min(float(residual.abs().median()) or 1e-12)
             influence = share * search.loss_function.influence(size)
             if not bool((influence > 0).any()):
                 break
-            steps_now = path(Moments.of(values, target[:, None], influence), 0, steps)
+            steps_now = compute_path(Moments.of(values, target[:, None], influence), 0, steps)
             if not steps_now:
                 break
             found += steps_now
@@ -135,19 +142,21 @@ class SparseRegressor(Regressor):
         return found
 
 
-def _check(search: SearchSpace) -> None:
+def _check_search(search: SearchSpace) -> None:
     search.refuse_definitions("sparse")
     missing = {"+", "*"} - set(search.binary_operators)
     if missing:
         raise SearchError(
-            f"sparse makes sums of multiples, so it needs '+' and '*' among the binary operators; the search has "
+            f"sparse builds sums of products, so it needs '+' and '*' among the binary operators; the search has "
             f"{', '.join(map(repr, search.operators)) or 'none'}"
         )
     if search.parsimony:
-        raise SearchError("sparse has no parsimony: it gives every number of terms; leave it at 0")
+        raise SearchError(
+            "sparse has no parsimony, since its front has every number of terms: leave parsimony at 0"
+        )
 
 
-def _batches(
+def _iterate_batches(
     columns: Columns,
     X: Tensor,
     Y: Tensor,
@@ -156,7 +165,7 @@ def _batches(
     limit: float | None,
     callbacks: Sequence[Callback],
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Columns, outputs and weights, a few rows at a time; the rest of the rows is left out when time is up."""
+    """Yield values of the terms, outputs and weights, some rows at a time; stop when the time limit is over."""
     size = columns.rows_at_once
     for start in range(0, len(X), size):
         part = slice(start, start + size)
@@ -167,7 +176,7 @@ def _batches(
             return
 
 
-def _front(
+def _build_front(
     found: Sequence[Step],
     terms: Sequence[Expression],
     X: Tensor,
@@ -178,24 +187,24 @@ def _front(
     output: int,
     callbacks: Sequence[Callback],
 ) -> ParetoFront:
-    equations = [_sum(step, terms) for step in found]
+    equations = [_build_sum(step, terms) for step in found]
     for step, equation in zip(found, equations, strict=True):
         notify(callbacks, OutputImproved(output, str(equation), step.loss, search.rules.count(equation)))
     rows = X.double().cpu().numpy(), np.ascontiguousarray(y.double().cpu().numpy())
     row_weights = None if weights is None else weights.double().cpu().numpy()
 
-    def built(some: Sequence[Expression], search: SearchSpace) -> ParetoFront:
+    def build(some: Sequence[Expression], search: SearchSpace) -> ParetoFront:
         return build_front(some, *rows, search, names, row_weights)
 
-    # Under squares, coefficients are the best there are; a refit only finds shorter forms, which matters for short
-    # equations and costs more than all else for long ones.
+    # Under squares, coefficients are already the best. A refit only finds shorter forms, which matters for short
+    # equations and takes most of the time for long ones.
     long = equations[_REFITTED:] if search.loss_function.name == "mse" else []
     short = equations[: len(equations) - len(long)]
-    return ParetoFront([*built(short, search), *built(long, replace(search, refine=False))])
+    return ParetoFront([*build(short, search), *build(long, replace(search, refine=False))])
 
 
-def _sum(step: Step, terms: Sequence[Expression]) -> Expression:
-    """A step as an expression, largest share first as the path chose them."""
+def _build_sum(step: Step, terms: Sequence[Expression]) -> Expression:
+    """Return a step as an expression."""
     parts = [
         Call("*", Constant(factor), terms[index])
         for index, factor in zip(step.indices, step.coefficients, strict=True)

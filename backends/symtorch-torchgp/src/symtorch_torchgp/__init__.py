@@ -1,1 +1,1 @@
-"""Genetic programming on tensors as a regressor for symtorch-core."""
+"""A regressor for symtorch-core: genetic programming on tensors."""

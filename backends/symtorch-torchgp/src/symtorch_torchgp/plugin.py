@@ -1,4 +1,7 @@
-"""What this distribution offers to symtorch-core; read at every listing, so it imports nothing else."""
+"""The components that this distribution offers to symtorch-core.
+
+This module is read at every listing, so it imports nothing heavy.
+"""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import joblib
 import torch
@@ -23,40 +23,40 @@ from symtorch_core.events import (
 )
 from symtorch_core.expressions import parse, respell, simplify
 from symtorch_core.search import build_front, one_thread
-from symtorch_torchgp.data import Data
-from symtorch_torchgp.evolution import Archive
-from symtorch_torchgp.fitting import materialised
-from symtorch_torchgp.primitives import Primitives
-from symtorch_torchgp.programs import Programs
-from symtorch_torchgp.rounds import Outcome, Round, evolve
+from symtorch_torchgp.data.task import Task
+from symtorch_torchgp.evolution.archive import Archive
+from symtorch_torchgp.evolution.rounds import Outcome, Round, evolve
+from symtorch_torchgp.fitting.scaling import build_expressions
+from symtorch_torchgp.programs.postfix import Programs
+from symtorch_torchgp.programs.primitives import Primitives
 
 _PROGRESS = 0.95
-"""A loss that is not lower by this factor is no progress."""
-_WORTH_TELLING = 0.9
+"""A loss counts as progress if it is lower by this factor."""
+_WORTH_REPORTING = 0.9
 _FOR_FRONTS = 0.1
-"""Share of a time limit that is left for building the fronts."""
+"""Share of a time limit that is reserved for building the fronts."""
 _SHORTEST_ROUND = 16
 
 
 @final
 @dataclass(frozen=True)
 class TorchGPRegressor(Regressor):
-    """Genetic programming in torch.
+    """Genetic programming in torch, for all outputs in one population.
 
-    An iteration is a generation: one child for every program of every output that is not solved yet. The search
-    goes in rounds: a fresh population evolves until it stagnates, and the next round starts anew, so that one bad
-    start does not decide; what was best in any round is kept.
+    An iteration is a generation: one child for every program of every output that is not solved yet. The search runs
+    in rounds. In each, a new population evolves until it stagnates, so that one bad start does not decide the result.
+    The best programs of all rounds are kept.
 
     Attributes:
-        population_size: programs for one output; fewer each where there are many outputs.
-        search_rows: rows looked at while searching, doubled when they turn out to be too few; everything is measured
-            on all rows in the end.
-        islands: rounds that run beside each other, in up to ``n_jobs`` processes.
-        n_jobs: processes; the result does not depend on it.
+        population_size: programs for one output; fewer for each where there are many outputs.
+        search_rows: rows used by the search, doubled if they turn out to be too few; the core measures the equations
+            on all rows.
+        islands: rounds that run at the same time, in up to ``n_jobs`` processes.
+        n_jobs: processes, as joblib counts; the result does not depend on it.
         start: equations to start from: text in the variables, candidates, or a whole front.
-        patience: rounds in succession without progress after which the search is over.
-        stop_below: 1 - R2 (on weighted rows, for robust losses) at which an output counts as solved.
-        device: where to search, ``"cuda"`` say; None is where the data are.
+        patience: rounds in succession without progress after which the search ends.
+        stop_below: 1 - R2 (on weighted rows, for robust losses) below which an output counts as solved.
+        device: the device to search on, for instance ``"cuda"``; None for that of the data.
     """
 
     name: ClassVar[str] = "torchgp"
@@ -70,13 +70,20 @@ class TorchGPRegressor(Regressor):
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for option in ("population_size", "search_rows", "islands", "patience"):
-            if getattr(self, option) < 1:
-                raise SearchError(f"{option} must be at least 1")
-        if isinstance(self.start, str):
-            raise SearchError(f"start takes a list of equations, like ({self.start!r},)")
-        texts = (item if isinstance(item, str) else item.text(None) for item in self.start)
-        object.__setattr__(self, "start", tuple(texts))
+        self.at_least(1, "population_size", "search_rows", "islands", "patience")
+        self.at_least(0, "stop_below")
+        if type(self.n_jobs) is not int or self.n_jobs == 0:
+            raise SearchError(
+                f"torchgp's n_jobs must be a number of processes, or -1 for one per core, got {self.n_jobs!r}"
+            )
+        if self.device is not None:
+            try:
+                torch.device(self.device)
+            except (RuntimeError, TypeError):
+                raise SearchError(
+                    f"torchgp's device must be a device of torch, like 'cpu' or 'cuda', got {self.device!r}"
+                ) from None
+        object.__setattr__(self, "start", _read_start(self.start))
 
     @one_thread()
     def fit(
@@ -94,146 +101,156 @@ class TorchGPRegressor(Regressor):
         search.refuse_definitions("torchgp")
         if not search.operators:
             raise SearchError("torchgp needs at least one operator")
-        data = Data(X, Y, weights, search, tuple(variable_names))
-        return _Search(self, data, seed, tuple(callbacks)).run()
+        task = Task(X, Y, weights, search, tuple(variable_names))
+        return _Search(self, task, seed, tuple(callbacks)).run()
 
 
 @final
 class _Search:
-    """Rounds of evolution until time, effort or everything is done."""
+    """Rounds of evolution until the outputs are solved or a limit is reached."""
 
     def __init__(
-        self, options: TorchGPRegressor, data: Data, seed: int, callbacks: tuple[Callback, ...]
+        self, options: TorchGPRegressor, task: Task, seed: int, callbacks: tuple[Callback, ...]
     ) -> None:
-        self._options, self._data, self._seed, self._callbacks = options, data, seed, callbacks
-        device = torch.device(options.device) if options.device else data.X.device
-        self._primitives = Primitives.of(data.search, data.names, device)
-        self._columns = range(data.Y.shape[1])
-        self._archive = Archive.empty(len(self._columns), data.search.maxsize, data.length, device)
-        self._penalty = data.penalty(list(self._columns)).to(device)
-        self._given = _starting(options.start, data, self._primitives)
+        self._options, self._task, self._seed, self._callbacks = options, task, seed, callbacks
+        self._device = torch.device(options.device) if options.device else task.X.device
+        self._primitives = Primitives.of(task.search, task.names, self._device)
+        self._columns = range(task.Y.shape[1])
+        self._archive = Archive.empty(len(self._columns), task.search.maxsize, task.length, self._device)
+        self._penalty = task.compute_penalty(list(self._columns)).to(self._device)
+        self._given = _encode_start(options.start, task, self._primitives)
         self._fronts: dict[int, ParetoFront] = {}
-        self._told = torch.full_like(self._archive.losses, torch.inf)
+        self._reported = torch.full_like(self._archive.losses, torch.inf)
 
     def run(self) -> list[ParetoFront]:
-        """The front of each output."""
+        """Search, and return the front of each output."""
         try:
-            self._rounds()
-            for column in self._open():
+            self._run_rounds()
+            for column in self._list_open():
                 self._finish(column)
         except KeyboardInterrupt:
-            for column in self._open():
-                front = self._front(column, replace(self._data.search, refine=False))
+            for column in self._list_open():
+                front = self._build_front(column, replace(self._task.search, refine=False))
                 notify(self._callbacks, OutputInterrupted(column, front))
             raise
         return [self._fronts[column] for column in self._columns]
 
-    def _open(self) -> tuple[int, ...]:
-        """Outputs without a final front."""
+    def _list_open(self) -> tuple[int, ...]:
+        """Return the outputs without a final front."""
         return tuple(column for column in self._columns if column not in self._fronts)
 
-    def _rounds(self) -> None:
-        watch, search = Stopwatch(), self._data.search
+    def _run_rounds(self) -> None:
+        watch, search = Stopwatch(), self._task.search
         for column in self._columns:
-            if self._data.is_constant(column):
+            if self._task.is_constant(column):
                 self._finish(column)
         limit = search.timeout_in_seconds
-        budget = None if limit is None else (1 - _FOR_FRONTS) * limit * len(self._open())
+        budget = None if limit is None else (1 - _FOR_FRONTS) * limit * len(self._list_open())
         rows, generations, turn, idle = self._options.search_rows, 0, 0, 0
-        while self._open() and generations < search.niterations and idle < self._options.patience:
+        while self._list_open() and generations < search.niterations and idle < self._options.patience:
             left = None if budget is None else budget - watch.seconds()
             if left is not None and left <= 0:
                 break
             before = self._archive.losses.cummin(1).values
             plan = Round(
-                outputs=self._open(),
-                generations=min(luby(turn) * _SHORTEST_ROUND, search.niterations - generations),
+                outputs=self._list_open(),
+                generations=min(compute_luby(turn) * _SHORTEST_ROUND, search.niterations - generations),
                 seconds=left,
                 rows=rows,
-                start=self._start(turn),
+                start=self._choose_start(turn),
                 seed=self._seed,
                 number=turn * self._options.islands,
+                population_size=self._options.population_size,
+                exact_below=self._options.stop_below,
+                device=self._device,
             )
-            outcomes = self._batch(plan, generations)
+            outcomes = self._run_islands(plan, generations)
             generations += max(1, *(outcome.generations for outcome in outcomes))
             turn += 1
             if all(outcome.overfitted for outcome in outcomes):
-                rows = min(2 * rows, len(self._data.X))
+                rows = min(2 * rows, len(self._task.X))
             after = self._archive.losses.cummin(1).values
             idle = 0 if bool((after < _PROGRESS * before).any()) else idle + 1
 
-    def _start(self, turn: int) -> Programs:
-        """What a round starts from: long ones go on with the best of all rounds, short ones try their luck."""
-        if turn == 0 or luby(turn) == 1:
+    def _choose_start(self, turn: int) -> Programs:
+        """Return the programs that a round starts from: long rounds also start from the best of all rounds."""
+        if turn == 0 or compute_luby(turn) == 1:
             return self._given
-        return Programs.cat([self._given, self._archive.best(self._open(), self._penalty).float()])
+        return Programs.cat(
+            [self._given, self._archive.select_best(self._list_open(), self._penalty).to_float()]
+        )
 
-    def _batch(self, plan: Round, before: int) -> list[Outcome]:
+    def _run_islands(self, plan: Round, before: int) -> list[Outcome]:
         """Run one round on each island."""
-        options, share = self._options, 1 / self._data.search.niterations
+        options, share = self._options, 1 / self._task.search.niterations
         plans = [replace(plan, number=plan.number + island) for island in range(options.islands)]
 
-        def live(column: int, archive: Archive, generation: int) -> None:
+        def report(column: int, archive: Archive, generation: int) -> None:
             notify(self._callbacks, OutputProgressed(column, min(1.0, (before + generation) * share)))
-            self._tell(column, archive)
+            self._report(column, archive)
 
         if options.n_jobs != 1 and options.islands > 1:
-            jobs = (joblib.delayed(evolve)(self._data, options, one, None) for one in plans)
+            jobs = (joblib.delayed(evolve)(self._task, one, None) for one in plans)
             results = joblib.Parallel(n_jobs=options.n_jobs, return_as="generator")(jobs)
         else:
-            results = (evolve(self._data, options, one, live if self._callbacks else None) for one in plans)
+            results = (evolve(self._task, one, report if self._callbacks else None) for one in plans)
         outcomes: list[Outcome] = []
         for result in results:
             outcomes.append(result)
             for position, column in enumerate(plan.outputs):
                 if column not in self._fronts:
-                    self._archive.take(column, result.archive, position)
+                    self._archive.merge(column, result.archive, position)
             if result.interrupted:
                 raise KeyboardInterrupt
             for column in result.solved:
                 if column not in self._fronts:
                     self._finish(column)
-            if not self._open():
+            if not self._list_open():
                 break
         return outcomes
 
     def _finish(self, column: int) -> None:
-        """Build the final front of an output."""
-        self._fronts[column] = self._front(column, self._data.search)
+        """Build the final front of an output, and report it."""
+        self._fronts[column] = self._build_front(column, self._task.search)
         notify(self._callbacks, OutputFinished(column, self._fronts[column]))
 
-    def _front(self, column: int, search: SearchSpace) -> ParetoFront:
-        """The front of an output from what the archive holds."""
-        programs = self._archive.best([column], self._penalty)
-        rows = self._data.rows([column], self._data.judging_sample(), programs.codes.device, torch.float64)
-        found = materialised(programs, self._primitives, rows)
-        X, y, weights = self._data.arrays(column)
-        return build_front(found, X, y, search, self._data.names, weights)
+    def _build_front(self, column: int, search: SearchSpace) -> ParetoFront:
+        """Return the front of an output from the programs of the archive."""
+        programs = self._archive.select_best([column], self._penalty)
+        rows = self._task.select_rows(
+            [column], self._task.sample_judging_rows(), programs.codes.device, torch.float64
+        )
+        found = build_expressions(programs, self._primitives, rows)
+        X, y, weights = self._task.to_arrays(column)
+        return build_front(found, X, y, search, self._task.names, weights)
 
-    def _tell(self, column: int, archive: Archive) -> None:
-        """Tell of every equation that is clearly better than all told of its size and simpler."""
-        told = self._told[column].cummin(0).values
-        better = (archive.losses[0] < _WORTH_TELLING * told).nonzero()[:, 0]
+    def _report(self, column: int, archive: Archive) -> None:
+        """Report every equation that is clearly better than all reported ones of up to its size."""
+        reported = self._reported[column].cummin(0).values
+        better = (archive.losses[0] < _WORTH_REPORTING * reported).nonzero()[:, 0]
         if len(better) == 0:
             return
-        rows = self._data.rows(
-            [column], self._data.sample(self._options.search_rows, 0), told.device, torch.float64
+        rows = self._task.select_rows(
+            [column], self._task.sample_rows(self._options.search_rows, 0), reported.device, torch.float64
         )
-        equations = materialised(archive.programs(0, better), self._primitives, rows)
+        equations = build_expressions(archive.get_programs(0, better), self._primitives, rows)
         for size, equation in zip(better.tolist(), equations, strict=True):
             loss = float(archive.losses[0, size])
-            if loss < _WORTH_TELLING * float(self._told[column, : size + 1].min()):
-                self._told[column, size] = loss
+            if loss < _WORTH_REPORTING * float(self._reported[column, : size + 1].min()):
+                self._reported[column, size] = loss
                 notify(self._callbacks, OutputImproved(column, str(simplify(equation)), loss, size))
 
 
-def luby(turn: int) -> int:
-    """Length of the round of that number, from 0, in units of the shortest: 1, 1, 2, 1, 1, 2, 4, ...
+def compute_luby(turn: int) -> int:
+    """Return the length of a round, in units of the shortest: 1, 1, 2, 1, 1, 2, 4, ...
 
-    Where one run may be lucky at once or never, restarts of these lengths are within a logarithm of the best possible
-    (Luby, Sinclair and Zuckerman 1993).
+    If the time that a run needs varies widely, restarts of these lengths are within a logarithmic factor of the best
+    possible ones (Luby, Sinclair and Zuckerman 1993).
 
-    >>> [luby(turn) for turn in range(15)]
+    Args:
+        turn: number of the round, from 0.
+
+    >>> [compute_luby(turn) for turn in range(15)]
     [1, 1, 2, 1, 1, 2, 4, 1, 1, 2, 1, 1, 2, 4, 8]
     """
     number, size = turn + 1, 1
@@ -245,22 +262,40 @@ def luby(turn: int) -> int:
     return (size + 1) // 2
 
 
-def _starting(given: Sequence[str | Candidate], data: Data, primitives: Primitives) -> Programs:
-    """Given equations as programs.
+def _read_start(given: Any) -> tuple[str, ...]:
+    """Return given equations as texts.
 
     Raises:
-        SearchError: one cannot be had under the search's operators and maxsize.
+        SearchError: they are not a list of texts and candidates.
+    """
+    if isinstance(given, str):
+        raise SearchError(f"start takes a list of equations, like ({given!r},)")
+    if not isinstance(given, Iterable):
+        raise SearchError(f"start takes a list of equations, not a {type(given).__name__}")
+    texts = []
+    for item in given:
+        if not isinstance(item, str | Candidate):
+            raise SearchError(f"start takes texts and candidates; {item!r} is a {type(item).__name__}")
+        texts.append(item if isinstance(item, str) else item.text(None))
+    return tuple(texts)
+
+
+def _encode_start(given: Sequence[str | Candidate], task: Task, primitives: Primitives) -> Programs:
+    """Return given equations as programs.
+
+    Raises:
+        SearchError: an equation does not fit the operators or the maxsize of the search.
     """
     encoded = []
     for text in map(str, given):
-        equation = respell(parse(text, data.names), primitives.operators)
-        entry = primitives.encode(equation, data.length)
+        equation = respell(parse(text, task.names), primitives.operators)
+        entry = primitives.encode(equation, task.length)
         if entry is None:
             raise SearchError(
                 f"cannot start from {text!r}: it needs operators that the search does not have, or is too long"
             )
         encoded.append(entry)
-    device, shape = primitives.arity.device, (len(encoded), data.length)
+    device, shape = primitives.arity.device, (len(encoded), task.length)
     return Programs(
         torch.tensor([codes for codes, _ in encoded], dtype=torch.long, device=device).view(shape),
         torch.tensor([values for _, values in encoded], dtype=torch.float32, device=device).view(shape),

@@ -1,1 +1,1 @@
-"""Principal component analysis as a reducer for symtorch-core."""
+"""A reducer for symtorch-core: principal component analysis."""

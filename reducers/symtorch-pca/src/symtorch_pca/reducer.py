@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 import torch
 
-from symtorch_core import MomentReducer, Moments, Reduction
+from symtorch_core import MomentReducer, Moments, Reduction, SearchError
 from symtorch_core.reduction import (
     Size,
     build_linear_reduction,
@@ -25,14 +25,15 @@ from symtorch_core.reduction import (
 class PCAReducer(MomentReducer):
     """Projects inputs and outputs on their leading principal components.
 
-    The equations see z = V_in^T (x - mean_x), named z0, z1, ...; their values u give y = V_out u + mean_y. With a
-    linear part, y = b + W z is fitted first, and V_out are the components of what it leaves.
+    Equations take z = V_in^T (x - mean_x), whose columns are named z0, z1, ..., and give u, from which
+    y = V_out u + mean_y. With a linear part, y = b + W z is fitted first, and V_out holds the components of its
+    residual.
 
     Attributes:
-        k_in: input components kept: a number, or a share of the variance like ``"95%"``; None keeps the inputs.
-        k_out: output components kept, likewise.
-        linear: whether there is a linear part.
-        ridge: for the linear part, as a share of the mean variance of z.
+        k_in: number of input components, or a share of the variance like ``"95%"``; None keeps the inputs.
+        k_out: number of output components, or a share of the variance; None keeps the outputs.
+        linear: whether a linear part is fitted first.
+        ridge: ridge of the linear part, as a share of the mean variance of z.
 
     >>> X = torch.randn(100, 6, generator=torch.Generator().manual_seed(0))
     >>> reduction = PCAReducer(k_in=2).fit(X, X[:, :1], variable_names=["a", "b", "c", "d", "e", "f"])
@@ -47,6 +48,16 @@ class PCAReducer(MomentReducer):
     k_out: Size = None
     linear: bool = False
     ridge: float = 1e-9
+
+    def __post_init__(self) -> None:
+        self.at_least(0, "ridge")
+        if not isinstance(self.linear, bool):
+            raise SearchError(f"pca's linear must be True or False, got {self.linear!r}")
+        for option in ("k_in", "k_out"):
+            if isinstance(
+                getattr(self, option), str
+            ):  # numbers are checked beside the data, which bound them
+                resolve_size(option, getattr(self, option), torch.ones(1))
 
     def from_moments(self, moments: Moments, variable_names: Sequence[str], dtype: torch.dtype) -> Reduction:
         variances = compute_spectrum(moments.xx)

@@ -1,1 +1,1 @@
-"""Projections chosen for what a block does with its inputs, for symtorch-core."""
+"""A reducer for symtorch-core: projections chosen for what a block does with its inputs."""

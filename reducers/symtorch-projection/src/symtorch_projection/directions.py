@@ -19,41 +19,49 @@ from symtorch_core.reduction import (
 _ROWS_AT_ONCE = 512
 
 
-def predictive_directions(moments: Moments, ridge: float, metric: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Directions of the inputs that predict the outputs linearly, best first (reduced-rank regression).
+def find_predictive_directions(
+    moments: Moments, ridge: float, metric: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the directions of the inputs that predict the outputs linearly, best first (reduced-rank regression).
 
     Args:
         moments: of inputs and outputs.
         ridge: added to the inputs' variances, as a share of their mean.
-        metric: what errors of the outputs cost, shape (d_out, d_out), or None.
+        metric: the cost of errors of the outputs, shape (d_out, d_out), or None.
 
     Returns:
-        Directions, shape (min(d_in, d_out), d_in), each of unit variance over the data, and the cost that each one
-        saves, largest first. The first k span the best rank-k linear map (Izenman 1975).
+        The directions, shape (min(d_in, d_out), d_in), each of unit variance over the data, and the cost that each
+        one saves, largest first. The first k span the best rank-k linear map (Izenman 1975).
     """
-    predictable, root = _predictable(moments, ridge, metric)
+    predictable, root = _predict_linearly(moments, ridge, metric)
     most = min(len(moments.x), len(moments.y))
     inverse = compute_pseudo_inverse(moments.xx, ridge)
     directions = (inverse @ moments.xy @ root @ compute_principal_axes(predictable, most)).T
-    return scaled(directions, moments.xx), compute_spectrum(predictable)[:most]
+    return scale_to_unit_variance(directions, moments.xx), compute_spectrum(predictable)[:most]
 
 
-def predictable_directions(moments: Moments, size: Size, ridge: float, metric: Tensor | None) -> Tensor:
-    """Directions of the outputs that the inputs predict linearly, shape (d_out, k), orthonormal in the metric.
+def find_predictable_directions(moments: Moments, size: Size, ridge: float, metric: Tensor | None) -> Tensor:
+    """Return the directions of the outputs that the inputs predict linearly.
 
     Args:
         moments: of inputs and outputs.
-        size: how many, or what share of all that is predictable.
-        ridge, metric: as for :func:`predictive_directions`.
+        size: their number, or the share of all predictable variance that they hold.
+        ridge, metric: as for :func:`find_predictive_directions`.
+
+    Returns:
+        The directions, shape (d_out, k), orthonormal in the metric.
+
+    Raises:
+        SearchError: the size does not fit the data.
     """
-    predictable, _ = _predictable(moments, ridge, metric)
+    predictable, _ = _predict_linearly(moments, ridge, metric)
     k = resolve_size("k_out", size, compute_spectrum(predictable))
     axes = compute_principal_axes(predictable, k or len(moments.y))
     return axes if metric is None else compute_square_roots(metric)[1] @ axes
 
 
-def _predictable(moments: Moments, ridge: float, metric: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Covariance of the best linear prediction, in units of what errors cost, and the root of the metric."""
+def _predict_linearly(moments: Moments, ridge: float, metric: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the covariance of the best linear prediction, in units of cost, and the square root of the metric."""
     d_out = len(moments.y)
     root = torch.eye(d_out, dtype=torch.float64, device=moments.y.device)
     if metric is not None:
@@ -62,26 +70,26 @@ def _predictable(moments: Moments, ridge: float, metric: Tensor | None) -> tuple
     return root @ predicted @ root, root
 
 
-def active_directions(
+def find_active_directions(
     block: BlockFunction, X: Tensor, moments: Moments, metric: Tensor | None, probes: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Directions of the inputs along which a block changes most (Constantine 2015), measured by how the data vary.
+    """Return the directions of the inputs along which a block changes most over the data (Constantine 2015).
 
-    They are the leading eigenvectors of E[J^T M J], J the block's Jacobian, in coordinates in which the inputs are
-    uncorrelated and of unit variance: a direction counts only as far as the data move along it.
+    They are the leading eigenvectors of E[J^T M J], where J is the block's Jacobian, in coordinates in which the inputs
+    are uncorrelated and of unit variance: a direction counts only as far as the data vary along it.
 
     Args:
-        block: rows to rows, differentiable.
+        block: a differentiable function of rows.
         X: rows to average over, shape (n, d_in).
         moments: of the data.
         metric: M, shape (d_out, d_out), or None for the identity.
-        probes: with more outputs than this, so many random combinations of them are differentiated for each row
-            instead of each output.
+        probes: the most gradients computed for each row. With more outputs than this, random combinations of the
+            outputs are differentiated in their place.
         seed: of those combinations.
 
     Returns:
-        Directions, shape (d_in, d_in), each of unit variance over the data (zero where they do not vary), and their
-        eigenvalues, largest first.
+        The directions, shape (d_in, d_in), each of unit variance over the data (zero where the data do not vary), and
+        their eigenvalues, shape (d_in,), largest first.
 
     Raises:
         SearchError: the block cannot be differentiated.
@@ -91,20 +99,20 @@ def active_directions(
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(d_in, d_in, dtype=torch.float64)
     for rows in X.split(_ROWS_AT_ONCE):
-        for slope in _slopes(block, rows, root, probes, generator):
+        for slope in _compute_slopes(block, rows, root, probes, generator):
             total += slope.T @ slope
-    # Back to the coordinates of the data: slopes per unit of standard deviation.
+    # Slopes per standard deviation of the data.
     spread, inverse = compute_square_roots(moments.xx)
     uncorrelated = spread @ (total / len(X)).to(spread) @ spread
     values, vectors = torch.linalg.eigh(uncorrelated)
     directions = (inverse @ vectors.flip(1)).T
-    return scaled(directions, moments.xx), values.flip(0).clamp_min(0.0)
+    return scale_to_unit_variance(directions, moments.xx), values.flip(0).clamp_min(0.0)
 
 
-def _slopes(
+def _compute_slopes(
     block: BlockFunction, rows: Tensor, root: Tensor, probes: int, generator: torch.Generator
 ) -> list[Tensor]:
-    """Gradients, each (n, d_in), whose squares add up to J^T M J for every row (in the mean, for random probes)."""
+    """Return gradients, each (n, d_in), whose squares add up to J^T M J in every row (random probes: on average)."""
     d_out = len(root)
     leaf = rows.detach().clone().requires_grad_()
     with torch.enable_grad():
@@ -125,8 +133,8 @@ def _slopes(
     ]
 
 
-def scaled(directions: Tensor, covariance: Tensor) -> Tensor:
-    """Directions, shape (k, d), of unit variance, the largest entry of each positive; zero where nothing varies."""
+def scale_to_unit_variance(directions: Tensor, covariance: Tensor) -> Tensor:
+    """Scale directions, shape (k, d), to unit variance and a positive largest entry; to zero where nothing varies."""
     spread = (directions @ covariance * directions).sum(1).clamp_min(0.0).sqrt()
     lengths = directions.norm(dim=1) * covariance.trace().clamp_min(0.0).sqrt()
     there = spread > 1e-9 * lengths.clamp_min(1e-300)
@@ -135,8 +143,8 @@ def scaled(directions: Tensor, covariance: Tensor) -> Tensor:
     return directions * factor[:, None] * largest.sign()
 
 
-def orthonormal(up: Tensor, metric: Tensor | None) -> Tensor:
-    """Output directions of the same span, shape (d_out, k), orthonormal in the metric."""
+def orthonormalize(up: Tensor, metric: Tensor | None) -> Tensor:
+    """Return output directions of the same span, shape (d_out, k), orthonormal in the metric."""
     if metric is None:
         basis: Tensor = torch.linalg.qr(up).Q
         return basis

@@ -1,4 +1,7 @@
-"""What this distribution offers to symtorch-core; read at every listing, so it imports nothing else."""
+"""The components that this distribution offers to symtorch-core.
+
+This module is read at every listing, so it imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from symtorch_core import Component, hookimpl
 
 @hookimpl
 def symtorch_reducers() -> Iterator[Component]:
-    """Offer the projections."""
+    """Register the reducer ``projection``."""
     yield Component(
         name="projection",
         target="symtorch_projection.reducer:ProjectionReducer",
-        summary="What the block uses and gives: reduced-rank regression, active subspace, trained",
+        summary="Directions that the block uses: reduced-rank regression, active subspace, trained",
         hint="pip install symtorch-projection",
     )

@@ -1,4 +1,4 @@
-"""The reducer ``projection``: maps chosen for what the block does with its inputs, not for their variance."""
+"""The reducer ``projection``: directions that matter to the block, not those in which its inputs vary most."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from symtorch_core import Moments, Reducer, Reduction, SearchError
 from symtorch_core.reduction import (
+    BlockFunction,
     Size,
     build_linear_reduction,
     compute_kept_share,
@@ -21,13 +22,16 @@ from symtorch_core.reduction import (
     restore_linear_reduction,
 )
 from symtorch_projection.directions import (
-    active_directions,
-    orthonormal,
-    predictable_directions,
-    predictive_directions,
-    scaled,
+    find_active_directions,
+    find_predictable_directions,
+    find_predictive_directions,
+    orthonormalize,
+    scale_to_unit_variance,
 )
-from symtorch_projection.training import trained_maps
+from symtorch_projection.training import train_maps
+
+_SLOWEST = 1e-9
+"""A lower learning rate would change nothing in single precision."""
 
 Method = Literal["rrr", "active", "trained"]
 
@@ -35,32 +39,32 @@ Method = Literal["rrr", "active", "trained"]
 @final
 @dataclass(frozen=True)
 class ProjectionReducer(Reducer):
-    """y = b + W z + U f(z), z = D (x - mean), with D chosen for what it tells about y.
+    """Reduces y(x) to y = b + W z + U f(z), z = D (x - mean), with D chosen for what it tells about y.
 
     Methods:
         ``"rrr"``: reduced-rank regression, the directions that predict the outputs linearly; closed form.
         ``"active"``: the active subspace, the directions along which the block changes; needs a block that treats rows
             one by one and can be differentiated.
-        ``"trained"``: D and U trained together with a small network in the place of f, which is then thrown away.
+        ``"trained"``: D and U are trained together with a small network in the place of f, which is then discarded.
 
-    Columns of z have unit variance. The linear part W is fitted by least squares before anything else; U spans what
-    costs most of the rest (for ``"trained"``, what was learned; for ``"rrr"`` without a linear part, what is
-    predictable).
+    Columns of z have unit variance. The linear part W is fitted first, by least squares. U then spans the costliest
+    directions of the residual (for ``"trained"``, the learned directions; for ``"rrr"`` without a linear part, the
+    predictable ones).
 
     Attributes:
-        method: how D is chosen.
-        k_in: columns of z: a number, or a share like ``"95%"`` of what all directions together explain (not for
+        method: the way to choose D.
+        k_in: number of columns of z, or a share like ``"95%"`` of what all directions explain together (not for
             ``"trained"``).
-        k_out: columns of U: a number, or a share of the variance; None keeps the outputs.
+        k_out: number of columns of U, or a share of the variance; None keeps the outputs.
         linear: whether there is a linear part.
-        ridge: for linear fits, as a share of the mean variance of what they are fitted on.
-        metric: what errors of the outputs cost: d_out non-negative numbers, or a symmetric (d_out, d_out) matrix, a
-            Fisher information for instance; None for all alike.
+        ridge: ridge of linear fits, as a share of the mean variance of their inputs.
+        metric: the cost of errors of the outputs: d_out non-negative numbers, or a symmetric (d_out, d_out) matrix,
+            for instance a Fisher information; None weighs all outputs alike.
         rows: rows on which the block is differentiated (``"active"``).
-        probes: with more outputs than this, so many random combinations of them are differentiated for each row.
+        probes: the most gradients for each row; with more outputs, random combinations of them are differentiated.
         hidden: units of each of the two hidden layers of the network (``"trained"``).
-        epochs: passes over the rows at most; the best one on a tenth of the rows, held out, counts.
-        learning_rate: the largest of a one-cycle schedule.
+        epochs: passes over the rows (``"trained"``); the epoch with the lowest loss on a held-out tenth is kept.
+        learning_rate: the highest of a one-cycle schedule (``"trained"``).
 
     >>> X = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
     >>> Y = torch.sin(X[:, :1] + X[:, 1:2])
@@ -84,14 +88,23 @@ class ProjectionReducer(Reducer):
     learning_rate: float = 4e-3
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise SearchError(f"method={self.method!r}: there are {', '.join(get_args(Method))}")
+        self.one_of(get_args(Method), "method")
+        self.at_least(1, "rows", "probes", "hidden", "epochs")
+        self.at_least(0, "ridge")
+        self.at_least(_SLOWEST, "learning_rate")
+        if not isinstance(self.linear, bool):
+            raise SearchError(f"projection's linear must be True or False, got {self.linear!r}")
         if self.method == "trained" and not isinstance(self.k_in, int):
             raise SearchError(
-                "method='trained' needs k_in as a number: what it explains is known only afterwards"
+                "method='trained' needs k_in as a number: the share that it explains is known only afterwards"
             )
-        if min(self.rows, self.probes, self.hidden, self.epochs) < 1 or self.learning_rate <= 0:
-            raise SearchError("rows, probes, hidden, epochs and learning_rate must be positive")
+        for option in ("k_in", "k_out"):
+            if isinstance(
+                getattr(self, option), str
+            ):  # numbers are checked beside the data, which bound them
+                resolve_size(option, getattr(self, option), torch.ones(1))
+        if self.metric is not None:
+            _read_metric(self.metric)
 
     def fit(
         self,
@@ -104,23 +117,23 @@ class ProjectionReducer(Reducer):
         seed: int = 0,
     ) -> Reduction:
         moments = Moments.of(X, Y, weights)
-        metric = _metric(self.metric, moments.y)
+        metric = _build_metric(self.metric, moments.y)
         down: Tensor | None
         up: Tensor | None = None
         if self.method == "active":
-            directions, values = active_directions(
-                self._block(block), _some(X, self.rows, seed), moments, metric, self.probes, seed
+            directions, values = find_active_directions(
+                _require_block(block), _sample_rows(X, self.rows, seed), moments, metric, self.probes, seed
             )
         else:
-            directions, values = predictive_directions(moments, self.ridge, metric)
+            directions, values = find_predictive_directions(moments, self.ridge, metric)
         if self.method == "trained":
-            down, up = self._trained(X, Y, weights, moments, metric, directions, seed)
-            kept: float | None = None  # nobody knows
+            down, up = self._train(X, Y, weights, moments, metric, directions, seed)
+            kept: float | None = None  # unknown
         else:
             k_in = resolve_size("k_in", self.k_in, values)
             down, kept = None if k_in is None else directions[:k_in], compute_kept_share(values, k_in)
         if self.method == "rrr" and not self.linear and self.k_out is not None:
-            up = predictable_directions(moments, self.k_out, self.ridge, metric)
+            up = find_predictable_directions(moments, self.k_out, self.ridge, metric)
         return build_linear_reduction(
             moments,
             variable_names,
@@ -139,15 +152,7 @@ class ProjectionReducer(Reducer):
     def restore(cls, shape: Mapping[str, Any]) -> Reduction:
         return restore_linear_reduction(shape)
 
-    def _block(self, block: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
-        if block is None:
-            raise SearchError(
-                "method='active' needs the block itself: distill a module or function that treats rows one by one, "
-                "with all its outputs and without transforms; or use method='rrr' or 'trained'"
-            )
-        return block
-
-    def _trained(
+    def _train(
         self,
         X: Tensor,
         Y: Tensor,
@@ -157,7 +162,7 @@ class ProjectionReducer(Reducer):
         directions: Tensor,
         seed: int,
     ) -> tuple[Tensor, Tensor | None]:
-        """Trained input and output directions, from where the closed forms leave off."""
+        """Return trained input and output directions, starting from the closed forms."""
         k_in = resolve_size("k_in", self.k_in, moments.x)
         assert k_in is not None
         spread = moments.xx.diagonal().sqrt()
@@ -165,13 +170,16 @@ class ProjectionReducer(Reducer):
         height = (moments.yy.trace() / len(moments.y)).sqrt()
         height = torch.where(height > 0, height, 1.0)
         start = torch.cat(
-            [directions, scaled(compute_principal_axes(moments.xx, len(moments.x)).T, moments.xx)]
+            [
+                directions,
+                scale_to_unit_variance(compute_principal_axes(moments.xx, len(moments.x)).T, moments.xx),
+            ]
         )[:k_in]
-        down, up = trained_maps(
+        down, up = train_maps(
             ((X.double() - moments.x) / spread).float(),
             ((Y.double() - moments.y) / height).float(),
             down=(start * spread).float(),
-            up=self._first_up(moments, metric),
+            up=self._choose_first_up(moments, metric),
             linear=self.linear,
             weights=weights,
             metric=None if metric is None else metric.float(),
@@ -182,9 +190,11 @@ class ProjectionReducer(Reducer):
         )
         learned = down.double() / spread
         uncorrelated = compute_square_roots(learned @ moments.xx @ learned.T)[1] @ learned
-        return scaled(uncorrelated, moments.xx), None if up is None else orthonormal(up.double(), metric)
+        return scale_to_unit_variance(uncorrelated, moments.xx), None if up is None else orthonormalize(
+            up.double(), metric
+        )
 
-    def _first_up(self, moments: Moments, metric: Tensor | None) -> Tensor | None:
+    def _choose_first_up(self, moments: Moments, metric: Tensor | None) -> Tensor | None:
         if self.k_out is None:
             return None
         root, inverse = (None, None) if metric is None else compute_square_roots(metric)
@@ -195,28 +205,57 @@ class ProjectionReducer(Reducer):
         return (axes if inverse is None else inverse @ axes).float()
 
 
-def _metric(given: Any, outputs: Tensor) -> Tensor | None:
-    """A metric as a matrix beside the outputs' moments.
+def _require_block(block: BlockFunction | None) -> BlockFunction:
+    if block is None:
+        raise SearchError(
+            "method='active' needs the block itself: distill a module or function that treats rows one by one, "
+            "with all its outputs and without transforms; or use method='rrr' or 'trained'"
+        )
+    return block
+
+
+def _read_metric(given: Any) -> Tensor:
+    """Return a metric as a symmetric matrix, shape (d, d), of float64.
 
     Raises:
-        SearchError: it is not one for so many outputs.
+        SearchError: it is not one.
+    """
+    try:
+        metric = torch.as_tensor(given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise SearchError(
+            f"the metric must be d_out numbers or a matrix of numbers, not a {type(given).__name__}"
+        ) from None
+    if metric.ndim == 1:
+        metric = torch.diag(metric)
+    if not bool(torch.isfinite(metric).all()):
+        raise SearchError("the metric must be finite")
+    if metric.ndim != 2 or len(metric) != metric.shape[1] or not torch.allclose(metric, metric.T):
+        raise SearchError(
+            f"the metric must be d_out numbers or a symmetric d_out x d_out matrix, got shape {tuple(metric.shape)}"
+        )
+    if float(torch.linalg.eigvalsh(metric)[0]) < -1e-9:
+        raise SearchError("the metric must be non-negative: no error may have a negative cost")
+    return metric
+
+
+def _build_metric(given: Any, outputs: Tensor) -> Tensor | None:
+    """Return the metric beside the outputs' moments, shape (d_out, d_out), positive definite; None where none is given.
+
+    Raises:
+        SearchError: it is for another number of outputs.
     """
     if given is None:
         return None
-    metric = torch.as_tensor(given, dtype=torch.float64).to(outputs.device)
-    d = len(outputs)
-    if metric.shape == (d,):
-        metric = torch.diag(metric)
-    if metric.shape != (d, d) or not torch.allclose(metric, metric.T):
+    metric, d = _read_metric(given).to(outputs.device), len(outputs)
+    if len(metric) != d:
         raise SearchError(f"the metric needs {d} numbers, or a symmetric {d} x {d} matrix")
-    if not bool(torch.isfinite(metric).all()) or float(torch.linalg.eigvalsh(metric)[0]) < -1e-9:
-        raise SearchError("the metric must be finite, and no error may cost less than nothing")
     # Outputs that cost nothing still have a direction: a trace of cost keeps the maps well defined.
     return metric + torch.eye(d, dtype=torch.float64, device=outputs.device) * 1e-9 * metric.diagonal().mean()
 
 
-def _some(X: Tensor, most: int, seed: int) -> Tensor:
-    """A seeded sample of the rows."""
+def _sample_rows(X: Tensor, most: int, seed: int) -> Tensor:
+    """Return a seeded sample of at most ``most`` rows, in their order."""
     if len(X) <= most:
         return X
     chosen = torch.randperm(len(X), generator=torch.Generator().manual_seed(seed))[:most]

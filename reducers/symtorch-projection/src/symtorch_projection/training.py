@@ -1,4 +1,4 @@
-"""Maps trained with a small network between them, which is then thrown away."""
+"""Training of the maps, with a small network between them that is then discarded."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.studies import descend
+
 _VALIDATION = 0.1
 _BATCH = 512
 
 
 @final
 class _Bottleneck(nn.Module):
-    """y = W z + U net(z), z = D x, on centred and scaled data."""
+    """Maps x to W z + U net(z), z = D x, on centred and scaled data."""
 
     def __init__(
         self, down: Tensor, up: Tensor | None, d_out: int, hidden: int, linear: bool, seed: int
@@ -43,7 +45,7 @@ class _Bottleneck(nn.Module):
         return y if self.linear is None else y + z @ self.linear.T
 
 
-def trained_maps(
+def train_maps(
     X: Tensor,
     Y: Tensor,
     *,
@@ -57,57 +59,53 @@ def trained_maps(
     learning_rate: float,
     seed: int,
 ) -> tuple[Tensor, Tensor | None]:
-    """Input and output directions that leave least, when the best network of some size stands between them.
+    """Train input and output directions together with a network between them, and return the directions.
 
     Args:
         X: inputs, shape (n, d_in), centred and of unit variance.
         Y: outputs, shape (n, d_out), centred, on a common scale.
-        down: where to start, shape (k_in, d_in).
-        up: where to start, shape (d_out, k_out); None keeps all outputs.
+        down: input directions to start from, shape (k_in, d_in).
+        up: output directions to start from, shape (d_out, k_out); None keeps all outputs.
         linear: whether a linear map of z stands beside the network.
-        weights: shape (n,) or None.
-        metric: what errors cost, shape (d_out, d_out), or None.
+        weights: of the rows, shape (n,), or None.
+        metric: the cost of errors, shape (d_out, d_out), or None.
         hidden: units of each of the network's two hidden layers.
-        epochs: passes over the rows; the best one on a tenth of them, held out, counts.
-        learning_rate: the largest of a one-cycle schedule (Adam).
-        seed: of the network and the order of the rows; the global generator is left alone.
+        epochs: passes over the rows; the epoch with the lowest loss on a held-out tenth of them is kept.
+        learning_rate: the highest of a one-cycle schedule (Adam).
+        seed: of the network and the order of the rows; torch's global generator is left alone.
 
     Returns:
         The trained ``down`` and ``up``.
+
+    Raises:
+        KeyboardInterrupt: the user stopped the training.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(X), generator=generator)
     held = order[: int(_VALIDATION * len(X))]
-    fitted = order[len(held) :]
-    judged = held if len(held) else fitted
+    rest = order[len(held) :]
     share = torch.ones(len(X)) if weights is None else weights.float() / weights.mean()
     network = _Bottleneck(down, up, Y.shape[1], hidden, linear, seed).to(X.device)
 
-    def loss_on(rows: Tensor) -> Tensor:
+    def compute_loss(rows: Tensor) -> Tensor:
         error = network(X[rows]) - Y[rows]
         cost = error.square().sum(1) if metric is None else ((error @ metric) * error).sum(1)
         return (share[rows.to(share.device)].to(cost) * cost).mean()
 
-    batches = max(1, math.ceil(len(fitted) / _BATCH))
+    def shuffle(epoch: int) -> tuple[Tensor, ...]:
+        return rest[torch.randperm(len(rest), generator=generator)].split(_BATCH)
+
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=learning_rate, total_steps=epochs * batches + 1
+    steps = epochs * max(1, math.ceil(len(rest) / _BATCH))
+    done = descend(
+        compute_loss,
+        network.parameters(),
+        shuffle,
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps + 1),
+        epochs=epochs,
+        judge=lambda: float(compute_loss(held if len(held) else rest)),
     )
-    best, lowest = (down, up), math.inf
-    for _ in range(epochs):
-        shuffled = fitted[torch.randperm(len(fitted), generator=generator)]
-        for rows in shuffled.split(_BATCH):
-            with torch.enable_grad():
-                optimizer.zero_grad()
-                loss_on(rows).backward()
-            optimizer.step()
-            schedule.step()
-        with torch.no_grad():
-            now = float(loss_on(judged))
-        if now < lowest:
-            lowest = now
-            best = (
-                network.down.detach().clone(),
-                None if network.up is None else network.up.detach().clone(),
-            )
-    return best
+    if done.interrupted:  # half-trained maps are no basis for a search
+        raise KeyboardInterrupt
+    return network.down.detach(), None if network.up is None else network.up.detach()

@@ -1,4 +1,4 @@
-"""What a search is about, and the rows that are looked at."""
+"""The task of a search, and the rows chosen for it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchSpace
-from symtorch_torchgp.fitting import Rows
+from symtorch_torchgp.data.rows import Rows
 
 _JUDGING_ROWS = 20_000
 _COMPARING = frozenset({"greater", "less", "greater_equal", "less_equal", "max", "min", "clamp"})
 _MILD = 50.0
-"""A loss is robust where a residual of 10 costs less than so many of 1; squares cost 100."""
+"""A loss is robust if a residual of 10 costs less than this number of residuals of 1. For squares it costs 100."""
 
 
 @final
 @dataclass(frozen=True)
-class Data:
+class Task:
     """The task of a search.
 
     Attributes:
@@ -28,7 +28,7 @@ class Data:
         Y: targets, shape (n, k).
         weights: shape (n,) or None.
         search: the search space.
-        names: of the inputs.
+        names: names of the inputs.
     """
 
     X: Tensor
@@ -39,21 +39,21 @@ class Data:
 
     @property
     def length(self) -> int:
-        """Places of a program."""
+        """Number of places of a program."""
         return max(8, self.search.maxsize)
 
     def is_constant(self, column: int) -> bool:
-        """Whether an output is one number, to single precision."""
+        """Return whether an output is constant in single precision."""
         y = self.Y[:, column].double()
         return float(y.max() - y.min()) <= torch.finfo(torch.float32).eps * float(y.abs().max())
 
-    def arrays(self, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """X, one target and the weights as float64 arrays."""
+    def to_arrays(self, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return X, one target and the weights as float64 arrays."""
         weights = None if self.weights is None else self.weights.double().cpu().numpy()
         return self.X.double().cpu().numpy(), self.Y[:, column].double().cpu().numpy(), weights
 
-    def penalty(self, outputs: list[int]) -> Tensor:
-        """What a unit of complexity costs, as a share of the loss of the best constant; shape (k,)."""
+    def compute_penalty(self, outputs: list[int]) -> Tensor:
+        """Return the cost of a unit of complexity, as a share of the loss of the best constant, shape (k,)."""
         if self.search.parsimony == 0:
             return torch.zeros(len(outputs), dtype=torch.float64)
         Y = self.Y[:, outputs].double().cpu()
@@ -63,47 +63,55 @@ class Data:
         losses = [loss(m, y, weights) for m, y in zip(middle, Y.T, strict=True)]
         return self.search.parsimony / torch.tensor(losses, dtype=torch.float64).clamp_min(1e-300)
 
-    def levels(self, device: torch.device) -> Tensor | None:
-        """Values of the inputs, where operators compare: then constants are thresholds among such values."""
+    def collect_levels(self, device: torch.device) -> Tensor | None:
+        """Return values of the inputs, shape (m,), from which thresholds are drawn; None if no operator compares."""
         if not _COMPARING & set(self.search.operators):
             return None
-        return self.X[self.judging_sample().to(self.X.device)].flatten().to(device, torch.float32)
+        return self.X[self.sample_judging_rows().to(self.X.device)].flatten().to(device, torch.float32)
 
-    def sample(self, count: int, seed: int) -> Tensor:
-        """Numbers of at most ``count`` random rows, ascending."""
+    def sample_rows(self, count: int, seed: int) -> Tensor:
+        """Return the numbers of at most ``count`` random rows, in ascending order."""
         n = len(self.X)
         if n <= count:
             return torch.arange(n)
         return torch.from_numpy(np.sort(np.random.default_rng(seed).choice(n, count, replace=False)))
 
-    def judging_sample(self) -> Tensor:
-        """The rows on which programs of different rounds are compared: all, unless there are very many."""
-        return self.sample(_JUDGING_ROWS, 0)
+    def sample_judging_rows(self) -> Tensor:
+        """Return the numbers of the rows on which rounds are compared: all, unless there are very many."""
+        return self.sample_rows(_JUDGING_ROWS, 0)
 
-    def rows(self, outputs: list[int], index: Tensor, device: torch.device, dtype: torch.dtype) -> Rows:
-        """Some rows of some outputs, ready to search on."""
+    def select_rows(
+        self, outputs: list[int], index: Tensor, device: torch.device, dtype: torch.dtype
+    ) -> Rows:
+        """Return some rows of some outputs.
+
+        Args:
+            outputs: numbers of the outputs.
+            index: numbers of the rows, shape (rows,).
+            device, dtype: of the result.
+        """
         index = index.to(self.X.device)
         X, Y = self.X[index].to(device, dtype), self.Y[index][:, outputs].to(device, dtype)
         weights = torch.ones(len(X), dtype=dtype, device=device)
         if self.weights is not None:
             weights = self.weights[index].to(device, dtype)
-        return Rows.of(X, Y, weights[None, :] * self._emphasis(Y))
+        return Rows.of(X, Y, weights[None, :] * self._compute_emphasis(Y))
 
     @property
-    def _robust(self) -> bool:
-        """Whether large residuals cost much less than their squares."""
+    def _is_robust(self) -> bool:
+        """Whether large residuals cost much less than under squares."""
         small, large = self.search.loss_function.of_residual(torch.tensor([1.0, 10.0], dtype=torch.float64))
         return bool(large < _MILD * small)
 
-    def _emphasis(self, Y: Tensor) -> Tensor:
-        """Row weights (k, n) under which least squares acts like the loss that was asked.
+    def _compute_emphasis(self, Y: Tensor) -> Tensor:
+        """Return row weights (k, n) under which least squares acts like the loss of the search.
 
-        For robust losses, rows count alike whatever the size of y, so that heavy tails do not drown the rest.
+        For robust losses, rows count alike whatever the size of y, so that heavy tails do not dominate.
         """
-        if not self._robust:
+        if not self._is_robust:
             return torch.ones_like(Y.T)
         size = (Y - Y.median(0).values).abs()
-        # Where most rows are the same number, the others say what the scale is.
+        # If most rows have the same value, the others give the scale.
         scale = size.median(0).values
         scale = torch.where(scale > 0, scale, size.masked_fill(size == 0, torch.nan).nanmedian(0).values)
         return (1 / (size + scale)).square().nan_to_num(1.0, 1.0).T

@@ -1,4 +1,4 @@
-"""Derivatives of the operators: by formula for the common ones, by autograd for the rest."""
+"""Adjoints of the operators: by formula for the common ones, by autograd for the others."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _FORMULAS: MappingProxyType[str, _Formula] = MappingProxyType(
 )
 
 
-def slopes(
+def differentiate_operator(
     operator: Operator, args: Sequence[Tensor], result: Tensor, incoming: Tensor
 ) -> tuple[Tensor, ...]:
-    """Adjoint of each argument of an operator.
+    """Return the adjoint of each argument of an operator.
 
     Args:
-        operator: of the core's table.
+        operator: the operator, from the core's table.
         args: its arguments, each of shape (nodes, rows).
-        result: its value there.
-        incoming: adjoint of the result.
+        result: its value for them, shape (nodes, rows).
+        incoming: adjoint of the result, shape (nodes, rows).
     """
     formula = _FORMULAS.get(operator.name)
     if formula is not None:

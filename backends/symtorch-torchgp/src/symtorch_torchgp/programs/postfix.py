@@ -1,8 +1,8 @@
-"""Populations of programs as tensors, and the index arithmetic on them.
+"""Many programs as tensors, and the index arithmetic on them.
 
-A program is a postfix sequence of codes, a row of a (programs, places) tensor; its constants stand beside it.
-A subtree is a run of places that ends at its root, so cutting and pasting subtrees is arithmetic on indices: no loop
-over programs or trees anywhere.
+A program is a postfix sequence of codes: a row of a (programs, places) tensor. Its constants are in a second tensor. A
+subtree is a run of places that ends at its root, so that subtrees are cut and pasted by arithmetic on indices, without
+any loop over programs or trees.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import final
 import torch
 from torch import Tensor
 
-from symtorch_torchgp.primitives import CONSTANT, NOTHING, Primitives
+from symtorch_torchgp.programs.primitives import CONSTANT, NOTHING, Primitives
 
 
 @final
 @dataclass(frozen=True)
 class Programs:
-    """A population.
+    """Many programs of equal length.
 
     Attributes:
         codes: shape (p, length), int64; empty places are at the end.
-        values: shape (p, length), float32; constants, 0 elsewhere.
+        values: constants, shape (p, length), float32; 0 elsewhere.
     """
 
     codes: Tensor
@@ -37,28 +37,28 @@ class Programs:
 
     @property
     def size(self) -> Tensor:
-        """Places in use, shape (p,)."""
+        """Number of places in use, shape (p,)."""
         return (self.codes != NOTHING).sum(1)
 
-    def complexity(self, primitives: Primitives) -> Tensor:
-        """Complexity of each program, shape (p,)."""
+    def compute_complexity(self, primitives: Primitives) -> Tensor:
+        """Return the complexity of each program, shape (p,)."""
         return primitives.complexity[self.codes].sum(1)
 
-    def float(self) -> Programs:
-        """The same with constants in single precision."""
+    def to_float(self) -> Programs:
+        """Return the same programs with constants in single precision."""
         return Programs(self.codes, self.values.to(torch.float32))
 
     @staticmethod
     def cat(parts: list[Programs]) -> Programs:
-        """Populations one after the other."""
+        """Concatenate programs."""
         return Programs(torch.cat([p.codes for p in parts]), torch.cat([p.values for p in parts]))
 
 
-def subtree_starts(codes: Tensor, primitives: Primitives) -> Tensor:
-    """First place of the subtree that ends at each place, shape (p, length); meaningless behind the end.
+def find_subtree_starts(codes: Tensor, primitives: Primitives) -> Tensor:
+    """Return the first place of the subtree that ends at each place, shape (p, length).
 
-    A leaf starts where it stands; a subtree starts where its first child starts, and the last child ends right before
-    its parent.
+    A leaf is its own start. A subtree starts where its first child starts, and its last child ends just before it. The
+    numbers at empty places have no meaning.
     """
     count, length = codes.shape
     arity = primitives.arity[codes.T.contiguous()]
@@ -71,9 +71,9 @@ def subtree_starts(codes: Tensor, primitives: Primitives) -> Tensor:
     return starts.T.contiguous()
 
 
-def subtree_start(programs: Programs, end: Tensor, primitives: Primitives) -> Tensor:
-    """First place of the subtree that ends at one place of each program, shape (p,)."""
-    return subtree_starts(programs.codes, primitives).gather(1, end[:, None])[:, 0]
+def find_subtree_start(programs: Programs, end: Tensor, primitives: Primitives) -> Tensor:
+    """Return the first place of the subtree that ends at one place of each program, shape (p,)."""
+    return find_subtree_starts(programs.codes, primitives).gather(1, end[:, None])[:, 0]
 
 
 def splice(
@@ -88,14 +88,14 @@ def splice(
 
     Args:
         target: p programs.
-        start: first place replaced, shape (p,).
-        removed: how many places go, shape (p,).
+        start: the first replaced place, shape (p,).
+        removed: number of replaced places, shape (p,).
         donor: p programs.
-        donor_start: first place taken, shape (p,).
-        inserted: how many places are taken, shape (p,).
+        donor_start: the first place of the donor's run, shape (p,).
+        inserted: length of the donor's run, shape (p,).
 
     Returns:
-        The new programs; where one would not fit into the places, the target as it was.
+        The new programs; the target itself where the new program would be too long.
     """
     length = target.codes.shape[1]
     places = torch.arange(length, device=target.codes.device)[None, :]
@@ -114,7 +114,7 @@ def splice(
 
 
 def cut(programs: Programs, start: Tensor, end: Tensor) -> Programs:
-    """The subtrees at places ``start`` to ``end`` (inclusive), shape (p,) each, as programs of their own."""
+    """Return the subtrees at places ``start`` to ``end`` (inclusive), shape (p,) each, as programs."""
     length = programs.codes.shape[1]
     places = torch.arange(length, device=programs.codes.device)[None, :]
     index = (places + start[:, None]).clamp_max(length - 1)
@@ -126,7 +126,14 @@ def cut(programs: Programs, start: Tensor, end: Tensor) -> Programs:
 
 
 def append(programs: Programs, which: Tensor, code: int, values: Tensor | None = None) -> Programs:
-    """One more code at the end of the programs ``which``, shape (p,), that have room, with values for a constant."""
+    """Append a code to some programs, if they have room.
+
+    Args:
+        programs: p programs.
+        which: True for those to change, shape (p,).
+        code: the code.
+        values: values of the constants, shape (p,), for the code of a constant.
+    """
     size = programs.size
     chosen = (which & (size < programs.codes.shape[1])).nonzero()[:, 0]
     codes, numbers = programs.codes.clone(), programs.values.clone()
@@ -136,6 +143,6 @@ def append(programs: Programs, which: Tensor, code: int, values: Tensor | None =
     return Programs(codes, numbers)
 
 
-def clean(programs: Programs) -> Programs:
-    """The same programs with zeros beside everything that is not a constant."""
+def clear_values(programs: Programs) -> Programs:
+    """Return the same programs with zeros beside everything that is not a constant."""
     return Programs(programs.codes, torch.where(programs.codes == CONSTANT, programs.values, 0.0))

@@ -1,4 +1,4 @@
-"""What PySR is told: a search space and the user's options as arguments of PySRRegressor and of its fit."""
+"""The job of a worker: arguments of PySRRegressor and of its fit, from a search space and the user's options."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Any, final
 
 from symtorch_core import SearchError, SearchSpace, did_you_mean
 from symtorch_core.expressions import Variable
-from symtorch_pysr.losses import julia_loss
-from symtorch_pysr.operators import JuliaOperators, julia_operators
-from symtorch_pysr.parameters import Installed
-from symtorch_pysr.tables import variable
+from symtorch_pysr.arguments.expressions import name_variable
+from symtorch_pysr.arguments.losses import write_julia_loss
+from symtorch_pysr.arguments.operators import JuliaOperators, translate_operators
+from symtorch_pysr.arguments.parameters import Installation
 
 _SMALLEST_MAXSIZE = 7
 _MANY_ROWS = 10_000
-"""Rows from which on PySR 1 looks at batches; PySR 2 decides for itself."""
+"""Number of rows above which PySR 1 uses batches; PySR 2 decides this itself."""
 _OF_FIT = frozenset({"X_units", "y_units"})
-# Parameters of PySR that cannot be passed through, and what to do instead.
+# Parameters of PySR that cannot be passed on, and what to do instead.
 _INSTEAD: Mapping[str, str] = (
     MappingProxyType(
         {
             "operators": "name operators in binary_operators and unary_operators",
             "random_state": "give seed=, and deterministic=True for the same result every time",
-            "warm_start": "each search runs in a process of its own; give start=front to go on from equations, or "
+            "warm_start": "each search runs in a separate process; give start=front to go on from equations, or "
             "resume=folder to go on after a crash",
             "guesses": "give start=, a front or a list of equations",
             "model_selection": "give select=",
             "weights": "give weights= to distill",
             "variable_names": "give variable_names= to distill",
             "Xresampled": "it is not supported",
-            "progress": "progress is told through callbacks",
-            "verbosity": "progress is told through callbacks",
-            "input_stream": "press Ctrl-C to stop a search; what was found is kept",
+            "progress": "progress goes to the callbacks",
+            "verbosity": "progress goes to the callbacks",
+            "input_stream": "press Ctrl-C to stop a search; the best equations so far are kept",
             "temp_equation_file": "files are temporary unless output_directory= or resume= is given",
             "tempdir": "files are temporary unless output_directory= or resume= is given",
             "delete_tempfiles": "files are temporary unless output_directory= or resume= is given",
@@ -60,7 +60,7 @@ _INSTEAD: Mapping[str, str] = (
             "plugins",
             "default_plugins",
         ),
-        "it is an object of PySR's, and making one here would start Julia in this process",
+        "it is an object of PySR, and creating one here would start Julia in this process",
     )
 )
 
@@ -73,7 +73,7 @@ class Arguments:
     Attributes:
         init: arguments of PySRRegressor, plain data.
         fit: arguments of its fit beside the arrays, plain data.
-        operators: what the operators are called in Julia.
+        operators: the operators in Julia.
     """
 
     init: Mapping[str, Any]
@@ -81,20 +81,20 @@ class Arguments:
     operators: JuliaOperators
 
     def to_json(self) -> str:
-        """What the worker reads."""
+        """Return the job as the worker reads it."""
         return json.dumps({"init": self.init, "fit": self.fit, "defined": self.operators.defined})
 
 
-def check_options(options: Mapping[str, Any], pysr: Installed, *, also: Sequence[str] = ()) -> None:
-    """Refuse what the installed PySR does not take, or what has another way here.
+def check_options(options: Mapping[str, Any], pysr: Installation, *, also: Sequence[str] = ()) -> None:
+    """Refuse options that the installed PySR does not take, or that are set in another way here.
 
     Args:
-        options: to be passed through to PySR.
-        pysr: what is installed.
-        also: other names the caller takes, for the closest match.
+        options: options to pass on to PySR.
+        pysr: the installed PySR.
+        also: other names that the caller takes, for the closest match.
 
     Raises:
-        SearchError: an option cannot be passed through; the message says what to do.
+        SearchError: an option cannot be passed on; the message says what to do.
     """
     space = SearchSpace.field_names()
     known = (set(pysr.init) | _OF_FIT) - set(_INSTEAD) - space
@@ -108,14 +108,14 @@ def check_options(options: Mapping[str, Any], pysr: Installed, *, also: Sequence
             json.dumps(value)
         except TypeError:
             raise SearchError(
-                f"{option}={value!r} cannot be passed to PySR, which runs in a process of its own: give plain numbers, "
+                f"{option}={value!r} cannot be passed to PySR, which runs in a separate process: give plain numbers, "
                 "texts, lists or dictionaries"
             ) from None
 
 
-def arguments_for(
+def build_arguments(
     search: SearchSpace,
-    pysr: Installed,
+    pysr: Installation,
     *,
     variable_names: Sequence[str],
     rows: int,
@@ -126,26 +126,28 @@ def arguments_for(
     guesses: Sequence[Sequence[str]] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Arguments:
-    """Everything PySR is told, but the arrays and where to write.
+    """Return all arguments of PySR but the arrays and the folder.
 
     Args:
         search: the search space.
-        pysr: the version to talk to.
+        pysr: the installed PySR.
         variable_names: names of the inputs, for complexities by name.
-        rows, weighted, outputs: of the data.
-        elementwise_loss: Julia code that takes the place of the search's loss.
-        seed: for a deterministic, serial search; None for PySR's default.
+        rows: number of rows.
+        weighted: whether rows have weights.
+        outputs: number of outputs.
+        elementwise_loss: Julia code that replaces the search's loss; None for none.
+        seed: seed of a deterministic, serial search; None for PySR's default.
         guesses: for each output, equations to start from, in Julia.
-        options: checked ones, passed through.
+        options: checked options to pass on.
 
     Raises:
-        SearchError: PySR cannot do what the search asks for.
+        SearchError: PySR cannot run this search.
     """
-    _check(search)
+    _check_search(search)
     options = dict(options or {})
-    operators = julia_operators(search, pysr.major)
+    operators = translate_operators(search, pysr.major)
     fit = {name: options.pop(name) for name in sorted(_OF_FIT & options.keys())}
-    fit["variable_names"] = [variable(column) for column in range(len(variable_names))]
+    fit["variable_names"] = [name_variable(column) for column in range(len(variable_names))]
     init: dict[str, Any] = {
         "binary_operators": list(operators.binary),
         "unary_operators": list(operators.unary),
@@ -163,13 +165,13 @@ def arguments_for(
             for name, limits in search.constraints.items()
             if name in operators.names
         },
-        "nested_constraints": _nested(search, operators.names),
-        "elementwise_loss": julia_loss(search.loss, elementwise_loss, weighted),
-        # Of the whole search; ours is a limit for each output.
+        "nested_constraints": _translate_nested(search, operators.names),
+        "elementwise_loss": write_julia_loss(search.loss, elementwise_loss, weighted),
+        # PySR's limit is for the whole search, ours for each output.
         "timeout_in_seconds": None
         if search.timeout_in_seconds is None
         else search.timeout_in_seconds * outputs,
-        # The worker's output is read for progress, and nobody types into it.
+        # Progress is read from the worker's output, and it has no input.
         "progress": False,
         "verbosity": 1,
         "input_stream": "devnull",
@@ -185,12 +187,12 @@ def arguments_for(
         init["batching"] = True
     if guesses is not None:
         init["guesses"] = [list(some) for some in guesses]
-    # An empty table of constraints or complexities is one that PySR need not see.
+    # Empty tables of constraints and complexities are left out.
     init = {name: value for name, value in init.items() if value not in (None, {}, ())}
     return Arguments(init | options, fit, operators)
 
 
-def _check(search: SearchSpace) -> None:
+def _check_search(search: SearchSpace) -> None:
     if not search.operators:
         raise SearchError("pysr needs at least one operator")
     if search.maxsize < _SMALLEST_MAXSIZE:
@@ -201,8 +203,8 @@ def _check(search: SearchSpace) -> None:
             raise SearchError(f"PySR needs equal constraints for both sides of {sign!r}, got {limits}")
 
 
-def _nested(search: SearchSpace, names: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """Nested constraints in Julia's names, between operators that the search has."""
+def _translate_nested(search: SearchSpace, names: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Return the nested constraints between operators of the search, with their names in Julia."""
     inner = {
         outer: {names[name]: most for name, most in limits.items() if name in names}
         for outer, limits in search.nested_constraints.items()

@@ -1,4 +1,4 @@
-"""Where a search writes: never into the working directory, and kept only where somebody asked for it."""
+"""The folder of a search: never the working directory, and kept only if the user or the core asks for it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Run:
 
     Attributes:
         folder: PySR's run directory, ``output_directory/run_id``.
-        earlier: folders of attempts at the very same search that did not end.
-        kept: whether the folder stays.
+        earlier: folders of earlier attempts at the same search that did not end.
+        kept: whether the folder is kept.
     """
 
     folder: Path
@@ -30,16 +30,18 @@ class Run:
 
 
 @contextmanager
-def run_folder(output_directory: str | Path | None, run_id: str | None, folder: Path | None) -> Iterator[Run]:
-    """A folder for one search.
+def open_run_folder(
+    output_directory: str | Path | None, run_id: str | None, folder: Path | None
+) -> Iterator[Run]:
+    """Open a folder for one search, as a context.
 
     Args:
-        output_directory: where the user wants it; then nothing is taken up from earlier.
+        output_directory: the folder in which the user wants it, without earlier attempts; None for none.
         run_id: its name there; made up if None.
-        folder: where the core keeps it for repetitions of the same search; None for a temporary one.
+        folder: the folder in which the core keeps attempts at the same search; None for a temporary folder.
 
     Raises:
-        SearchError: the user's folder holds another search already.
+        SearchError: the user's folder already holds another search.
     """
     if output_directory is not None:
         chosen = Path(output_directory).expanduser().resolve() / (run_id or uuid.uuid4().hex[:12])

@@ -1,4 +1,4 @@
-"""The parameters of the installed PySR, read from its source: importing PySR would start Julia."""
+"""The parameters of the installed PySR, read from its source, since an import of PySR would start Julia."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from symtorch_core import MissingDependencyError
 
 @final
 @dataclass(frozen=True)
-class Installed:
-    """A version of PySR and what it may be told.
+class Installation:
+    """A version of PySR and its parameters.
 
     Attributes:
-        version: as its distribution says.
+        version: version of its distribution.
         init: parameters of PySRRegressor with their defaults, as source text.
         fit: parameters of PySRRegressor.fit that may be given by name.
     """
@@ -39,11 +39,11 @@ class Installed:
         return "guesses" in self.init
 
 
-def installed() -> Installed:
-    """What is installed here.
+def read_installed() -> Installation:
+    """Return the installed PySR.
 
     Raises:
-        MissingDependencyError: PySR is not.
+        MissingDependencyError: PySR is not installed, or it cannot be read.
     """
     found = importlib.util.find_spec("pysr")
     if found is None or found.origin is None:
@@ -53,24 +53,24 @@ def installed() -> Installed:
         return read_parameters(Path(found.origin).with_name("sr.py").read_text(encoding="utf-8"), version)
     except (OSError, ValueError, KeyError) as error:
         raise MissingDependencyError(
-            f"PySR {version} is not laid out as 1.5 to 2.7 are ({error!r}). Try: pip install 'pysr>=1.5,<3'",
+            f"PySR {version} cannot be read as 1.5 to 2.7 can ({error!r}). Try: pip install 'pysr>=1.5,<3'",
             name="pysr",
         ) from error
 
 
-def read_parameters(source: str, version: str) -> Installed:
-    """Parameters from the source of ``pysr/sr.py``."""
+def read_parameters(source: str, version: str) -> Installation:
+    """Return the parameters in the source of ``pysr/sr.py``."""
     (regressor,) = (
         node
         for node in ast.parse(source).body
         if isinstance(node, ast.ClassDef) and node.name == "PySRRegressor"
     )
     functions = {node.name: node.args for node in regressor.body if isinstance(node, ast.FunctionDef)}
-    init = _defaults(functions["__init__"])
-    return Installed(version, init, frozenset(_defaults(functions["fit"])))
+    init = _read_defaults(functions["__init__"])
+    return Installation(version, init, frozenset(_read_defaults(functions["fit"])))
 
 
-def _defaults(arguments: ast.arguments) -> dict[str, str]:
+def _read_defaults(arguments: ast.arguments) -> dict[str, str]:
     positional = arguments.args[len(arguments.args) - len(arguments.defaults) :]
     pairs = [
         *zip(positional, arguments.defaults, strict=True),

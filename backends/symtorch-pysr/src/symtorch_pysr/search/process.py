@@ -1,4 +1,4 @@
-"""Running a worker: what it says, as a stream, and its certain end."""
+"""The process of a worker: its start, its messages as a stream, and its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TICK = 0.25
 
 @final
 @dataclass(frozen=True)
-class Told:
+class Message:
     """A message of the worker."""
 
     kind: str
@@ -29,7 +29,7 @@ class Told:
 
 @final
 @dataclass(frozen=True)
-class Printed:
+class OutputLine:
     """A line that Python or Julia printed in the worker."""
 
     line: str
@@ -38,29 +38,29 @@ class Printed:
 @final
 @dataclass(frozen=True)
 class Silence:
-    """Nothing was heard for a moment."""
+    """A moment without messages and output."""
 
 
 @final
 @dataclass(frozen=True)
-class Ended:
-    """The worker is gone; ``status`` is its exit status, or minus the signal that killed it."""
+class Exit:
+    """The end of the worker; ``status`` is its exit status, or minus the signal that killed it."""
 
     status: int
 
 
-Heard = Told | Printed | Silence | Ended
+WorkerEvent = Message | OutputLine | Silence | Exit
 
 
-def listen(command: Sequence[str], folder: Path) -> Generator[Heard]:
-    """Start a worker and yield what is heard of it, :class:`Ended` last.
+def listen(command: Sequence[str], folder: Path) -> Generator[WorkerEvent]:
+    """Start a worker, and yield its messages and output, with :class:`Exit` as the last.
 
-    Close the generator to end the worker: it is killed with all its children, whatever it is doing. The worker has a
-    session of its own, so that Ctrl-C in the terminal reaches only this process, which then decides.
+    Closing the generator kills the worker and all its children, whatever they are doing. The worker has its own
+    session, so that Ctrl-C in the terminal reaches only this process, which then decides.
 
     Args:
-        command: what to run; the folder becomes its last argument, and the working directory.
-        folder: with the job.
+        command: the command; the folder becomes its last argument and its working directory.
+        folder: the folder with the job.
 
     Raises:
         BackendError: the command cannot be started.
@@ -79,23 +79,23 @@ def listen(command: Sequence[str], folder: Path) -> Generator[Heard]:
         )
     except OSError as error:
         raise BackendError(f"cannot start PySR's worker {command[0]!r}: {error}") from error
-    heard: queue.Queue[Heard] = queue.Queue()
+    events: queue.Queue[WorkerEvent] = queue.Queue()
     readers = [
-        _reader(process.stdout, heard, _message),
-        _reader(process.stderr, heard, Printed),
+        _start_reader(process.stdout, events, _parse_message),
+        _start_reader(process.stderr, events, OutputLine),
     ]
     try:
         while True:
             try:
-                yield heard.get(timeout=_TICK)
+                yield events.get(timeout=_TICK)
             except queue.Empty:
-                # Not the end of the pipes: a grandchild may hold them open.
+                # Do not wait for the end of the pipes: a grandchild may hold them open.
                 if process.poll() is not None and not any(reader.is_alive() for reader in readers):
                     break
                 if process.poll() is not None:
                     _kill(process)
                 yield Silence()
-        yield Ended(process.wait())
+        yield Exit(process.wait())
     finally:
         _kill(process)
         process.wait()
@@ -107,7 +107,7 @@ def listen(command: Sequence[str], folder: Path) -> Generator[Heard]:
 
 
 def describe_end(status: int) -> str:
-    """An exit status in words.
+    """Return an exit status in words.
 
     >>> describe_end(-9)
     'was killed by signal 9 (SIGKILL); the system may have run out of memory'
@@ -119,34 +119,34 @@ def describe_end(status: int) -> str:
     return f"was killed by signal {-status} ({name}){memory}"
 
 
-def _reader(
-    pipe: IO[str] | None, heard: queue.Queue[Heard], understood: Callable[[str], Heard]
+def _start_reader(
+    pipe: IO[str] | None, events: queue.Queue[WorkerEvent], parse: Callable[[str], WorkerEvent]
 ) -> threading.Thread:
     assert pipe is not None
 
-    def pump() -> None:
+    def read() -> None:
         for line in pipe:
             if line.strip():
-                heard.put(understood(line.rstrip()))
+                events.put(parse(line.rstrip()))
 
-    thread = threading.Thread(target=pump, daemon=True)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     return thread
 
 
-def _message(line: str) -> Heard:
-    """A message, or a line of output where something wrote into the wrong pipe."""
+def _parse_message(line: str) -> WorkerEvent:
+    """Return a message; or a line of output, if something else was written to the pipe."""
     try:
         values = json.loads(line)
     except ValueError:
-        return Printed(line)
+        return OutputLine(line)
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
-        return Printed(line)
-    return Told(values.pop("kind"), values)
+        return OutputLine(line)
+    return Message(values.pop("kind"), values)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """Kill the worker and what it started."""
+    """Kill the worker and its children."""
     if os.name == "posix":
         try:
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The code table of a search: every leaf and operator a program may hold, as tensors."""
+"""The code table of a search: all leaves and operators of its programs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from symtorch_core import SearchSpace
 from symtorch_core.expressions import OPERATORS, Call, Constant, Expression, Variable
 
 NOTHING = 0
-"""The code of the empty places behind a program."""
+"""The code of the empty places at the end of a program."""
 CONSTANT = 1
-"""The code of a constant; its value stands beside it."""
+"""The code of a constant; its value is in a second tensor."""
 
 
 @final
 @dataclass(frozen=True)
 class Primitives:
-    """Codes: 0 nothing, 1 a constant, then the variables, then the operators.
+    """The code table: 0 for nothing, 1 for a constant, then the variables, then the operators.
 
     Attributes:
         variables: names of the inputs.
         operators: names of the operators, in code order.
-        arity: for each code; 1 for nothing, so that sums over places ignore it.
-        complexity: for each code; 0 for nothing.
+        arity: arity of each code, shape (codes,); 1 for nothing, so that sums over places ignore it.
+        complexity: complexity of each code, shape (codes,); 0 for nothing.
     """
 
     variables: tuple[str, ...]
@@ -37,7 +37,7 @@ class Primitives:
 
     @classmethod
     def of(cls, search: SearchSpace, variables: Sequence[str], device: torch.device) -> Primitives:
-        """The table for a search over these variables."""
+        """Return the table of a search over these variables."""
         rules, names = search.rules, search.operators
         variable_complexity = [rules.count(Variable(name)) for name in variables]
         operator_complexity = [rules.operators.get(name, 1) for name in names]
@@ -55,21 +55,21 @@ class Primitives:
         """The code of the first operator."""
         return 2 + len(self.variables)
 
-    def code_of(self, operator: str) -> int:
-        """The code of an operator of the search."""
+    def get_code(self, operator: str) -> int:
+        """Return the code of an operator of the search."""
         return self.first_operator + self.operators.index(operator)
 
-    def cost_of(self, operator: str) -> int:
-        """The complexity of an operator of the search."""
-        return int(self.complexity[self.code_of(operator)])
+    def get_complexity(self, operator: str) -> int:
+        """Return the complexity of an operator of the search."""
+        return int(self.complexity[self.get_code(operator)])
 
-    def codes(self, arity: int) -> Tensor:
-        """Codes of the operators that take so many arguments."""
+    def select_codes(self, arity: int) -> Tensor:
+        """Return the codes of the operators of an arity."""
         codes = torch.arange(self.first_operator, len(self.arity), device=self.arity.device)
         return codes[self.arity[codes] == arity]
 
     def decode(self, codes: Sequence[int], values: Sequence[float]) -> Expression:
-        """A postfix program as an expression; ``values`` stand beside the codes of constants."""
+        """Return a postfix program as an expression; ``values`` holds the values of its constants."""
         stack: list[Expression] = []
         for code, value in zip(codes, values, strict=True):
             if code == NOTHING:
@@ -88,7 +88,11 @@ class Primitives:
         return expression
 
     def encode(self, expression: Expression, length: int) -> tuple[list[int], list[float]] | None:
-        """An expression as a postfix program of ``length`` places; None where it has no code or no room."""
+        """Return an expression as a postfix program of ``length`` places.
+
+        Returns:
+            Codes and values; None if an operator has no code, or the program is too long.
+        """
         codes: list[int] = []
         values: list[float] = []
 

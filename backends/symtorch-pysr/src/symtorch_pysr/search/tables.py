@@ -1,7 +1,7 @@
-"""PySR's halls of fame on disk, and their equations as core expressions.
+"""PySR's halls of fame on disk, and their equations as expressions of the core.
 
-SymbolicRegression.jl writes the front of every output after each of its steps, twice in a row, so that a search that is
-killed leaves one whole copy.
+SymbolicRegression.jl writes the front of every output after each of its steps, to one file and then to another, so that
+a killed search leaves one whole copy.
 """
 
 from __future__ import annotations
@@ -15,33 +15,34 @@ from typing import final
 
 from symtorch_core import ExpressionError, Unrunnable
 from symtorch_core.expressions import Definition, Expression, Variable, as_double, parse, substitute
+from symtorch_pysr.arguments.expressions import name_variable
 
 
 @final
 @dataclass(frozen=True)
 class Row:
-    """One equation of a hall of fame, as PySR writes and counts it."""
+    """One equation of a hall of fame, with PySR's complexity and loss."""
 
     complexity: int
     loss: float
     equation: str
 
 
-def table_name(output: int, outputs: int) -> str:
-    """The file of one output, of so many."""
+def name_table(output: int, outputs: int) -> str:
+    """Return the name of the table of one of several outputs."""
     return "hall_of_fame.csv" if outputs == 1 else f"hall_of_fame_output{output + 1}.csv"
 
 
 def read_table(path: Path) -> list[Row]:
-    """The rows of a hall of fame, from the copy that is whole; none where there is no file.
+    """Return the rows of a hall of fame, from the longer of its two copies; no rows if there is no file.
 
-    Lines that a crash cut short are left out.
+    Lines that a crash has cut short are left out.
     """
-    copies = (_rows(copy) for copy in (path, path.with_name(path.name + ".bak")))
+    copies = (_read_copy(copy) for copy in (path, path.with_name(path.name + ".bak")))
     return max(copies, key=len)
 
 
-def _rows(path: Path) -> list[Row]:
+def _read_copy(path: Path) -> list[Row]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -58,36 +59,36 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
-def variable(column: int) -> str:
-    """What an input is called in Julia, where a name of the user's could be a function."""
-    return f"x{column}"
-
-
-def translated(
+def translate_rows(
     rows: Iterable[Row], names: Sequence[str], definitions: Sequence[Definition]
 ) -> tuple[list[Expression], list[Unrunnable]]:
-    """Equations in the user's names, and those that the core cannot compute.
+    """Return the equations in the user's names, and those that the core cannot compute.
 
-    >>> found, _ = translated([Row(5, 0.0, "sin(x0) * 2.0f0")], ["angle"], [])
+    Args:
+        rows: rows of a table.
+        names: the user's names of the inputs.
+        definitions: definitions of functions that the core does not have.
+
+    >>> found, _ = translate_rows([Row(5, 0.0, "sin(x0) * 2.0f0")], ["angle"], [])
     >>> print(found[0])
     sin(angle)*2.0
     """
-    ours = {variable(column): Variable(name) for column, name in enumerate(names)}
+    ours = {name_variable(column): Variable(name) for column, name in enumerate(names)}
     runnable, unrunnable = [], []
     for row in rows:
         try:
             runnable.append(substitute(parse(as_double(row.equation), ours, definitions), ours))
         except ExpressionError as error:
-            text = in_names(row.equation, names)
+            text = rename_variables(row.equation, names)
             unrunnable.append(Unrunnable(text, row.complexity, row.loss, str(error)))
     return runnable, unrunnable
 
 
-def in_names(equation: str, names: Sequence[str]) -> str:
-    """An equation's text with the user's names for the variables."""
+def rename_variables(equation: str, names: Sequence[str]) -> str:
+    """Return the text of an equation with the user's names of the inputs."""
 
-    def named(found: re.Match[str]) -> str:
+    def rename(found: re.Match[str]) -> str:
         column = int(found.group(1))
         return names[column] if column < len(names) else found.group(0)
 
-    return re.sub(r"\bx(\d+)\b", named, equation)
+    return re.sub(r"\bx(\d+)\b", rename, equation)

@@ -1,4 +1,4 @@
-"""The operators of a search in Julia, and back."""
+"""The operators of a search in Julia, and how to read them back."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import final
 from symtorch_core import SearchSpace
 from symtorch_core.expressions import OPERATORS, Call, Definition, Variable, is_definition, parse_definition
 
-# Julia functions for what neither Julia nor SymbolicRegression.jl has under the table's name, or not with the table's
-# meaning everywhere. A name of our own cannot clash with theirs; `inv` is in Julia, and PySR's documentation defines
-# it so.
+# Julia functions for operators that neither Julia nor SymbolicRegression.jl has under the table's name, or not with the
+# table's meaning everywhere. The prefix avoids clashes with their names; `inv` exists in Julia, and is defined as in
+# PySR's documentation.
 _DEFINED: Mapping[str, str] = MappingProxyType(
     {
         "inv": "inv(x) = 1/x",
@@ -40,13 +40,13 @@ _DEFINED_BEFORE_2: Mapping[str, str] = MappingProxyType(
 @final
 @dataclass(frozen=True)
 class JuliaOperators:
-    """The operators of one search as PySR takes them.
+    """The operators of a search as PySR takes them.
 
     Attributes:
         binary, unary: names or definitions, in the order of the search.
-        names: the core's name of each operator of the search -> its name in Julia.
+        names: name in the core of each operator -> name in Julia.
         defined: names of the functions that are defined for the search.
-        definitions: how to read those functions in equations that come back.
+        definitions: definitions of these functions, to read equations that contain them.
     """
 
     binary: tuple[str, ...]
@@ -56,18 +56,18 @@ class JuliaOperators:
     definitions: tuple[Definition, ...]
 
 
-def julia_operators(search: SearchSpace, major: int) -> JuliaOperators:
-    """The operators of a search for a major version of PySR.
+def translate_operators(search: SearchSpace, major: int) -> JuliaOperators:
+    """Return the operators of a search for a major version of PySR.
 
-    >>> said = julia_operators(SearchSpace(unary_operators=("sin", "inv", "half(x) = x/2")), 2)
-    >>> said.unary
+    >>> translated = translate_operators(SearchSpace(unary_operators=("sin", "inv", "half(x) = x/2")), 2)
+    >>> translated.unary
     ('sin', 'inv(x) = 1/x', 'half(x) = x/2')
     """
     ours = dict(_DEFINED) | (dict(_DEFINED_BEFORE_2) if major < 2 else {})
     names: dict[str, str] = {}
     definitions: list[Definition] = []
 
-    def said(operator: str) -> str:
+    def translate(operator: str) -> str:
         if is_definition(operator):
             definition = parse_definition(operator)
             names[definition.name] = definition.name
@@ -83,8 +83,8 @@ def julia_operators(search: SearchSpace, major: int) -> JuliaOperators:
         definitions.append(Definition(name, parameters, ours[operator], body))
         return ours[operator]
 
-    binary = tuple(map(said, search.binary_operators))
-    unary = tuple(map(said, search.unary_operators))
+    binary = tuple(map(translate, search.binary_operators))
+    unary = tuple(map(translate, search.unary_operators))
     return JuliaOperators(
         binary, unary, names, tuple(entry.name for entry in definitions), tuple(definitions)
     )

@@ -1,8 +1,8 @@
-"""Targets seen through an operator: y = u(n) asks for an n that is like the inverse of u at y.
+"""Inner targets: y = u(n) holds if n is the inverse of u at y.
 
-Where the outermost operator of a law is u = exp, sqrt, square, log or a reciprocal, what is inside may be far easier to
-match than the law itself (AI Feynman tries the same transforms, Udrescu and Tegmark 2020). Errors there are weighed by
-the slope of u, so that small residuals inside are small residuals of y.
+If the outermost operator of a law is u = exp, sqrt, square, log or a reciprocal, its argument may be far easier to
+match than the law itself (AI Feynman tries the same transforms, Udrescu and Tegmark 2020). Errors of the argument are
+weighted by the derivative of u, so that they count as errors of y.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from symtorch_torchgp.fitting import Rows
-from symtorch_torchgp.primitives import CONSTANT, Primitives
-from symtorch_torchgp.programs import Programs, append
+from symtorch_torchgp.data.rows import Rows
+from symtorch_torchgp.programs.postfix import Programs, append
+from symtorch_torchgp.programs.primitives import CONSTANT, Primitives
 
 _WIDEST = 1e8
-"""Weights that differ by more than this leave nothing to match."""
+"""The largest ratio of weights at which a match makes sense."""
 
 
 @final
@@ -29,11 +29,11 @@ class _Inverse:
     """The inverse of an operator u, up to linear scaling on both sides.
 
     Attributes:
-        inside: y to the value inside u, for y of one sign made positive.
-        slope: derivative of that.
-        one_sign: whether y must not change its sign.
-        scaled: u(c n) is not a multiple of u(n), so n needs a factor; otherwise it needs a shift.
-        increasing: the shifted n must not be turned around: u has no even or odd symmetry.
+        inside: maps y to the argument of u; y of one sign is made positive first.
+        slope: derivative of ``inside``.
+        one_sign: whether y must have one sign.
+        scaled: whether n needs a factor, since u(c n) is not a multiple of u(n); otherwise it needs a shift.
+        increasing: whether n must not be negated, since u is neither even nor odd.
     """
 
     inside: Callable[[Tensor], Tensor]
@@ -56,13 +56,13 @@ INVERSES = MappingProxyType(
 
 @final
 @dataclass(frozen=True)
-class Inside:
-    """The targets inside one operator.
+class InnerTargets:
+    """Targets of the argument of one operator.
 
     Attributes:
-        operator: its name.
-        rows: the same outputs, with targets and weights inside; shape as there.
-        possible: for which outputs there is such a thing, shape (k,).
+        operator: name of the operator.
+        rows: the rows, with targets and weights of the argument.
+        possible: which outputs can be values of the operator, shape (k,).
     """
 
     operator: str
@@ -70,8 +70,8 @@ class Inside:
     possible: Tensor
 
 
-def insides(rows: Rows, primitives: Primitives) -> list[Inside]:
-    """The targets inside every operator of the search that has an inverse here."""
+def invert_targets(rows: Rows, primitives: Primitives) -> list[InnerTargets]:
+    """Return the inner targets of every operator of the search that has an inverse here."""
     found = []
     for name, inverse in INVERSES.items():
         if name not in primitives.operators:
@@ -80,7 +80,7 @@ def insides(rows: Rows, primitives: Primitives) -> list[Inside]:
         if inverse.one_sign:
             possible = (y > 0).all(1) | (y < 0).all(1)
             y = y.abs()
-        else:  # only up to a factor, which becomes an offset outside
+        else:  # up to a factor, which becomes an offset of the result
             possible = torch.ones(len(y), dtype=torch.bool, device=y.device)
             y = y - y.amax(1, keepdim=True)
         inside, slope = inverse.inside(y), inverse.slope(y)
@@ -90,24 +90,24 @@ def insides(rows: Rows, primitives: Primitives) -> list[Inside]:
         possible = possible & finite & (widest | (rows.weights.amin(1) == 0))
         inside = torch.where(possible[:, None], inside, rows.targets)
         weights = torch.where(possible[:, None], weights, rows.weights)
-        found.append(Inside(name, Rows.of(rows.columns.T, inside.T, weights), possible))
+        found.append(InnerTargets(name, Rows.of(rows.columns.T, inside.T, weights), possible))
     return found
 
 
-def wrapped(
-    pieces: Programs, values: Tensor, inside: Inside, outputs: Tensor, primitives: Primitives
+def wrap_pieces(
+    pieces: Programs, values: Tensor, inside: InnerTargets, outputs: Tensor, primitives: Primitives
 ) -> tuple[Programs, Tensor]:
-    """Programs u(n + shift) or u(factor n), fitted to the targets inside u.
+    """Return programs u(n + shift) or u(factor n), fitted to the inner targets of u.
 
     Args:
         pieces: p programs n.
-        values: of them, shape (p, rows).
-        inside: the operator u and its targets.
-        outputs: which output each is for, shape (p,).
+        values: their values, shape (p, rows).
+        inside: the operator u and its inner targets.
+        outputs: output of each program, shape (p,).
         primitives: the code table.
 
     Returns:
-        The programs, and which of them are possible and complete, shape (p,).
+        The programs, and which of them are valid, shape (p,).
     """
     rows, inverse = inside.rows, INVERSES[inside.operator]
     target, weight = rows.targets[outputs], rows.weights[outputs]
@@ -125,5 +125,5 @@ def wrapped(
         return pieces, torch.zeros_like(good)
     good &= pieces.size + 3 <= pieces.codes.shape[1]
     pieces = append(pieces, good, CONSTANT, number)
-    pieces = append(pieces, good, primitives.code_of(join))
-    return append(pieces, good, primitives.code_of(inside.operator)), good
+    pieces = append(pieces, good, primitives.get_code(join))
+    return append(pieces, good, primitives.get_code(inside.operator)), good

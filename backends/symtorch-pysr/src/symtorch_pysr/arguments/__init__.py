@@ -1,0 +1,1 @@
+"""Arguments of PySR: a search space and the options of a user, translate_rows to Julia."""

@@ -1,0 +1,1 @@
+"""Evaluation of many programs at once, and their derivatives."""

@@ -1,0 +1,1 @@
+"""Evolution: archives, populations and rounds."""

@@ -1,0 +1,1 @@
+"""Fits of programs to targets: linear scaling, then constants."""

@@ -1,0 +1,1 @@
+"""Programs as tensors: the code table, and the index arithmetic on postfix sequences."""
