@@ -1,4 +1,4 @@
-"""One force, one network: simulate, train, see which messages carry the force, distill them, judge."""
+"""One force and one network: simulate, train, find the messages that carry the force, distill and judge them."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from symtorch_core import Distillation, SearchSpace, SymbolicModel, wrap
 from symtorch_core.events import Callback
 from symtorch_core.studies import require_finished
 from symtorch_gnn.forces import Force
-from symtorch_gnn.laws import EDGE_NAMES, TRANSFORMS, Verdict, matches_law
+from symtorch_gnn.laws import EDGE_NAMES, TRANSFORMS, Verdict, compare_with_law
 from symtorch_gnn.messages import (
     TrimmedFit,
-    by_kl,
-    by_std,
-    edge_rows,
-    forces_on,
-    linearity,
-    messages_of,
-    pulls_on,
+    compute_forces,
+    compute_forces_per_mass,
+    compute_messages,
+    fit_messages,
+    rank_by_kl,
+    rank_by_std,
+    sample_edges,
 )
-from symtorch_gnn.network import DIMENSIONS, ParticleNetwork, Variant, build
-from symtorch_gnn.simulation import Trajectories, cached
-from symtorch_gnn.training import Settings, prediction_error, train
+from symtorch_gnn.network import DIMENSIONS, ParticleNetwork, Variant, build_network
+from symtorch_gnn.simulation import Trajectories, load_or_simulate
+from symtorch_gnn.training import Settings, measure_error, train
 
 EDGES: Final = 5_000
 """Edges that an equation is fitted to and judged on (SymTorch paper, E.3)."""
 
 Carrier = Literal["messages", "components"]
-"""What is distilled: the messages that vary most (the paper's choice), or the principal components of all of them."""
+"""What is distilled: the messages that vary most (as in the paper), or the principal components of all messages."""
 
 
 @final
 @dataclass(frozen=True)
 class Scale:
-    """How much is done.
+    """Amount of work at one scale.
 
     Attributes:
         training: of the networks.
@@ -56,7 +56,7 @@ class Scale:
 @final
 @dataclass(frozen=True, eq=False)
 class Law:
-    """What was found in the messages of a network.
+    """Equations found in the messages of a network.
 
     Attributes:
         carrier: messages or components.
@@ -103,7 +103,7 @@ class Model:
     laws: tuple[Law, ...]
 
 
-def solve(
+def run_experiment(
     force: Force,
     variant: Variant,
     scale: Scale,
@@ -113,10 +113,10 @@ def solve(
     callbacks: Sequence[Callback] = (),
     device: str = "cpu",
 ) -> Model:
-    """Train one network and distill its messages."""
-    data = cached(folder / "simulations", force, scale.training.simulations, seed)
-    test = cached(folder / "simulations", force, scale.test_simulations, seed + 1_000)
-    network = build(variant, scale.training.hidden, scale.training.activation, seed)
+    """Train one network, distill its messages and compare the equations with the law."""
+    data = load_or_simulate(folder / "simulations", force, scale.training.simulations, seed)
+    test = load_or_simulate(folder / "simulations", force, scale.test_simulations, seed + 1_000)
+    network = build_network(variant, scale.training.hidden, scale.training.activation, seed)
     training = train(
         network,
         data,
@@ -127,21 +127,21 @@ def solve(
         folder=folder / f"{force.name}-{variant.name}-{seed}",
     )
     network.to("cpu")
-    rows = edge_rows(test, EDGES, seed)
-    laws = _laws(network, force, rows, test, scale, regressor, seed, folder, callbacks)
+    rows = sample_edges(test, EDGES, seed)
+    laws = _find_laws(network, force, rows, test, scale, regressor, seed, folder, callbacks)
     return Model(
         force=force,
         variant=variant,
         seed=seed,
         seconds=training.seconds,
-        error=prediction_error(network, test),
+        error=measure_error(network, test),
         drift=float(torch.cat([data.drift, test.drift]).max()),
         laws=tuple(laws),
     )
 
 
-def forces_search(scale: Scale) -> SearchSpace:
-    """The paper's search space for messages (E.3), with mean absolute errors, which heavy tails do not rule."""
+def build_search_space(scale: Scale) -> SearchSpace:
+    """Return the paper's search space for messages (E.3), with mean absolute errors because of heavy tails."""
     return SearchSpace(
         binary_operators=("+", "-", "*"),
         unary_operators=("inv", "exp", "log"),
@@ -154,23 +154,23 @@ def forces_search(scale: Scale) -> SearchSpace:
     )
 
 
-def carrying(network: ParticleNetwork, rows: Tensor) -> tuple[int, ...]:
-    """The two messages that carry the force by the paper's choice: those left, or the largest by KL or by deviation."""
+def choose_messages(network: ParticleNetwork, rows: Tensor) -> tuple[int, ...]:
+    """Choose the two messages that carry the force, as in the paper: those left, or the largest by KL or deviation."""
     block = network.edge_model
     if isinstance(block, SymbolicModel) and block.output_mask is not None:
         return tuple(int(column) for column in block.output_mask.nonzero()[:, 0])
-    order = by_kl(network, rows) if network.variant.kl else by_std(messages_of(network, rows))
+    order = rank_by_kl(network, rows) if network.variant.kl else rank_by_std(compute_messages(network, rows))
     return tuple(sorted(int(column) for column in order[:DIMENSIONS]))
 
 
-def components(messages: Tensor) -> Tensor:
-    """The two leading principal components of messages (n, d), shape (n, 2)."""
+def compute_components(messages: Tensor) -> Tensor:
+    """Return the two leading principal components of messages (n, d), shape (n, 2)."""
     centred = messages.double() - messages.double().mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
     return centred @ axes[:DIMENSIONS].T
 
 
-def _laws(
+def _find_laws(
     network: ParticleNetwork,
     force: Force,
     rows: Tensor,
@@ -181,25 +181,27 @@ def _laws(
     folder: Path,
     callbacks: Sequence[Callback],
 ) -> Iterator[Law]:
-    messages, columns = messages_of(network, rows), carrying(network, rows)
+    messages, columns = compute_messages(network, rows), choose_messages(network, rows)
     block = network.edge_model
     if not isinstance(block, SymbolicModel):
         block = wrap(network, "edge_model")
     # Where two messages are left, their components are the same plane.
-    carriers: tuple[Carrier, ...] = ("messages",) if _narrow(network.variant) else ("messages", "components")
+    carriers: tuple[Carrier, ...] = (
+        ("messages",) if _sends_two(network.variant) else ("messages", "components")
+    )
     for carrier in carriers:
         chosen: dict[str, Any] = (
             {"outputs": columns}
             if carrier == "messages"
             else {"reducer": "pca", "reducer_options": {"k_out": DIMENSIONS}}
         )
-        values = messages[:, list(columns)] if carrier == "messages" else components(messages)
+        values = messages[:, list(columns)] if carrier == "messages" else compute_components(messages)
         found = block.distill(
             rows,
             regressor=regressor,
             variable_names=EDGE_NAMES,
             transforms=TRANSFORMS,
-            search=forces_search(scale),
+            search=build_search_space(scale),
             seed=seed,
             resume=folder / "searches",
             callbacks=callbacks,
@@ -208,9 +210,9 @@ def _laws(
         )
         result = require_finished(found)
         block.switch_to_symbolic()
-        error = prediction_error(network, test)
+        error = measure_error(network, test)
         block.switch_to_block()
-        over_mass, true, linear = _linear(values, force, rows)
+        over_mass, true, linear = _fit_linear(values, force, rows)
         yield Law(
             carrier=carrier,
             columns=columns if carrier == "messages" else (),
@@ -219,18 +221,18 @@ def _laws(
             linear=linear,
             values=values,
             result=result,
-            verdicts=tuple(matches_law(candidate.expression, force) for candidate in result.chosen()),
+            verdicts=tuple(compare_with_law(candidate.expression, force) for candidate in result.chosen()),
             error=error,
         )
 
 
-def _linear(values: Tensor, force: Force, rows: Tensor) -> tuple[bool, Tensor, tuple[TrimmedFit, ...]]:
-    """Both regressed on the force, or on the force over the mass, whichever is the closer."""
-    true = forces_on(force, rows), pulls_on(force, rows)
-    fits = [linearity(values, each) for each in true]
+def _fit_linear(values: Tensor, force: Force, rows: Tensor) -> tuple[bool, Tensor, tuple[TrimmedFit, ...]]:
+    """Fit both by the force, and by the force over the mass; return the closer of the two."""
+    true = compute_forces(force, rows), compute_forces_per_mass(force, rows)
+    fits = [fit_messages(values, each) for each in true]
     over_mass = sum(fit.r2 for fit in fits[1]) > sum(fit.r2 for fit in fits[0])
     return over_mass, true[int(over_mass)], fits[int(over_mass)]
 
 
-def _narrow(variant: Variant) -> bool:
+def _sends_two(variant: Variant) -> bool:
     return variant.message_dim == DIMENSIONS or variant.pruned_to == DIMENSIONS
