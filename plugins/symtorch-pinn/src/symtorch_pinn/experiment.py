@@ -1,4 +1,4 @@
-"""One problem, once: two networks are trained, distilled and checked."""
+"""One problem with one seed: two networks are trained, distilled and checked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import nn
 from symtorch_core import Distillation, distill
 from symtorch_core.events import Callback
 from symtorch_core.studies import require_finished
-from symtorch_pinn.checks import Checked, checked
+from symtorch_pinn.checks import EquationCheck, check_equation
 from symtorch_pinn.problem import Problem
-from symtorch_pinn.training import Settings, Trained, train
+from symtorch_pinn.training import Settings, TrainedNetwork, train
 
 
 @final
 @dataclass(frozen=True)
 class Scale:
-    """How much is done.
+    """Amount of work at one scale.
 
     Attributes:
         training: settings of both networks.
@@ -39,21 +39,21 @@ class Scale:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Solver:
-    """One network of a run and what was found in it.
+class NetworkResult:
+    """One network of a run and the equation found in it.
 
     Attributes:
         trained: the network.
         mse, mse_beyond: of the network, against the true solution, on the grid and on its continuation.
         result: its distillation.
-        checked: its chosen equation.
+        check: of its chosen equation.
     """
 
-    trained: Trained
+    trained: TrainedNetwork
     mse: float
     mse_beyond: float
     result: Distillation
-    checked: Checked
+    check: EquationCheck
 
 
 @final
@@ -63,11 +63,11 @@ class Run:
 
     problem: Problem
     seed: int
-    pinn: Solver
-    control: Solver
+    pinn: NetworkResult
+    control: NetworkResult
 
 
-def solve(
+def run_experiment(
     problem: Problem,
     scale: Scale,
     regressor: str,
@@ -75,25 +75,25 @@ def solve(
     folder: Path,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """One problem with one seed."""
-    pinn, control = _solvers(problem, scale, regressor, seed, folder, callbacks)
+    """Solve one problem with one seed, with and without its equation."""
+    pinn, control = _train_and_distill(problem, scale, regressor, seed, folder, callbacks)
     return Run(problem, seed, pinn, control)
 
 
-def _solvers(
+def _train_and_distill(
     problem: Problem, scale: Scale, regressor: str, seed: int, folder: Path, callbacks: Sequence[Callback]
-) -> Iterator[Solver]:
+) -> Iterator[NetworkResult]:
     for physics in (True, False):
         trained = train(
             problem, scale.training, seed=seed, physics=physics, folder=folder, callbacks=callbacks
         )
         found = distill(
             trained.network,
-            problem.inside(scale.rows, seed + 2),
+            problem.sample_inside(scale.rows, seed + 2),
             regressor=regressor,
             variable_names=problem.variables,
             output_names=["u"],
-            search=problem.search(
+            search=problem.build_search_space(
                 niterations=scale.niterations,
                 timeout_in_seconds=scale.timeout,
                 parsimony=scale.parsimony if regressor == "pysr" else 0.0,
@@ -104,16 +104,16 @@ def _solvers(
             progress=False,
         )
         result = require_finished(found)
-        yield Solver(
+        yield NetworkResult(
             trained,
-            network_mse(trained.network, problem, problem.grid()),
-            network_mse(trained.network, problem, problem.beyond()),
+            measure_mse(trained.network, problem, problem.build_grid()),
+            measure_mse(trained.network, problem, problem.build_grid_beyond()),
             result,
-            checked(result.chosen()[0], problem),
+            check_equation(result.chosen()[0], problem),
         )
 
 
-def network_mse(network: nn.Module, problem: Problem, points: torch.Tensor) -> float:
-    """Mean squared error against the true solution at points (n, d)."""
+def measure_mse(network: nn.Module, problem: Problem, points: torch.Tensor) -> float:
+    """Return the mean squared error against the true solution at points (n, d)."""
     with torch.no_grad():
-        return float((network(points) - problem.truth(points)).square().mean())
+        return float((network(points) - problem.compute_solution(points)).square().mean())
