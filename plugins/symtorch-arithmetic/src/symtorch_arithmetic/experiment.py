@@ -1,4 +1,4 @@
-"""One task and one model, once: questions, answers, the equation of the answers, and the equation of the errors."""
+"""One task and one model: questions, answers, the equation of the answers, and the equation of the errors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
-from symtorch_arithmetic.asking import Answers, ask
-from symtorch_arithmetic.laws import Standing, standing
-from symtorch_arithmetic.models import LanguageModel
-from symtorch_arithmetic.reading import Reading, read
-from symtorch_arithmetic.screening import Screening, screened
+from symtorch_arithmetic.analysis.error_analysis import ErrorAnalysis, analyze_errors
+from symtorch_arithmetic.analysis.laws import LawPosition, find_law
+from symtorch_arithmetic.answers.prompting import Answers, ask
+from symtorch_arithmetic.answers.reading import Reading, read_number
+from symtorch_arithmetic.models.language_models import LanguageModel
 from symtorch_arithmetic.tasks import Task
 from symtorch_core import (
     Candidate,
@@ -32,11 +32,11 @@ from symtorch_core.search import SelectionRule
 from symtorch_core.studies import require_finished
 
 LOSS: Final = "log1p(abs(r))"
-"""Unless told otherwise. Answers are exact or wrong by any power of ten: one that is met exactly counts more than a
-huge error made smaller, so that equations grow no poles where single answers are wrong. (Mean absolute errors do not
-prevent that: a pole between whole numbers hits one outlier and leaves all other answers as they are.)"""
-_HELD_OUT: Final = 0.35  # of the errors, to choose an equation by: rare ones must be among them, too
-_FAR: Final = 100.0  # interquartile ranges of the answers, beyond which an answer is not even wrong
+"""The default. Answers are exact or wrong by any power of ten. With this loss, an answer that is met exactly counts
+more than a huge error made smaller, so equations get no poles where single answers are wrong. (Mean absolute errors do
+not prevent poles: one between whole numbers fits one outlier and leaves all other answers as they are.)"""
+_HELD_OUT: Final = 0.35  # share of the errors by which an equation is chosen: rare ones must be among them
+_FAR: Final = 100.0  # in interquartile ranges of the answers; an answer beyond is not fitted to
 _FEWEST: Final = 10
 _MAXSIZE: Final = 20
 _PLAIN: Final = ("+", "-", "*")
@@ -45,14 +45,14 @@ _THRESHOLDS: Final = (*_PLAIN, "max", "greater_equal")
 
 @final
 @dataclass(frozen=True)
-class Searching:
-    """How much searching is done.
+class SearchSettings:
+    """Settings of the searches.
 
     Attributes:
         regressor: name of the backend.
         niterations, timeout: of each search.
         seed: of each search.
-        folder: for finished searches.
+        folder: where finished searches are kept.
         callbacks: told of all stages.
         loss, select: as for :func:`symtorch_core.distill`.
     """
@@ -70,20 +70,20 @@ class Searching:
 @final
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What one model answered in one task, and what was found in it.
+    """The answers of one model to one task, and the equations found in them.
 
     Attributes:
         task: of the questions.
         model: the model's name.
-        numbers: that were asked about, shape (n, d).
+        numbers: in the questions, shape (n, d).
         prompts, answers: n of each.
         readings: of the answers.
-        usable: which answers equations are fitted to, shape (n,): those with a number that is not absurdly far off.
-        kinds: questions of which the accuracy is told apart, by name; shape (n,) each, boolean.
+        usable: the answers that equations are fitted to, shape (n,): those with a number that is not absurdly far off.
+        kinds: kinds of questions whose accuracy is reported separately, by name; shape (n,) each, boolean.
         law: the distillation of the answers.
-        standing: where the true law is on its front; None where it is not.
+        law_position: where the true law is on its front; None where it is not.
         residual: the distillation of the errors (answer minus truth) of all usable answers.
-        screening: which variables tell wrong answers from right ones.
+        error_analysis: which variables decide whether an answer is wrong.
     """
 
     task: Task
@@ -95,9 +95,9 @@ class Run:
     usable: Tensor
     kinds: Mapping[str, Tensor]
     law: Distillation
-    standing: Standing | None
+    law_position: LawPosition | None
     residual: Distillation
-    screening: Screening
+    error_analysis: ErrorAnalysis
 
     @property
     def values(self) -> Tensor:
@@ -107,7 +107,7 @@ class Run:
     @property
     def errors(self) -> Tensor:
         """Answer minus truth, shape (n,); exactly 0 for right answers."""
-        return _errors(self.task, self.values, self.numbers)
+        return _compute_errors(self.task, self.values, self.numbers)
 
     @property
     def right(self) -> Tensor:
@@ -134,8 +134,8 @@ class Run:
         """Those in the equation of the errors; none where errors look random."""
         return tuple(sorted(variables(self.error_equation.expression)))
 
-    def explained(self, *, with_error: bool) -> float:
-        """Share of the usable answers that are what the true law says, to the answer's last digit.
+    def compute_explained_share(self, *, with_error: bool) -> float:
+        """Return the share of the usable answers that the true law explains, to the answer's last digit.
 
         Args:
             with_error: add the equation of the errors to the law.
@@ -145,47 +145,47 @@ class Run:
         return float(((errors - predicted).abs() < self.task.step / 2).double().mean())
 
 
-def solve(
+def run_experiment(
     task: Task,
     model: LanguageModel,
     numbers: Tensor,
     answers: Answers,
-    searching: Searching,
+    settings: SearchSettings,
     *,
     kinds: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Run:
-    """Ask, read, and look for equations.
+    """Ask, read the answers, and search for equations.
 
     Args:
         task: of the questions.
         model: to ask.
-        numbers: to ask about, shape (n, d).
-        answers: where all answers are kept.
-        searching: how.
+        numbers: of the questions, shape (n, d).
+        answers: the file where all answers are kept.
+        settings: of the searches.
         kinds: see :class:`Run`.
 
     Raises:
         SearchError: fewer than ten answers have a number.
     """
-    prompts = task.ask(numbers)
-    texts = ask(model, prompts, answers, searching.callbacks)
-    readings = [read(text) for text in texts]
+    prompts = task.write_prompts(numbers)
+    texts = ask(model, prompts, answers, settings.callbacks)
+    readings = [read_number(text) for text in texts]
     values = torch.tensor([reading.value for reading in readings], dtype=torch.float64)
-    usable = _within(values, values)
+    usable = _find_usable(values, values)
     if int(usable.sum()) < _FEWEST:
         raise SearchError(
             f"only {int(usable.sum())} of {len(values)} answers of {model.name} to {task.name} have a number, too few "
-            f"for an equation. The first answer is: {texts[0][:200]!r}"
+            f"for an equation: ask more questions, or another model. The first answer is: {texts[0][:200]!r}"
         )
 
-    def answered(asked: Tensor) -> Tensor:
-        """The model as a function of numbers (n, d) -> (n, 1); NaN where an answer cannot be used."""
-        said = [read(text).value for text in ask(model, task.ask(asked), answers)]
+    def answer(asked: Tensor) -> Tensor:
+        """Return the model's answers to numbers (n, d), shape (n, 1); NaN where an answer cannot be used."""
+        said = [read_number(text).value for text in ask(model, task.write_prompts(asked), answers)]
         column = torch.tensor(said, dtype=torch.float64)
-        return torch.where(_within(column, values), column, torch.nan)[:, None]
+        return torch.where(_find_usable(column, values), column, torch.nan)[:, None]
 
-    law = _of_answers(task, SymbolicModel(answered, name=task.name), numbers, searching)
-    errors = _errors(task, values, numbers)[usable]
+    law = _distill_answers(task, SymbolicModel(answer, name=task.name), numbers, settings)
+    errors = _compute_errors(task, values, numbers)[usable]
     digits = Transforms(task.variables, task.digits)(numbers[usable])
     return Run(
         task=task,
@@ -197,38 +197,42 @@ def solve(
         usable=usable,
         kinds=kinds,
         law=law,
-        standing=standing(law.front(0), task),
-        residual=_of_errors(task, numbers[usable], errors, searching),
-        screening=screened(digits, tuple(task.digits), errors != 0, searching.seed),
+        law_position=find_law(law.front(0), task),
+        residual=_distill_errors(task, numbers[usable], errors, settings),
+        error_analysis=analyze_errors(digits, tuple(task.digits), errors != 0, settings.seed),
     )
 
 
-def _of_answers(task: Task, model: SymbolicModel, numbers: Tensor, searching: Searching) -> Distillation:
-    """Answers as equations in the numbers."""
+def _distill_answers(
+    task: Task, model: SymbolicModel, numbers: Tensor, settings: SearchSettings
+) -> Distillation:
+    """Distill the answers into equations in the numbers."""
     # The paper's operators; sines and exponentials of single terms only, as in the reference study.
-    space = _space(searching, ("+", "*"), ("inv", "sin", "exp"), constraints={"sin": (1,), "exp": (1,)})
+    space = _build_search_space(
+        settings, ("+", "*"), ("inv", "sin", "exp"), constraints={"sin": (1,), "exp": (1,)}
+    )
     found = model.distill(
         numbers,
         search=space,
         output_names=["answer"],
         on_nonfinite="drop",
         out_of_range=False,
-        **_options(task, searching),
+        **_share_options(task, settings),
     )
     return require_finished(found)
 
 
-def _of_errors(task: Task, numbers: Tensor, errors: Tensor, searching: Searching) -> Distillation:
-    """Errors as equations in the task's digits, with thresholds where the backend has them."""
+def _distill_errors(task: Task, numbers: Tensor, errors: Tensor, settings: SearchSettings) -> Distillation:
+    """Distill the errors into equations in the task's digits, with thresholds where the backend has them."""
 
     def found(operators: tuple[str, ...]) -> Distillation:
         return distill(
             (numbers, errors[:, None]),
-            search=_space(searching, operators, ()),
+            search=_build_search_space(settings, operators, ()),
             transforms=task.digits,
             test_fraction=_HELD_OUT,
             output_names=["error"],
-            **_options(task, searching),
+            **_share_options(task, settings),
         )
 
     try:
@@ -237,37 +241,39 @@ def _of_errors(task: Task, numbers: Tensor, errors: Tensor, searching: Searching
         return require_finished(found(_PLAIN))
 
 
-def _options(task: Task, searching: Searching) -> dict[str, Any]:
+def _share_options(task: Task, settings: SearchSettings) -> dict[str, Any]:
     return {
-        "regressor": searching.regressor,
+        "regressor": settings.regressor,
         "variable_names": task.variables,
-        "select": searching.select,
-        "seed": searching.seed,
-        "resume": searching.folder,
-        "callbacks": searching.callbacks,
+        "select": settings.select,
+        "seed": settings.seed,
+        "resume": settings.folder,
+        "callbacks": settings.callbacks,
         "progress": False,
     }
 
 
-def _space(searching: Searching, binary: tuple[str, ...], unary: tuple[str, ...], **more: Any) -> SearchSpace:
+def _build_search_space(
+    settings: SearchSettings, binary: tuple[str, ...], unary: tuple[str, ...], **more: Any
+) -> SearchSpace:
     return SearchSpace(
         binary_operators=binary,
         unary_operators=unary,
-        niterations=searching.niterations,
+        niterations=settings.niterations,
         maxsize=_MAXSIZE,
-        loss=searching.loss,
-        timeout_in_seconds=searching.timeout,
+        loss=settings.loss,
+        timeout_in_seconds=settings.timeout,
         **more,
     )
 
 
-def _errors(task: Task, values: Tensor, numbers: Tensor) -> Tensor:
-    errors = values - task.truth(numbers)
-    return errors.masked_fill(task.right(values, numbers), 0.0)
+def _compute_errors(task: Task, values: Tensor, numbers: Tensor) -> Tensor:
+    errors = values - task.compute_truth(numbers)
+    return errors.masked_fill(task.find_right(values, numbers), 0.0)
 
 
-def _within(values: Tensor, answers: Tensor) -> Tensor:
-    """Which values (n,) are not absurdly far from the answers (m,); NaN never is, and is none of the answers."""
+def _find_usable(values: Tensor, answers: Tensor) -> Tensor:
+    """Return which values (n,) are not absurdly far from the answers (m,); NaN never is."""
     numbers = answers[~answers.isnan()]
     if not len(numbers):
         return torch.zeros_like(values, dtype=torch.bool)

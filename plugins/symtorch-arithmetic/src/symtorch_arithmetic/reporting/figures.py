@@ -1,4 +1,4 @@
-"""Pictures of errors: how large they are, and where."""
+"""Figures of the errors: how large they are, and where."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from symtorch_arithmetic.solving import Run
+from symtorch_arithmetic.experiment import Run
 from symtorch_core import Transforms
 
 _FEW: Final = 12  # values of a variable that fit on an axis
 
 
 def draw_errors(ax: Any, run: Run) -> None:
-    """Answer minus truth over the truth, on an axis that is logarithmic but near 0."""
-    truth, errors = run.task.truth(run.numbers)[run.usable], run.errors[run.usable]
+    """Draw answer minus truth over the truth, on an axis that is logarithmic except near 0."""
+    truth, errors = run.task.compute_truth(run.numbers)[run.usable], run.errors[run.usable]
     right = errors == 0
     ax.scatter(truth[right], errors[right], s=6, color="0.6", label="right")
     ax.scatter(truth[~right], errors[~right], s=10, color="C3", label="wrong")
@@ -25,27 +25,27 @@ def draw_errors(ax: Any, run: Run) -> None:
 
 
 def draw_where(ax: Any, run: Run) -> None:
-    """Share of wrong answers over the two variables that tell most, or over one, where there are no two."""
+    """Draw the share of wrong answers over the two most important variables, or over one, where there are no two."""
     values = Transforms(run.task.variables, run.task.digits)(run.numbers[run.usable]).numpy()
     wrong = (run.errors[run.usable] != 0).double().numpy()
     names = list(run.task.digits)
-    columns = [(name, values[:, names.index(name)]) for name in _telling(run, values, names)]
+    columns = [(name, values[:, names.index(name)]) for name in _choose_variables(run, values, names)]
     if len(columns) == 1:
-        _bars(ax, columns[0], wrong)
+        _draw_bars(ax, columns[0], wrong)
     else:
-        _map(ax, columns[0], columns[1], wrong)
+        _draw_map(ax, columns[0], columns[1], wrong)
 
 
-def _bars(ax: Any, shown: tuple[str, np.ndarray], wrong: np.ndarray) -> None:
+def _draw_bars(ax: Any, shown: tuple[str, np.ndarray], wrong: np.ndarray) -> None:
     name, column = shown
     levels, place = np.unique(column, return_inverse=True)
     ax.bar(levels, np.bincount(place, wrong) / np.bincount(place), color="C3")
     ax.set(xlabel=name, ylabel="share of wrong answers", ylim=(0, 1), xticks=levels)
 
 
-def _map(ax: Any, across: tuple[str, np.ndarray], up: tuple[str, np.ndarray], wrong: np.ndarray) -> None:
+def _draw_map(ax: Any, across: tuple[str, np.ndarray], up: tuple[str, np.ndarray], wrong: np.ndarray) -> None:
     (x_name, x), (y_name, y) = across, up
-    sizes, x_edges, y_edges = np.histogram2d(x, y, bins=(_edges(x), _edges(y)))
+    sizes, x_edges, y_edges = np.histogram2d(x, y, bins=(_find_edges(x), _find_edges(y)))
     mistakes, *_ = np.histogram2d(x, y, bins=(x_edges, y_edges), weights=wrong)
     shares = np.divide(mistakes, sizes, out=np.full_like(sizes, np.nan), where=sizes > 0)
     mesh = ax.pcolormesh(x_edges, y_edges, shares.T, vmin=0, vmax=1, cmap="Reds")
@@ -54,13 +54,13 @@ def _map(ax: Any, across: tuple[str, np.ndarray], up: tuple[str, np.ndarray], wr
     ax.figure.colorbar(mesh, ax=ax, label="share of wrong answers")
 
 
-def _telling(run: Run, values: np.ndarray, names: list[str]) -> list[str]:
-    """Up to two variables of few values: those that were named, the most important first, or the first ones."""
+def _choose_variables(run: Run, values: np.ndarray, names: list[str]) -> list[str]:
+    """Choose up to two variables of few values: the most important ones, or else the first ones."""
     few = [name for place, name in enumerate(names) if len(np.unique(values[:, place])) <= _FEW]
-    wanted = [*run.screening.named, *run.error_variables]
+    wanted = [*run.error_analysis.important, *run.error_variables]
     chosen = [name for name in dict.fromkeys(wanted) if name in few]
     return (chosen or few)[:2]
 
 
-def _edges(column: np.ndarray) -> np.ndarray:
+def _find_edges(column: np.ndarray) -> np.ndarray:
     return np.arange(column.min() - 0.5, column.max() + 1.0)

@@ -1,4 +1,4 @@
-"""Stub models that answer by Python: what the study finds in them is known, so they judge the study itself."""
+"""Stub models that answer by Python: their laws and errors are known, so they test the study itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final, final
 import numpy as np
 import torch
 
-from symtorch_arithmetic.models import LanguageModel
+from symtorch_arithmetic.models.language_models import LanguageModel
+from symtorch_arithmetic.models.worked_examples import format_box
 from symtorch_arithmetic.tasks import Task
-from symtorch_arithmetic.worked import boxed
 
 OUTLIERS: Final = 0.03
 """Share of arbitrary answers of the erring oracle."""
@@ -30,7 +30,7 @@ class Oracle(LanguageModel):
         seed: of outliers and refusals. They are drawn from the prompt, not from the order of prompts.
 
     >>> from symtorch_arithmetic.tasks import TASKS
-    >>> Oracle(TASKS["add"]).answer(TASKS["add"].ask(torch.tensor([[12, 9]])))
+    >>> Oracle(TASKS["add"]).answer(TASKS["add"].write_prompts(torch.tensor([[12, 9]])))
     ['The answer is $\\boxed{21}$.']
     """
 
@@ -46,28 +46,28 @@ class Oracle(LanguageModel):
         self._pattern: Final = re.compile(pattern)
 
     def answer(self, prompts: Sequence[str]) -> list[str]:
-        numbers = torch.tensor([self._numbers(prompt) for prompt in prompts], dtype=torch.float64)
-        values = self._task.truth(numbers)
+        numbers = torch.tensor([self._parse(prompt) for prompt in prompts], dtype=torch.float64)
+        values = self._task.compute_truth(numbers)
         if not self._errs:
-            return [self._said(value) for value in values.tolist()]
-        values = values + self._task.value(self._task.planted, numbers)
-        largest = float(self._task.truth(torch.tensor([[high for _, high in self._task.ranges]])))
-        return [self._erring(*each, largest) for each in zip(prompts, values.tolist(), strict=True)]
+            return [self._phrase(value) for value in values.tolist()]
+        values = values + self._task.evaluate(self._task.planted, numbers)
+        largest = float(self._task.compute_truth(torch.tensor([[high for _, high in self._task.ranges]])))
+        return [self._answer_wrongly(*each, largest) for each in zip(prompts, values.tolist(), strict=True)]
 
-    def _numbers(self, prompt: str) -> list[int]:
+    def _parse(self, prompt: str) -> list[int]:
         found = self._pattern.fullmatch(prompt)
         if found is None:
-            raise ValueError(f"{prompt!r} is no question of {self._task.name}")
+            raise ValueError(f"{prompt!r} is not a question of {self._task.name}")
         return [int(found[variable]) for variable in self._task.variables]
 
-    def _erring(self, prompt: str, value: float, largest: float) -> str:
+    def _answer_wrongly(self, prompt: str, value: float, largest: float) -> str:
         generator = np.random.default_rng([self._seed, *prompt.encode()])
         luck = generator.random()
         if luck < SILENT:
             return "I would rather not say."
         if luck < SILENT + OUTLIERS:
-            return self._said(float(generator.integers(int(_TOO_LARGE * largest))))
-        return self._said(value)
+            return self._phrase(float(generator.integers(int(_TOO_LARGE * largest))))
+        return self._phrase(value)
 
-    def _said(self, value: float) -> str:
-        return f"The answer is ${boxed(value)}$."
+    def _phrase(self, value: float) -> str:
+        return f"The answer is ${format_box(value)}$."

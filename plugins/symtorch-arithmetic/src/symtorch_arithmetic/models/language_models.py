@@ -1,8 +1,7 @@
-"""Language models: whatever answers a text with a text."""
+"""Language models: anything that answers a text with a text."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,19 +15,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from symtorch_core import SearchError
+from symtorch_core.studies import make_key
 
 NEW_TOKENS: Final = 250
 """Longest answer in the SymTorch paper (Table 10)."""
 
 
 class LanguageModel(ABC):
-    """Whatever answers text with text.
+    """Anything that answers text with text.
 
     Attributes:
         name: for reports.
-        revision: tells it from every other model, and from itself with other weights or settings: equal revisions give
-            equal answers.
-        batch: how many prompts it takes at once.
+        revision: identifies the model with its weights and settings: equal revisions give equal answers.
+        batch: number of prompts that it takes at once.
     """
 
     name: str
@@ -37,15 +36,15 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def answer(self, prompts: Sequence[str]) -> list[str]:
-        """An answer to each prompt."""
+        """Return an answer to each prompt."""
 
 
 @final
 class HuggingFaceModel(LanguageModel):
-    """A causal language model of transformers, which answers greedily, through its chat template where it has one.
+    """A causal language model of transformers. It answers greedily, through its chat template where it has one.
 
     Its revision is a digest of weights, tokenizer, template and length of answers. The last digits of floating-point
-    sums differ between devices and batches, so a very uncertain answer may, too; the one that came first is kept.
+    sums differ between devices and batches, so a very uncertain answer may differ, too; the first one is kept.
 
     Args:
         path: a folder or a hub's name, as for transformers' ``from_pretrained``.
@@ -54,7 +53,7 @@ class HuggingFaceModel(LanguageModel):
         new_tokens: longest answer.
 
     Raises:
-        SearchError: there is no such model, or it cannot be loaded; the message says why. Or a number is not positive.
+        SearchError: there is no such model, it cannot be loaded (the message says why), or a number is below 1.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class HuggingFaceModel(LanguageModel):
         if batch < 1 or new_tokens < 1:
             raise SearchError(f"batch={batch} and new_tokens={new_tokens} must be at least 1")
         try:
-            with quietly():
+            with hide_progress_bars():
                 model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto")
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
@@ -81,7 +80,7 @@ class HuggingFaceModel(LanguageModel):
             self._tokenizer.pad_token = (
                 self._tokenizer.eos_token or self._tokenizer.convert_ids_to_tokens([0])[0]
             )
-        self.revision = _digest(self._model, self._tokenizer, new_tokens)
+        self.revision = _make_revision(self._model, self._tokenizer, new_tokens)
 
     def answer(self, prompts: Sequence[str]) -> list[str]:
         texts = list(prompts)
@@ -115,8 +114,8 @@ class HuggingFaceModel(LanguageModel):
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """No progress bars of transformers inside, which would tear ours."""
+def hide_progress_bars() -> Iterator[None]:
+    """Hide the progress bars of transformers inside, which would break ours."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -126,11 +125,10 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _digest(model: nn.Module, tokenizer: Any, new_tokens: int) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    settings = (sorted(tokenizer.get_vocab().items()), tokenizer.chat_template, new_tokens)
-    digest.update(repr(settings).encode())
-    return digest.hexdigest()
+def _make_revision(model: nn.Module, tokenizer: Any, new_tokens: int) -> str:
+    state = model.state_dict()
+    layout = [(name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in state.items()]
+    settings = (layout, sorted(tokenizer.get_vocab().items()), tokenizer.chat_template, new_tokens)
+    # As bytes: numpy, by which a key is made, knows no bfloat16.
+    weights = (tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for tensor in state.values())
+    return make_key(settings, weights)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from symtorch_arithmetic.asking import Answers, ask
-from symtorch_arithmetic.models import HuggingFaceModel, LanguageModel
-from symtorch_arithmetic.oracles import OUTLIERS, SILENT, Oracle
-from symtorch_arithmetic.reading import read
+from symtorch_arithmetic.answers.prompting import Answers, ask
+from symtorch_arithmetic.answers.reading import read_number
+from symtorch_arithmetic.models.language_models import HuggingFaceModel, LanguageModel
+from symtorch_arithmetic.models.oracles import OUTLIERS, SILENT, Oracle
 from symtorch_arithmetic.tasks import TASKS, Task
 from symtorch_core import FileFormatError, SearchError
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
@@ -59,7 +59,7 @@ def test_what_was_answered_before_a_stop_is_kept(tmp_path: Path) -> None:
     stopped = Echo(stops_after=6)
     with pytest.raises(KeyboardInterrupt):
         ask(stopped, PROMPTS, answers)
-    assert len(answers.known("echo")) == 6
+    assert len(answers.load("echo")) == 6
     resumed = Echo()
     ask(resumed, PROMPTS, answers)
     assert len(resumed.heard) == 4
@@ -83,7 +83,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
 class TestHuggingFace:
     def test_answers_do_not_depend_on_the_batch(self, toy: Path) -> None:
         model = HuggingFaceModel(str(toy), new_tokens=12)
-        prompts = TASKS["add"].ask(torch.tensor([[1, 2], [123, 456], [99, 7], [999, 999]]))
+        prompts = TASKS["add"].write_prompts(torch.tensor([[1, 2], [123, 456], [99, 7], [999, 999]]))
         together = model.answer(prompts)
         assert together == [model.answer([prompt])[0] for prompt in prompts]
         assert len(set(together)) > 1
@@ -124,7 +124,7 @@ class TestHuggingFace:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_answers(toy: Path) -> None:
-    prompts = TASKS["add"].ask(TASKS["add"].questions(40))
+    prompts = TASKS["add"].write_prompts(TASKS["add"].draw_questions(40))
     here, there = (HuggingFaceModel(str(toy), device=device, new_tokens=12) for device in ("cpu", "cuda"))
     assert here.revision == there.revision
     assert here.answer(prompts) == there.answer(prompts)
@@ -133,22 +133,22 @@ def test_a_gpu_gives_the_same_answers(toy: Path) -> None:
 class TestOracles:
     @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
     def test_an_oracle_is_right(self, task: Task) -> None:
-        numbers = task.questions(200)
-        answers = Oracle(task).answer(task.ask(numbers))
-        values = torch.tensor([read(text).value for text in answers], dtype=torch.float64)
-        assert bool(task.right(values, numbers).all())
+        numbers = task.draw_questions(200)
+        answers = Oracle(task).answer(task.write_prompts(numbers))
+        values = torch.tensor([read_number(text).value for text in answers], dtype=torch.float64)
+        assert bool(task.find_right(values, numbers).all())
 
     def test_an_erring_oracle_errs_as_planted_but_for_outliers_and_silence(self) -> None:
         task = TASKS["add"]
-        numbers = task.questions(4_000)
-        prompts = task.ask(numbers)
+        numbers = task.draw_questions(4_000)
+        prompts = task.write_prompts(numbers)
         answers = Oracle(task, errs=True).answer(prompts)
-        values = torch.tensor([read(text).value for text in answers], dtype=torch.float64)
-        planned = task.truth(numbers) + task.value(task.planted, numbers)
+        values = torch.tensor([read_number(text).value for text in answers], dtype=torch.float64)
+        planned = task.compute_truth(numbers) + task.evaluate(task.planted, numbers)
         assert float(values.isnan().double().mean()) == pytest.approx(SILENT, abs=0.006)
         assert float((values != planned).double().mean()) == pytest.approx(SILENT + OUTLIERS, abs=0.012)
         assert Oracle(task, errs=True).answer(prompts[::-1]) == answers[::-1]
 
     def test_it_knows_its_own_questions_only(self) -> None:
-        with pytest.raises(ValueError, match="no question of add"):
+        with pytest.raises(ValueError, match="not a question of add"):
             Oracle(TASKS["add"]).answer(["How are you?"])

@@ -1,4 +1,4 @@
-"""Which variables decide whether an answer is wrong: found without any equation."""
+"""Which variables decide whether an answer is wrong? A random forest says so without any equation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 _FOLDS: Final = 5
-_LEAST: Final = 10  # right answers, and wrong ones, below which nothing is said
-_TELLING: Final = 0.6  # area under the ROC curve on held-out answers; 0.5 is chance
-_SHARE: Final = 0.2  # of the largest importance, that a variable must have to be named
+_LEAST: Final = 10  # right answers, and wrong ones, below which there is no analysis
+_INFORMATIVE: Final = 0.6  # area under the ROC curve on held-out answers; 0.5 is chance
+_SHARE: Final = 0.2  # of the largest importance, that a variable must have to count as important
 
 
 @final
 @dataclass(frozen=True)
-class Screening:
-    """How well variables tell wrong answers from right ones.
+class ErrorAnalysis:
+    """How well variables predict which answers are wrong.
 
     Attributes:
         auc: area under the ROC curve of a random forest on answers that it has not seen; NaN where there are too few
@@ -34,9 +34,9 @@ class Screening:
     importances: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def named(self) -> tuple[str, ...]:
+    def important(self) -> tuple[str, ...]:
         """The variables that matter, the most important first; none where errors look random."""
-        if not self.auc >= _TELLING:
+        if not self.auc >= _INFORMATIVE:
             return ()
         most = max(self.importances.values())
         return tuple(
@@ -46,8 +46,8 @@ class Screening:
         )
 
 
-def screened(values: Tensor, names: tuple[str, ...], wrong: Tensor, seed: int = 0) -> Screening:
-    """Look for variables that tell wrong answers from right ones.
+def analyze_errors(values: Tensor, names: tuple[str, ...], wrong: Tensor, seed: int = 0) -> ErrorAnalysis:
+    """Find the variables that decide whether an answer is wrong.
 
     Args:
         values: of the variables, shape (n, d).
@@ -57,13 +57,13 @@ def screened(values: Tensor, names: tuple[str, ...], wrong: Tensor, seed: int = 
 
     >>> import torch
     >>> digits = torch.randint(10, (400, 3), generator=torch.Generator().manual_seed(0))
-    >>> found = screened(digits, ("ones", "tens", "hundreds"), digits[:, 0] >= 7)
-    >>> found.named, round(found.auc, 2)
+    >>> found = analyze_errors(digits, ("ones", "tens", "hundreds"), digits[:, 0] >= 7)
+    >>> found.important, round(found.auc, 2)
     (('ones',), 1.0)
     """
     X, y = values.numpy(), wrong.numpy()
     if min(int(y.sum()), int((~y).sum())) < _LEAST:
-        return Screening(float("nan"))
+        return ErrorAnalysis(float("nan"))
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     areas, falls = [], []
     for train, test in folds.split(X, y):
@@ -76,4 +76,4 @@ def screened(values: Tensor, names: tuple[str, ...], wrong: Tensor, seed: int = 
         )
         falls.append(fall.importances_mean)
     importances = np.mean(falls, axis=0)
-    return Screening(float(np.mean(areas)), dict(zip(names, map(float, importances), strict=True)))
+    return ErrorAnalysis(float(np.mean(areas)), dict(zip(names, map(float, importances), strict=True)))

@@ -1,17 +1,16 @@
-"""Asking each question once: every answer is kept on disk."""
+"""Prompting: each question is asked once, and every answer is kept on disk."""
 
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import final
 
-from symtorch_arithmetic.models import LanguageModel
+from symtorch_arithmetic.models.language_models import LanguageModel
 from symtorch_core import FileFormatError
-from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, notify
+from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
 
 
 @final
@@ -19,10 +18,10 @@ class Answers:
     """Answers on disk, by the model's revision and the prompt.
 
     Args:
-        file: an SQLite database; made where it is not there. Several runs may share it.
+        file: an SQLite database; created where there is none. Several runs may share it.
 
     Raises:
-        FileFormatError: the file is something else.
+        FileFormatError: the file is something else, or damaged.
     """
 
     def __init__(self, file: Path) -> None:
@@ -35,17 +34,19 @@ class Answers:
                     "(revision TEXT, prompt TEXT, answer TEXT NOT NULL, PRIMARY KEY (revision, prompt))"
                 )
         except sqlite3.DatabaseError as error:
-            raise FileFormatError(f"{file} is no file of answers ({error}): remove it") from None
+            raise FileFormatError(
+                f"{file} is not a file of answers ({error}): remove it, or give another folder"
+            ) from None
 
-    def known(self, revision: str) -> dict[str, str]:
-        """All answers of a model, by prompt."""
+    def load(self, revision: str) -> dict[str, str]:
+        """Return all answers of a model, by prompt."""
         with closing(self._open()) as database:
             return dict(
                 database.execute("SELECT prompt, answer FROM answers WHERE revision = ?", (revision,))
             )
 
-    def keep(self, revision: str, answers: Iterable[tuple[str, str]]) -> None:
-        """Write pairs of a prompt and an answer; they are on disk when this returns."""
+    def write(self, revision: str, answers: Iterable[tuple[str, str]]) -> None:
+        """Write pairs of a prompt and an answer to disk."""
         with closing(self._open()) as database, database:
             database.executemany(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)",
@@ -59,25 +60,25 @@ class Answers:
 def ask(
     model: LanguageModel, prompts: Sequence[str], answers: Answers, callbacks: Iterable[Callback] = ()
 ) -> list[str]:
-    """The answer to each prompt; the model sees only those it has not answered before.
+    """Return the answer to each prompt; the model gets only those it has not answered before.
 
-    Each batch of answers is kept at once, so that a run that was stopped loses one batch at most.
+    Each batch of answers is written at once, so that a run that is stopped loses one batch at most.
 
     Args:
         model: to ask.
         prompts: in any order; equal ones are asked once.
-        answers: what is known, and what is added to.
+        answers: those known before; new ones are added.
         callbacks: told of the stage ``"ask"``.
     """
-    callbacks, began = tuple(callbacks), time.perf_counter()
-    known = answers.known(model.revision)
+    callbacks, watch = tuple(callbacks), Stopwatch()
+    known = answers.load(model.revision)
     missing = sorted(set(prompts) - known.keys(), key=lambda prompt: (len(prompt), prompt))
     notify(callbacks, StageStarted("ask", len(missing)))
     for start in range(0, len(missing), model.batch):
         batch = missing[start : start + model.batch]
         pairs = list(zip(batch, model.answer(batch), strict=True))
-        answers.keep(model.revision, pairs)
+        answers.write(model.revision, pairs)
         known |= dict(pairs)
         notify(callbacks, StageAdvanced("ask", len(batch)))
-    notify(callbacks, StageFinished("ask", time.perf_counter() - began))
+    notify(callbacks, StageFinished("ask", watch.seconds()))
     return [known[prompt] for prompt in prompts]

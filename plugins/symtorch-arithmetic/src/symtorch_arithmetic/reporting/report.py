@@ -1,17 +1,17 @@
-"""What the study says: accuracy, equations of answers and of errors, the published ones beside, pictures."""
+"""The study's report: accuracy, equations of answers and of errors, the published ones beside them, pictures."""
 
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
-from symtorch_arithmetic.laws import law_error
-from symtorch_arithmetic.pictures import draw_errors, draw_where
-from symtorch_arithmetic.solving import Run
+from symtorch_arithmetic.analysis.laws import measure_law_error
+from symtorch_arithmetic.experiment import Run
+from symtorch_arithmetic.reporting.figures import draw_errors, draw_where
 from symtorch_core.studies import (
+    Chapter,
     Claim,
     Drawing,
     Equation,
@@ -30,8 +30,8 @@ _DIGITS: Final = 6
 
 @final
 @dataclass(frozen=True)
-class Expected:
-    """What is asked of a run; by default nothing, and it is only told.
+class Expectation:
+    """What is expected of a run; by default nothing: figures are reported only.
 
     Attributes:
         accuracy: share of answers that should be exactly right.
@@ -44,40 +44,44 @@ class Expected:
     planted: bool = False
 
 
-def report_of(runs: Sequence[tuple[Run, Expected]], subtitle: str) -> StudyReport:
-    """The report of all runs, one for each task, of one model.
+def build_report(runs: Sequence[tuple[Run, Expectation]], subtitle: str) -> StudyReport:
+    """Build the report on one model, with a run for each task.
 
     Args:
-        runs: and what is asked of each.
-        subtitle: which model, and how equations were searched for.
+        runs: each with what is expected of it.
+        subtitle: the model and the settings of the searches.
     """
     found = [run for run, _ in runs]
-    failures = unread(found)
-    shown = {"equations": equations(found), "errors": errors(found), "published": published(found)}
-    listed = {"unread": failures} if failures.rows else {}
-    pictures = {run.task.name: dict(drawings(run)) for run in found}
-    return StudyReport(
-        name="arithmetic",
-        title="What arithmetic a language model has learned",
+    overview = {
+        "equations": tabulate_equations(found),
+        "errors": tabulate_errors(found),
+        "published": tabulate_published(found),
+    }
+    unused = tabulate_unused(found)
+    report = StudyReport.of_chapters(
+        "arithmetic",
+        "What arithmetic a language model has learned",
+        [_build_chapter(run) for run in found],
+        overview="All tasks",
         subtitle=subtitle,
-        claims=[claim for run, expected in runs for claim in claims(run, expected)],
-        tables={**shown, **listed, "answers": answers(found)},
-        drawings={
-            f"{name}-{kind}": drawing for name, kinds in pictures.items() for kind, drawing in kinds.items()
-        },
-        sections=[
-            Section("All tasks", tuple(shown.values())),
-            *(Section(run.task.title, tuple(_details(run, pictures[run.task.name]))) for run in found),
-            *(Section("Answers that were not used", (_first(table),)) for table in listed.values()),
-        ],
-        figures={"runs": [_plain(run) for run in found]},
-        footer=", ".join(f"{name} {version}" for name, version in found[0].law.versions.items())
-        + f", {platform.machine()}",
+        claims=[claim for run, expected in runs for claim in list_claims(run, expected)],
+        tables=overview,
+        figures={"runs": [_to_json(run) for run in found]},
+        versions=found[0].law.versions,
     )
+    first = Table(unused.headings, unused.rows[:_SHOWN], f"{unused.caption}; the first ones", numbers=False)
+    more = [Section("Answers that were not used", (first,))] if unused.rows else []
+    tables = {**overview, **({"unread": unused} if unused.rows else {}), "answers": tabulate_answers(found)}
+    return replace(report, tables=tables, sections=[*report.sections, *more])
 
 
-def claims(run: Run, expected: Expected) -> Iterator[Claim]:
-    """What is asked of a run, and what came out."""
+def _build_chapter(run: Run) -> Chapter:
+    drawings = dict(draw_run(run))
+    return Chapter(run.task.name, run.task.title, drawings, tuple(_details(run, drawings)))
+
+
+def list_claims(run: Run, expected: Expectation) -> Iterator[Claim]:
+    """List what was expected of a run, and what came out."""
     name, within = run.task.name, expected.law_within
     yield Claim(
         f"{name}: answers that are exactly right",
@@ -89,26 +93,31 @@ def claims(run: Run, expected: Expected) -> Iterator[Claim]:
         f"{name}: chosen equation",
         run.task.law + ("" if within is None else f", constants within {within:.1g}"),
         run.equation.text(_DIGITS),
-        None if within is None else law_error(run.equation.expression, run.task) <= within,
+        None if within is None else measure_law_error(run.equation.expression, run.task) <= within,
     )
-    yield Claim(f"{name}: the true law on the front, from simple to complex; by score", "", _place(run), None)
+    yield Claim(
+        f"{name}: the true law on the front, from simple to complex; by score",
+        "",
+        _describe_position(run),
+        None,
+    )
     yield Claim(
         f"{name}: answers explained by the law; with the equation of the errors",
         "",
-        f"{run.explained(with_error=False):.1%}; {run.explained(with_error=True):.1%} with "
+        f"{run.compute_explained_share(with_error=False):.1%}; {run.compute_explained_share(with_error=True):.1%} with "
         f"{run.error_equation.text(4)}",
         None,
     )
     yield Claim(
         f"{name}: variables in the equation of the errors; of wrong answers",
         ", ".join(run.task.planted_in) if expected.planted else "",
-        f"{_listed(run.error_variables)}; {_listed(run.screening.named)}",
+        f"{_join(run.error_variables)}; {_join(run.error_analysis.important)}",
         set(run.error_variables) == set(run.task.planted_in) if expected.planted else None,
     )
 
 
-def equations(runs: Sequence[Run]) -> Table:
-    """Accuracy, the chosen equation, where the true law is, and the equation of what it leaves."""
+def tabulate_equations(runs: Sequence[Run]) -> Table:
+    """Return accuracies, chosen equations, positions of the true law, and the equations of the errors."""
     return Table(
         ("task", "right", "chosen equation", "true law on the front", "errors after the law"),
         tuple(
@@ -116,7 +125,7 @@ def equations(runs: Sequence[Run]) -> Table:
                 run.task.name,
                 f"{run.accuracy:.1%}",
                 run.equation.text(_DIGITS),
-                _place(run),
+                _describe_position(run),
                 run.error_equation.text(4),
             )
             for run in runs
@@ -127,8 +136,8 @@ def equations(runs: Sequence[Run]) -> Table:
     )
 
 
-def errors(runs: Sequence[Run]) -> Table:
-    """How far the law and the equation of the errors go, and what wrong answers have in common."""
+def tabulate_errors(runs: Sequence[Run]) -> Table:
+    """Return the shares that the law and the equation of the errors explain, and the variables of wrong answers."""
     return Table(
         (
             "task",
@@ -147,11 +156,11 @@ def errors(runs: Sequence[Run]) -> Table:
                 str(len(run.answers)),
                 str(int((~run.right[run.usable]).sum())),
                 str(sum(reading.source == "nothing" for reading in run.readings)),
-                f"{run.explained(with_error=False):.1%}",
-                f"{run.explained(with_error=True):.1%}",
-                "" if run.standing is None else f"{run.standing.error:.1g}",
-                _listed(run.screening.named),
-                "too few" if math.isnan(run.screening.auc) else f"{run.screening.auc:.3f}",
+                f"{run.compute_explained_share(with_error=False):.1%}",
+                f"{run.compute_explained_share(with_error=True):.1%}",
+                "" if run.law_position is None else f"{run.law_position.error:.1g}",
+                _join(run.error_analysis.important),
+                "too few" if math.isnan(run.error_analysis.auc) else f"{run.error_analysis.auc:.3f}",
             )
             for run in runs
         ),
@@ -161,8 +170,8 @@ def errors(runs: Sequence[Run]) -> Table:
     )
 
 
-def published(runs: Sequence[Run]) -> Table:
-    """The reference study's equations beside ours."""
+def tabulate_published(runs: Sequence[Run]) -> Table:
+    """Return the reference study's equations beside ours."""
     return Table(
         (
             "task",
@@ -189,8 +198,8 @@ def published(runs: Sequence[Run]) -> Table:
     )
 
 
-def unread(runs: Sequence[Run]) -> Table:
-    """Answers that give no number, and those so far from all others that no equation is fitted to them."""
+def tabulate_unused(runs: Sequence[Run]) -> Table:
+    """Return the answers that equations are not fitted to: those without a number, and those absurdly far off."""
     rows = []
     for run in runs:
         for place in (~run.usable).nonzero()[:, 0].tolist():
@@ -204,8 +213,8 @@ def unread(runs: Sequence[Run]) -> Table:
     )
 
 
-def answers(runs: Sequence[Run]) -> Table:
-    """Every answer."""
+def tabulate_answers(runs: Sequence[Run]) -> Table:
+    """Return every answer."""
     return Table(
         ("task", "question", "truth", "number", "found in", "right", "answer"),
         tuple(
@@ -221,7 +230,7 @@ def answers(runs: Sequence[Run]) -> Table:
             for run in runs
             for prompt, truth, reading, right, answer in zip(
                 run.prompts,
-                run.task.truth(run.numbers).tolist(),
+                run.task.compute_truth(run.numbers).tolist(),
                 run.readings,
                 run.right.tolist(),
                 run.answers,
@@ -233,14 +242,10 @@ def answers(runs: Sequence[Run]) -> Table:
     )
 
 
-def _first(table: Table) -> Table:
-    return Table(table.headings, table.rows[:_SHOWN], f"{table.caption}; the first ones", numbers=False)
-
-
-def drawings(run: Run) -> Iterator[tuple[str, Drawing]]:
-    """Pictures of one run, by kind."""
+def draw_run(run: Run) -> Iterator[tuple[str, Drawing]]:
+    """Draw the pictures of one run, by kind."""
     name = run.task.name
-    yield "errors", Drawing(lambda ax: draw_errors(ax, run), f"{name}: what is left after {run.task.law}")
+    yield "errors", Drawing(lambda ax: draw_errors(ax, run), f"{name}: errors after {run.task.law}")
     yield "where", Drawing(lambda ax: draw_where(ax, run), f"{name}: where answers are wrong")
     yield "front", Drawing(lambda ax: run.law.front(0).plot(ax), f"{name}: Pareto front of the answers")
     yield (
@@ -261,30 +266,30 @@ def _details(run: Run, pictures: Mapping[str, Drawing]) -> Iterator[Part]:
         f"{sources.count('nothing')} times."
     )
     yield Equation.of("answer", run.equation.expression, _DIGITS)
-    yield Text(f"The true law, {run.task.law}, on the front: {_place(run)}.")
+    yield Text(f"The true law, {run.task.law}, on the front: {_describe_position(run)}.")
     yield build_front_part(run.law.front(0), run.equation, f"front-{run.task.name}", "answer")
     yield Text(
         f"What is left after the true law (answer minus truth), in the variables {', '.join(run.task.digits)}. With "
-        f"this equation {run.explained(with_error=True):.1%} of the answers are explained exactly, without it "
-        f"{run.explained(with_error=False):.1%}."
+        f"this equation {run.compute_explained_share(with_error=True):.1%} of the answers are explained exactly, "
+        f"without it {run.compute_explained_share(with_error=False):.1%}."
     )
     yield build_front_part(run.residual.front(0), run.error_equation, f"errors-{run.task.name}", "error")
     yield pictures["errors"].part()
     yield pictures["where"].part()
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _place(run: Run) -> str:
-    found = run.standing
+def _describe_position(run: Run) -> str:
+    found = run.law_position
     if found is None:
         return "not there"
     return f"{found.position} of {found.of}, rank {found.rank}"
 
 
-def _plain(run: Run) -> dict[str, Any]:
+def _to_json(run: Run) -> dict[str, Any]:
     return {
         "task": run.task.name,
         "model": run.model,
@@ -293,15 +298,15 @@ def _plain(run: Run) -> dict[str, Any]:
         "accuracy_of": {name: float(run.right[kind].double().mean()) for name, kind in run.kinds.items()},
         "unused": int((~run.usable).sum()),
         "chosen": str(run.equation.expression),
-        "law_error": None if run.standing is None else run.standing.error,
-        "law_place": _place(run),
+        "law_error": None if run.law_position is None else run.law_position.error,
+        "law_place": _describe_position(run),
         "errors": str(run.error_equation.expression),
         "explained": {
-            "law": run.explained(with_error=False),
-            "law and errors": run.explained(with_error=True),
+            "law": run.compute_explained_share(with_error=False),
+            "law and errors": run.compute_explained_share(with_error=True),
         },
-        "named": list(run.screening.named),
-        "importances": dict(run.screening.importances),
+        "named": list(run.error_analysis.important),
+        "importances": dict(run.error_analysis.importances),
         "front": [[c.complexity, c.loss, str(c.expression)] for c in run.law.front(0)],
         "errors_front": [[c.complexity, c.loss, str(c.expression)] for c in run.residual.front(0)],
     }

@@ -22,8 +22,8 @@ Example = tuple[str, str]
 """A question and its answer."""
 
 
-def tokenizer_for(examples: Iterable[Example]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, learned from examples, in which every digit is a token of its own.
+def train_tokenizer(examples: Iterable[Example]) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer on examples; every digit is a token of its own.
 
     It can spell any text. What all questions have in common becomes few tokens, so that a sequence is short.
     """
@@ -42,10 +42,10 @@ def tokenizer_for(examples: Iterable[Example]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD, eos_token=_END)
 
 
-def decoder_for(
+def build_decoder(
     tokenizer: PreTrainedTokenizerFast, *, layers: int, width: int, heads: int, seed: int
 ) -> LlamaForCausalLM:
-    """A decoder with random weights; torch's own random state is left as it was."""
+    """Build a decoder with random weights; torch's own random state stays as it is."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -62,8 +62,8 @@ def decoder_for(
         return LlamaForCausalLM(config)
 
 
-def encoded(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Examples as rows of tokens, padded at the right, and what is learned of them.
+def encode_examples(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """Return examples as rows of tokens, padded at the right, and the targets to learn.
 
     Returns:
         Tokens, shape (n, tokens), int16, and targets, the same with :data:`IGNORED` for the question and the padding.

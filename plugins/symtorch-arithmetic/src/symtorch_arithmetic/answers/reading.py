@@ -26,7 +26,7 @@ _SPACING: Final = re.compile(r"\{,\}|\\[,!]")  # LaTeX's ways to group digits: 1
 @final
 @dataclass(frozen=True)
 class Reading:
-    """What an answer says.
+    """The number read out of an answer.
 
     Attributes:
         value: the number; NaN where there is none.
@@ -40,28 +40,28 @@ class Reading:
 NOTHING: Final = Reading(math.nan, "nothing")
 
 
-def read(answer: str) -> Reading:
-    r"""The number that an answer gives.
+def read_number(answer: str) -> Reading:
+    r"""Return the number that an answer gives.
 
-    >>> read(r"Step 1: add 972 and 373. The answer is $\boxed{1,345}$").value
+    >>> read_number(r"Step 1: add 972 and 373. The answer is $\boxed{1,345}$").value
     1345.0
-    >>> read("The sum is -12.5 degrees.")
+    >>> read_number("The sum is -12.5 degrees.")
     Reading(value=-12.5, source='first number')
-    >>> read(r"\boxed{12 + 7}").source, read("I do not know.").source
+    >>> read_number(r"\boxed{12 + 7}").source, read_number("I do not know.").source
     ('nothing', 'nothing')
     """
     text = _SPACING.sub("", answer)
-    boxes = _boxes(text)
+    boxes = _find_boxes(text)
     if boxes:
-        numbers = [_float(number) for number in _NUMBER.findall(boxes[0])]
+        numbers = [_to_float(number) for number in _NUMBER.findall(boxes[0])]
         return Reading(numbers[0], "box") if len(numbers) == 1 and math.isfinite(numbers[0]) else NOTHING
     found = _NUMBER.search(text)
-    value = math.nan if found is None else _float(found.group())
+    value = math.nan if found is None else _to_float(found.group())
     return Reading(value, "first number") if math.isfinite(value) else NOTHING
 
 
-def _boxes(text: str) -> list[str]:
-    """What stands in boxes, but for blank ones; of one that is never closed, something without a number."""
+def _find_boxes(text: str) -> list[str]:
+    """Return the contents of boxes that are not blank; for a box that is never closed, a text without a number."""
     found, start = [], text.find(_BOX)
     while start >= 0:
         inside = text[start + len(_BOX) :]
@@ -78,5 +78,5 @@ def _boxes(text: str) -> list[str]:
     return found
 
 
-def _float(number: str) -> float:
+def _to_float(number: str) -> float:
     return float(number.replace(",", "").replace("\u2212", "-"))

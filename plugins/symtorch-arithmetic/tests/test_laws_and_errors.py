@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from symtorch_arithmetic.laws import law_error, standing
-from symtorch_arithmetic.screening import screened
+from symtorch_arithmetic.analysis.error_analysis import analyze_errors
+from symtorch_arithmetic.analysis.laws import find_law, measure_law_error
 from symtorch_arithmetic.tasks import TASKS
 from symtorch_core import Candidate, ParetoFront
 from symtorch_core.expressions import parse
@@ -33,7 +33,7 @@ from symtorch_core.expressions import parse
     ],
 )
 def test_how_far_an_equation_is_from_the_law(task: str, equation: str, error: float) -> None:
-    assert law_error(parse(equation), TASKS[task]) == pytest.approx(error, abs=1e-7)
+    assert measure_law_error(parse(equation), TASKS[task]) == pytest.approx(error, abs=1e-7)
 
 
 def test_the_law_on_a_front() -> None:
@@ -43,26 +43,26 @@ def test_the_law_on_a_front() -> None:
         Candidate(parse(text), place, loss)
         for place, (text, loss) in enumerate(zip(equations, losses, strict=True), 1)
     )
-    found = standing(front, TASKS["add"])
+    found = find_law(front, TASKS["add"])
     assert found is not None
     assert (found.position, found.rank, found.of) == (2, 1, 3)
     assert found.error == pytest.approx(0.001)
-    assert standing(front, TASKS["multiply"]) is None
+    assert find_law(front, TASKS["multiply"]) is None
 
 
 def test_variables_of_a_rule_between_two_digits_are_named() -> None:
     digits = torch.randint(10, (800, 4), generator=torch.Generator().manual_seed(0))
-    found = screened(digits, ("a", "b", "c", "d"), digits[:, 1] + digits[:, 3] >= 10)
-    assert set(found.named) == {"b", "d"}
+    found = analyze_errors(digits, ("a", "b", "c", "d"), digits[:, 1] + digits[:, 3] >= 10)
+    assert set(found.important) == {"b", "d"}
     assert found.auc > 0.95
 
 
 def test_nothing_is_named_where_errors_are_random_or_too_few() -> None:
     generator = torch.Generator().manual_seed(0)
     digits = torch.randint(10, (800, 4), generator=generator)
-    random = screened(digits, ("a", "b", "c", "d"), torch.rand(800, generator=generator) < 0.3)
-    assert random.named == ()
+    random = analyze_errors(digits, ("a", "b", "c", "d"), torch.rand(800, generator=generator) < 0.3)
+    assert random.important == ()
     assert random.auc == pytest.approx(0.5, abs=0.06)
-    few = screened(digits, ("a", "b", "c", "d"), torch.arange(800) < 5)
-    assert few.named == ()
+    few = analyze_errors(digits, ("a", "b", "c", "d"), torch.arange(800) < 5)
+    assert few.important == ()
     assert math.isnan(few.auc)
