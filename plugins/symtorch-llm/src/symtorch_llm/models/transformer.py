@@ -1,4 +1,4 @@
-"""Transformers and the MLPs in them: found by structure, put in and out of place."""
+"""Transformers and their MLPs: loading, finding MLPs by structure, and putting other modules in their place."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _FUSED = 2  # some MLPs compute gate and values in one map, twice as wide as wha
 
 
 def load_causal(path: str, *, dtype: str = "auto", device: str = "cpu") -> tuple[nn.Module, Any]:
-    """A causal language model in evaluation mode, and its tokenizer, from a folder or a hub's name.
+    """Load a causal language model in evaluation mode, and its tokenizer, from a folder or the hub.
 
     Args:
         path: as for transformers' ``from_pretrained``.
-        dtype: ``"auto"`` for the checkpoint's own, or torch's name of one.
-        device: where to put it.
+        dtype: ``"auto"`` for the checkpoint's own, or the name of a torch dtype.
+        device: of the model.
 
     Raises:
         SearchError: there is no such model, or it cannot be loaded; the message says why.
     """
-    return _loaded(AutoModelForCausalLM, path, dtype, device)
+    return _load(AutoModelForCausalLM, path, dtype, device)
 
 
 def load_encoder(path: str, *, dtype: str = "auto", device: str = "cpu") -> tuple[nn.Module, Any]:
-    """An encoder, as :func:`load_causal`; layers that spread their MLP over two modules are folded (:func:`folded`)."""
-    model, tokenizer = _loaded(AutoModel, path, dtype, device)
-    return folded(model), tokenizer
+    """Load an encoder, as :func:`load_causal`; MLPs spread over two modules are folded (:func:`fold_mlps`)."""
+    model, tokenizer = _load(AutoModel, path, dtype, device)
+    return fold_mlps(model), tokenizer
 
 
-def _loaded(kind: Any, path: str, dtype: str, device: str) -> tuple[nn.Module, Any]:
+def _load(kind: Any, path: str, dtype: str, device: str) -> tuple[nn.Module, Any]:
     try:
         model = kind.from_pretrained(path, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -53,10 +53,10 @@ def _loaded(kind: Any, path: str, dtype: str, device: str) -> tuple[nn.Module, A
     return model.to(device).eval().requires_grad_(False), tokenizer
 
 
-def mlp_paths(model: nn.Module, pattern: str | None = None) -> list[str]:
-    """Where a transformer's MLPs are, one path for each layer.
+def find_mlps(model: nn.Module, pattern: str | None = None) -> list[str]:
+    """Find a transformer's MLPs; return one path for each layer.
 
-    In each layer it is the smallest module that maps the model's width to another and back, and is no attention. It
+    An MLP is the smallest module of its layer that maps the model's width to another and back, attention excepted. It
     must treat tokens one by one; experts that are chosen by a router are not found.
 
     Args:
@@ -64,7 +64,7 @@ def mlp_paths(model: nn.Module, pattern: str | None = None) -> list[str]:
         pattern: overrides the search: a path with ``{}`` for the layer's number, ``"model.layers.{}.mlp"``.
 
     Raises:
-        SearchError: none were found; the message says how to name them.
+        SearchError: no MLPs were found; the message says how to name them.
         CaptureError: the pattern names no module.
     """
     config: Any = model.config
@@ -80,17 +80,17 @@ def mlp_paths(model: nn.Module, pattern: str | None = None) -> list[str]:
         return paths
     for path, stack in model.named_modules():
         if isinstance(stack, nn.ModuleList) and len(stack) == layers:
-            found = [_mlp_in(layer, width) for layer in stack]
+            found = [_find_mlp(layer, width) for layer in stack]
             if all(place is not None for place in found):
                 return [f"{path}.{number}.{place}" for number, place in enumerate(found)]
     raise SearchError(
         f"no MLPs were found in a {type(model).__name__}: name them, like mlp='model.layers.{{}}.mlp' "
-        "(for encoders of BERT's kind, fold the model first: symtorch_llm.models.folded)"
+        "(for encoders of BERT's kind, fold the model first: symtorch_llm.models.transformer.fold_mlps)"
     )
 
 
-def _mlp_in(layer: nn.Module, width: int) -> str | None:
-    """The path of the smallest module that holds a map from the width to another and one back; None if none does."""
+def _find_mlp(layer: nn.Module, width: int) -> str | None:
+    """Find the smallest module with a map from the width to another and one back; return its path, or None."""
     fitting = [
         path
         for path, module in layer.named_modules()
@@ -100,14 +100,14 @@ def _mlp_in(layer: nn.Module, width: int) -> str | None:
 
 
 def _widens(module: nn.Module, width: int) -> bool:
-    shapes = [shape for part in module.modules() if (shape := _shape(part)) is not None]
+    shapes = [shape for part in module.modules() if (shape := _find_shape(part)) is not None]
     there = {out for into, out in shapes if into == width}
     back = {into for into, out in shapes if out == width}
     return bool(back & (there | {out // _FUSED for out in there}))
 
 
-def _shape(module: nn.Module) -> tuple[int, int] | None:
-    """Inputs and outputs of a linear map; None for anything else."""
+def _find_shape(module: nn.Module) -> tuple[int, int] | None:
+    """Return the numbers of inputs and outputs of a linear map; None for anything else."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
     if isinstance(module, Conv1D):
@@ -115,11 +115,11 @@ def _shape(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def folded(model: nn.Module) -> nn.Module:
-    """An encoder of BERT's kind, its MLPs made modules of their own; others are given back as they are.
+def fold_mlps(model: nn.Module) -> nn.Module:
+    """Fold the MLPs of an encoder of BERT's kind into modules of their own; other models stay as they are.
 
     Such a layer keeps the first map in ``intermediate`` and the second in ``output.dense``; afterwards both are in
-    ``output.dense``, and ``intermediate`` passes on what it gets. The model computes what it did. It is changed in
+    ``output.dense``, and ``intermediate`` is the identity. The outputs of the model stay the same. It is changed in
     place.
     """
     for layer in model.modules():
@@ -133,8 +133,8 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def placed(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Other modules at these paths of a model, inside; those that were there are back afterwards."""
+def place_modules(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put other modules at these paths of a model, inside; afterwards the original ones are back."""
     before = {path: find_block(model, path) for path in modules}
     try:
         _put(model, modules)
@@ -149,14 +149,14 @@ def _put(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
         find_block(model, parent).register_module(name, module)
 
 
-def size_in_bytes(modules: Sequence[nn.Module]) -> int:
-    """Memory of all their parameters and buffers, shared ones once."""
+def count_bytes(modules: Sequence[nn.Module]) -> int:
+    """Return the memory of all their parameters and buffers in bytes; shared ones count once."""
     tensors: dict[int, Tensor] = {}
     for module in modules:
         tensors |= {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter is."""
+def get_device(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter."""
     return next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""All that the study measured, as plain data."""
+"""Findings of the study, as plain data."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import final
 
 from symtorch_core import SymbolicModel
-from symtorch_llm.layers import Choice, Sensitivity
-from symtorch_llm.measure import Speed
-from symtorch_llm.solving import Variant
-from symtorch_llm.tasks import Task
+from symtorch_llm.experiment import Variant
+from symtorch_llm.judging.layers import LayerChoice, Sensitivity
+from symtorch_llm.judging.speed import Speed
+from symtorch_llm.models.tasks import Task
 
 
 @final
 @dataclass(frozen=True)
 class Sample:
-    """Text that a variant wrote; without a name, what it was to go on with."""
+    """Text that a variant wrote; without a name, the prompt."""
 
     name: str
     text: str
@@ -25,14 +25,14 @@ class Sample:
 @final
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """All that was measured."""
+    """Everything that was measured."""
 
     title: str
     task: Task
     k_in: int
     k_out: int
     variants: Sequence[Variant]
-    choice: Choice | None
+    choice: LayerChoice | None
     sensitivity: Sequence[Sensitivity]
     speeds: Mapping[str, Speed]
     bytes_before: int
@@ -41,30 +41,30 @@ class Findings:
     samples: Sequence[Sample]
     setup: str
 
-    def named(self, name: str) -> list[Variant]:
-        """A variant, with every seed."""
+    def find(self, name: str) -> list[Variant]:
+        """Return the variants of a name, one for each seed."""
         return [variant for variant in self.variants if variant.name == name]
 
     @property
     def names(self) -> list[str]:
-        """Of the variants, in order."""
+        """Names of the variants, in order."""
         return list(dict.fromkeys(variant.name for variant in self.variants))
 
     @property
     def score_name(self) -> str:
-        """What the score is."""
+        """Name of the score."""
         return self.task.score_name
 
     @property
     def baseline(self) -> float:
-        """The score of the model as it was."""
-        return self.named("baseline")[0].raw
+        """Score of the original model."""
+        return self.find("baseline")[0].raw
 
     @property
     def zero(self) -> float:
-        """The score with MLPs that give nothing."""
-        return self.named("MLP zero")[0].raw
+        """Score with MLPs that return zeros."""
+        return self.find("MLP zero")[0].raw
 
-    def won_back(self, score: float) -> float:
-        """The share of the way from zero to the baseline."""
-        return self.task.won_back(score, self.zero, self.baseline)
+    def compute_won_back(self, score: float) -> float:
+        """Return the share of the way from zero to the baseline."""
+        return self.task.compute_won_back(score, self.zero, self.baseline)

@@ -1,4 +1,4 @@
-"""Which layers, and how narrow: what the model loses when layers are replaced, before any search."""
+"""Layers and widths: what the model loses when layers are replaced or narrowed, before any search."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from symtorch_core import Activations, Reducer, Reduction, SearchError, load
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
-from symtorch_llm.baselines import linear_map
-from symtorch_llm.models import device_of, placed
-from symtorch_llm.recipes import rebuild
-from symtorch_llm.tasks import HeldOut, Task
+from symtorch_llm.fitting.baselines import fit_linear_map
+from symtorch_llm.fitting.recipes import fit_rebuilding_map
+from symtorch_llm.models.tasks import HeldOut, Task
+from symtorch_llm.models.transformer import get_device, place_modules
 
 
 @final
 @dataclass(frozen=True)
 class LayerCost:
-    """What replacing one layer's MLP alone costs: the model's score with zeros, and with its best linear map."""
+    """Scores of the model with one layer's MLP replaced: by zeros, and by its best linear map."""
 
     layer: int
     path: str
@@ -30,7 +30,7 @@ class LayerCost:
     linear: float
 
 
-def layer_scan(
+def scan_layers(
     model: nn.Module,
     rows: Mapping[str, Activations],
     layers: Mapping[str, int],
@@ -38,25 +38,25 @@ def layer_scan(
     task: Task,
     callbacks: Sequence[Callback] = (),
 ) -> list[LayerCost]:
-    """Layers by what their replacement costs, the cheapest first.
+    """Rank layers by what their replacement costs, the cheapest first.
 
-    A layer counts by the score that its best linear map leaves: quick to have, and near what equations reach.
+    The cost of a layer is the score that its best linear map leaves: quick to compute, and near the score of equations.
 
     Args:
-        model: as it is.
+        model: with its own MLPs in place.
         rows: of the MLPs, by path.
         layers: the layer's number, by path.
         data: to judge on.
-        task: that judges.
+        task: by which the model is judged.
         callbacks: told of the stage ``"scan"``.
     """
     watch, found = Stopwatch(), []
     notify(callbacks, StageStarted("scan", len(rows)))
     for path, some in rows.items():
-        with placed(model, {path: Zero()}):
+        with place_modules(model, {path: Zero()}):
             zero = task.score(model, data)
-        linear = linear_map(some).to(device_of(model))
-        with placed(model, {path: linear}):
+        linear = fit_linear_map(some).to(get_device(model))
+        with place_modules(model, {path: linear}):
             found.append(LayerCost(layers[path], path, zero, task.score(model, data)))
         notify(callbacks, StageAdvanced("scan"))
     notify(callbacks, StageFinished("scan", watch.seconds()))
@@ -65,14 +65,14 @@ def layer_scan(
 
 @final
 @dataclass(frozen=True)
-class Choice:
+class LayerChoice:
     """Layers that were chosen within a budget.
 
     Attributes:
         paths: of their MLPs.
         costs: of all layers, the cheapest first.
-        rises: of the score, with the first one, two... of these replaced; the last may be over the budget.
-        budget: how much the score might rise.
+        rises: of the score, with the first one, two... of these replaced; the last one may exceed the budget.
+        budget: largest allowed rise of the score.
     """
 
     paths: tuple[str, ...]
@@ -81,10 +81,10 @@ class Choice:
     budget: float
 
 
-def as_many_as_fit(
+def choose_layers(
     costs: Sequence[LayerCost], score: Callable[[Sequence[str]], float], limit: float
 ) -> tuple[list[str], list[float]]:
-    """The longest run of the cheapest layers that are replaced within a limit.
+    """Choose as many of the cheapest layers as can be replaced within a limit.
 
     Args:
         costs: the cheapest first.
@@ -115,7 +115,7 @@ class Sensitivity:
     score: float
 
 
-def sensitivity(
+def measure_sensitivity(
     model: nn.Module,
     mlps: Mapping[str, nn.Module],
     rows: Mapping[str, Activations],
@@ -127,17 +127,17 @@ def sensitivity(
     k_out: Sequence[int] = (4, 8, 16),
     callbacks: Sequence[Callback] = (),
 ) -> list[Sensitivity]:
-    """How narrow may maps be, with the exact MLPs between them (SymTorch paper, figure 4)?
+    """Measure how narrow maps may be, with the exact MLPs between them (SymTorch paper, figure 4).
 
-    Inputs are narrowed and rebuilt by their best linear guess; outputs are narrowed and widened. All MLPs are replaced
-    together.
+    Inputs are narrowed and rebuilt by their best linear estimate; outputs are narrowed and widened. All MLPs are
+    replaced together.
 
     Args:
-        model: as it is.
+        model: with its own MLPs in place.
         mlps: by path.
-        rows: that passed them.
+        rows: inputs and outputs of these, by path.
         data: to judge on.
-        task: that judges.
+        task: by which the model is judged.
         reducers: by name.
         k_in, k_out: dimensions; those above the model's width are left out.
         callbacks: told of the stage ``"sweep"``.
@@ -149,39 +149,40 @@ def sensitivity(
     watch, found = Stopwatch(), []
     notify(callbacks, StageStarted("sweep", len(grid)))
     for name, a, b in grid:
-        # Without a linear part, which would go round the MLP.
+        # Without a linear part, which would bypass the MLP.
         reducer = load("reducers", name).with_options({"k_in": a, "k_out": b, "linear": False})
         try:
             between = {
-                path: _between(mlps[path], reducer, some, device_of(model)) for path, some in rows.items()
+                path: _build_between(mlps[path], reducer, some, get_device(model))
+                for path, some in rows.items()
             }
         except SearchError:
             found.append(Sensitivity(name, a, b, math.nan))
         else:
-            with placed(model, between):
+            with place_modules(model, between):
                 found.append(Sensitivity(name, a, b, task.score(model, data)))
         notify(callbacks, StageAdvanced("sweep"))
     notify(callbacks, StageFinished("sweep", watch.seconds()))
     return found
 
 
-def _between(mlp: nn.Module, reducer: Reducer, rows: Activations, device: torch.device) -> nn.Module:
+def _build_between(mlp: nn.Module, reducer: Reducer, rows: Activations, device: torch.device) -> nn.Module:
     reduction = reducer.fit(rows.inputs, rows.outputs, variable_names=rows.input_names)
-    return Between(mlp, rebuild(reduction, rows.inputs), reduction).to(device)
+    return Between(mlp, fit_rebuilding_map(reduction, rows.inputs), reduction).to(device)
 
 
 @final
 class Zero(nn.Module):
-    """Nothing is added to the residual stream."""
+    """A module that returns zeros: nothing is added to the residual stream."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (..., d) to (..., d)."""
+        """Map shape (..., d) to (..., d)."""
         return torch.zeros_like(x)
 
 
 @final
 class Between(nn.Module):
-    """An exact MLP on narrowed inputs, its outputs narrowed."""
+    """An exact MLP on narrowed inputs, with narrowed outputs."""
 
     def __init__(self, mlp: nn.Module, projector: nn.Linear, reduction: Reduction) -> None:
         super().__init__()
@@ -190,7 +191,7 @@ class Between(nn.Module):
         self.reduction = reduction
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (..., d) to (..., d)."""
+        """Map shape (..., d) to (..., d)."""
         work = x.float()
         exact = self.mlp(self.projector(work).to(x.dtype)).float()
         z = self.reduction.reduce_inputs(work)

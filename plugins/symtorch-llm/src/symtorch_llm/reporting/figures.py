@@ -1,4 +1,4 @@
-"""Figures 4 and 5 of the paper, with ours in them."""
+"""Figures 4 and 5 of the paper, with our results."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from symtorch_core.studies import Drawing
-from symtorch_llm.findings import Findings
+from symtorch_llm.reporting.findings import Findings
 
 
-def pareto(points: Sequence[tuple[str, float, float]]) -> list[str]:
-    """Names of the points (name, throughput, score) that no other is both faster and better than.
+def find_pareto_front(points: Sequence[tuple[str, float, float]]) -> list[str]:
+    """Return the names of the points (name, throughput, score) that no other point beats in both.
 
-    >>> pareto([("a", 1.0, 5.0), ("b", 2.0, 9.0), ("c", 1.5, 9.5)])
+    >>> find_pareto_front([("a", 1.0, 5.0), ("b", 2.0, 9.0), ("c", 1.5, 9.5)])
     ['a', 'b']
     """
     return [
@@ -24,21 +24,21 @@ def pareto(points: Sequence[tuple[str, float, float]]) -> list[str]:
     ]
 
 
-def drawings(found: Findings) -> Iterator[tuple[str, Drawing]]:
-    """Figures 5 and 4 of the paper."""
+def draw_findings(found: Findings) -> Iterator[tuple[str, Drawing]]:
+    """Draw figures 5 and 4 of the paper."""
     yield "pareto", _pareto(found)
     if found.sensitivity:
         yield "sensitivity", _sensitivity(found)
 
 
 def _pareto(found: Findings) -> Drawing:
-    finals = {name: sum(v.final for v in found.named(name)) / len(found.named(name)) for name in found.names}
+    finals = {name: sum(v.final for v in found.find(name)) / len(found.find(name)) for name in found.names}
     points = [
         (name, one.throughput, finals[name])
         for name, one in found.speeds.items()
         if math.isfinite(finals[name])
     ]
-    front = set(pareto(points))
+    front = set(find_pareto_front(points))
 
     def draw(ax: Any) -> None:
         for name, fast, score in sorted(points, key=lambda point: point[2]):

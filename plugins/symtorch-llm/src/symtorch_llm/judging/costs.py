@@ -1,4 +1,4 @@
-"""What a block costs: multiply-adds for one token."""
+"""Cost of a block: multiply-adds for one token."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from symtorch_core.expressions import Call, Constant, Expression
 _FREE = ("+", "-")  # an addition is the other half of a multiply-add
 
 
-def multiply_adds(module: nn.Module) -> int:
-    """Multiply-adds for one token: those of linear maps, and every operation but + and - of equations, equal ones once.
+def count_multiply_adds(module: nn.Module) -> int:
+    """Count the multiply-adds for one token: those of linear maps, and operations of equations except + and -.
 
-    Functions such as an MLP's activation, and products of an MLP's gates, are left out, as is usual.
+    Functions such as an MLP's activation, and the products of its gates, are not counted, as is usual.
 
-    >>> multiply_adds(nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 8)))
+    >>> count_multiply_adds(nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 8)))
     256
     """
     if isinstance(module, SymbolicModel):
         chosen = module.surrogate if module.mode == "symbolic" else None
-        return multiply_adds(module.block if chosen is None else chosen)
+        return count_multiply_adds(module.block if chosen is None else chosen)
     if isinstance(module, Surrogate):
         maps = module.maps()
         parts = [part for part in (maps.down, maps.up, maps.linear) if part is not None]
-        return sum(map(multiply_adds, parts)) + operations(module.structure())
+        return sum(map(count_multiply_adds, parts)) + count_operations(module.structure())
     if isinstance(module, nn.Linear):
         return module.in_features * module.out_features
     if isinstance(module, Conv1D):
         return int(module.nx) * int(module.nf)
-    return sum(map(multiply_adds, module.children()))
+    return sum(map(count_multiply_adds, module.children()))
 
 
-def operations(expressions: Sequence[Expression]) -> int:
-    """Operations of equations but + and -, equal subexpressions counted once.
+def count_operations(expressions: Sequence[Expression]) -> int:
+    """Count the operations of equations except + and -; equal subexpressions count once.
 
     >>> from symtorch_core.expressions import parse
-    >>> operations([parse("2*(x*y) + x"), parse("3*(x*y)")])
+    >>> count_operations([parse("2*(x*y) + x"), parse("3*(x*y)")])
     3
     """
     seen: set[Expression] = set()
@@ -49,7 +49,7 @@ def operations(expressions: Sequence[Expression]) -> int:
         nonlocal count
         if not isinstance(node, Call) or node in seen:
             return
-        # Constants are trained one by one: two products with constants are two products, whatever these are now.
+        # Constants are trained one by one: two products with constants stay two, even if the constants are equal.
         if not any(isinstance(argument, Constant) for argument in node.args):
             seen.add(node)
         count += node.operator not in _FREE

@@ -1,21 +1,20 @@
-"""What the study says: the paper's Tables 1 and 5 with ours beside them, figures 4 and 5, equations and samples."""
+"""The study's report: the paper's Tables 1 and 5 with ours beside them, figures 4 and 5, equations and samples."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
 import transformers
 
-from symtorch_core.studies import Claim, Equation, Part, Section, StudyReport, Table, Text
-from symtorch_llm.baselines import BASELINES
-from symtorch_llm.findings import Findings
-from symtorch_llm.layers import Choice
-from symtorch_llm.pictures import drawings
-from symtorch_llm.solving import Variant
-from symtorch_llm.tasks import LanguageModelling
+from symtorch_core.studies import Claim, Equation, Part, Section, StudyReport, Table, Text, build_footer
+from symtorch_llm.experiment import Variant
+from symtorch_llm.fitting.baselines import BASELINES
+from symtorch_llm.judging.layers import LayerChoice
+from symtorch_llm.models.tasks import LanguageModelling
+from symtorch_llm.reporting.figures import draw_findings
+from symtorch_llm.reporting.findings import Findings
 
 PAPER_SCORES: Final = {"baseline": 10.62, "paper": 13.76, "control (output = input)": 17.59, "between": 13.73}
 """Perplexities of Qwen2.5-1.5B-Instruct on WikiText-2 with the MLPs of layers 7, 14 and 21 replaced (Table 1), and with
@@ -29,41 +28,41 @@ PAPER_KEPT: Final = "inputs 32 %, 30 %, 40 %; outputs 13 %, 15 %, 12 %"
 _SHOWN_EQUATIONS = 2
 
 
-def report_of(found: Findings) -> StudyReport:
-    """The report."""
-    tables = {"surrogates": surrogates(found), "speed": speed(found)}
-    if isinstance(found.task, LanguageModelling):  # the paper has no other
-        tables["paper"] = beside_the_paper(found)
+def build_report(found: Findings) -> StudyReport:
+    """Build the report."""
+    tables = {"surrogates": tabulate_surrogates(found), "speed": tabulate_speeds(found)}
+    if isinstance(found.task, LanguageModelling):  # the only task of the paper
+        tables["paper"] = tabulate_paper(found)
     if found.choice is not None:
-        tables["layers"] = scanned(found.choice, found.score_name)
+        tables["layers"] = tabulate_layers(found.choice, found.score_name)
     if found.sensitivity:
-        tables["sensitivity"] = narrowed(found)
-    pictures = dict(drawings(found))
+        tables["sensitivity"] = tabulate_sensitivity(found)
+    pictures = dict(draw_findings(found))
     sections = [
         Section("Figures", tuple(tables.values())),
         Section("Pictures", tuple(drawing.part() for drawing in pictures.values())),
-        Section("Equations", tuple(equations(found))),
+        Section("Equations", tuple(list_equations(found))),
     ]
     if found.samples:
-        sections.append(Section("What it writes", tuple(samples(found))))
+        sections.append(Section("What it writes", tuple(list_samples(found))))
     return StudyReport(
         name="llm",
         title=f"Equations in the place of MLPs: {found.title}",
         subtitle=f"k_in {found.k_in}, k_out {found.k_out}; {found.setup}",
-        claims=list(claims(found)),
+        claims=list(list_claims(found)),
         tables=tables,
         drawings=pictures,
         sections=sections,
-        figures={"model": found.title, "variants": [_plain(found, variant) for variant in found.variants]},
-        footer=f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}",
+        figures={"model": found.title, "variants": [_to_json(found, variant) for variant in found.variants]},
+        footer=build_footer({"torch": torch.__version__, "transformers": transformers.__version__}),
     )
 
 
-def claims(found: Findings) -> Iterator[Claim]:
-    """What the study was asked to show."""
-    ours = {variant.seed: variant for variant in found.named("best")}
+def list_claims(found: Findings) -> Iterator[Claim]:
+    """List what the study was asked to show."""
+    ours = {variant.seed: variant for variant in found.find("best")}
     for name in BASELINES if ours else ():
-        for other in found.named(name):
+        for other in found.find(name):
             mine = ours[other.seed]
             if other.cost <= mine.cost + 1e-9:
                 yield Claim(
@@ -75,10 +74,10 @@ def claims(found: Findings) -> Iterator[Claim]:
             else:
                 yield Claim(
                     f"{name}, which costs more, seed {other.seed}",
-                    f"told: {other.final:.4g} (cost {other.cost:.1%})",
+                    f"reported only: {other.final:.4g} (cost {other.cost:.1%})",
                     f"best {mine.final:.4g} (cost {mine.cost:.1%})",
                 )
-    for recipe in found.named("paper"):
+    for recipe in found.find("paper"):
         if ours:
             mine = next(iter(ours.values()))
             yield Claim(
@@ -88,7 +87,7 @@ def claims(found: Findings) -> Iterator[Claim]:
                 mine.final < recipe.raw,
             )
     if found.choice is not None:
-        mine = (found.named("best") or found.named("paper"))[0]
+        mine = (found.find("best") or found.find("paper"))[0]
         rise = mine.final - found.baseline
         yield Claim(
             f"auto: {found.score_name} rises within the budget, on text nothing was chosen by",
@@ -96,8 +95,8 @@ def claims(found: Findings) -> Iterator[Claim]:
             f"{rise:.3f}",
             rise <= found.choice.budget,
         )
-    for variant in (*found.named("best"), *found.named("paper")):
-        won = found.won_back(variant.final)
+    for variant in (*found.find("best"), *found.find("paper")):
+        won = found.compute_won_back(variant.final)
         yield Claim(
             f"{variant.name}, tuned, seed {variant.seed}: {found.score_name}",
             f"baseline {found.baseline:.4g}, MLP zero {found.zero:.4g}",
@@ -105,21 +104,21 @@ def claims(found: Findings) -> Iterator[Claim]:
         )
 
 
-def surrogates(found: Findings) -> Table:
-    """All variants beside one another: over several seeds, the mean and the range."""
+def tabulate_surrogates(found: Findings) -> Table:
+    """Compare all variants: over several seeds, the mean and the range."""
     rows = []
     for name in found.names:
-        group = found.named(name)
-        tuned = [variant.score for variant in group if variant.tuned is not None]
+        group = found.find(name)
+        tuned = [variant.score for variant in group if variant.tuning is not None]
         final = sum(variant.final for variant in group) / len(group)
         rows.append(
             (
                 name,
-                _ranged([variant.raw for variant in group]),
-                _ranged(tuned) if tuned else "",
-                f"{found.won_back(final):.1%}",
+                _format_range([variant.raw for variant in group]),
+                _format_range(tuned) if tuned else "",
+                f"{found.compute_won_back(final):.1%}",
                 f"{group[0].cost:.1%}",
-                f"{sum(variant.tuned.seconds for variant in group if variant.tuned):.0f}" if tuned else "",
+                f"{sum(variant.tuning.seconds for variant in group if variant.tuning):.0f}" if tuned else "",
             )
         )
     return Table(
@@ -137,8 +136,8 @@ def surrogates(found: Findings) -> Table:
     )
 
 
-def speed(found: Findings) -> Table:
-    """Table 5 of the paper: throughput and latency, measured in turns."""
+def tabulate_speeds(found: Findings) -> Table:
+    """Return Table 5 of the paper: throughput and latency, measured in turns."""
     first = found.speeds["baseline"].throughput
     rows = tuple(
         (
@@ -153,21 +152,21 @@ def speed(found: Findings) -> Table:
     return Table(
         ("in the MLPs' place", "tokens/s", "over baseline", "latency, ms", "95 % within, ms"),
         rows,
-        f"Forward passes without KV cache, in turns. Memory of the replaced MLPs {_size(found.bytes_before)}, of the "
-        f"equations and maps {_size(found.bytes_after)}",
+        "Forward passes without KV cache, in turns. Memory of the replaced MLPs "
+        f"{_format_size(found.bytes_before)}, of the equations and maps {_format_size(found.bytes_after)}",
         numbers=False,
     )
 
 
-def beside_the_paper(found: Findings) -> Table:
-    """Tables 1 and 5 of the paper, and what its maps keep; ours is another model, so only ratios can be compared."""
-    # The paper's recipe as the paper has it: not tuned.
+def tabulate_paper(found: Findings) -> Table:
+    """Return Tables 1 and 5 of the paper beside ours; ours is another model, so only ratios can be compared."""
+    # As in the paper, its recipe is not tuned.
     ours = {
         "baseline": found.baseline,
-        "control (output = input)": found.named("control (output = input)")[0].raw,
+        "control (output = input)": found.find("control (output = input)")[0].raw,
     }
-    used = "paper" if found.named("paper") else "best"
-    ours["paper"] = found.named("paper")[0].raw if used == "paper" else found.named("best")[0].final
+    used = "paper" if found.find("paper") else "best"
+    ours["paper"] = found.find("paper")[0].raw if used == "paper" else found.find("best")[0].final
     labels = {"baseline": "baseline", "paper": f"surrogate ({used})", "control (output = input)": "control"}
     rows = [
         (f"{found.score_name}, {label}", f"{PAPER_SCORES[name]:.2f}", f"{ours[name]:.4g}")
@@ -189,7 +188,7 @@ def beside_the_paper(found: Findings) -> Table:
         ("latency, baseline, ms", f"{1000 * PAPER_LATENCY['baseline']:.1f}", f"{1000 * base.latency:.1f}"),
         ("latency, surrogate, ms", f"{1000 * PAPER_LATENCY['paper']:.1f}", f"{1000 * speed.latency:.1f}"),
         (
-            f"what the maps of {'best' if found.named('best') else 'paper'} keep, by layer",
+            f"what the maps of {'best' if found.find('best') else 'paper'} keep, by layer",
             PAPER_KEPT,
             "; ".join(block.distillation.reduction.summary() for block in found.blocks.values()),
         ),
@@ -197,13 +196,13 @@ def beside_the_paper(found: Findings) -> Table:
     return Table(
         ("", "paper: Qwen2.5-1.5B, layers 7, 14, 21 of 28, A100", f"ours: {found.title}"),
         tuple(rows),
-        "Beside Tables 1 and 5 of the paper, and the variance that its repository tells",
+        "Beside Tables 1 and 5 of the paper, and the variance in its repository",
         numbers=False,
     )
 
 
-def scanned(choice: Choice, score_name: str) -> Table:
-    """The layers by what their replacement costs, and what equations in the first ones, together, added."""
+def tabulate_layers(choice: LayerChoice, score_name: str) -> Table:
+    """Return the layers by what their replacement costs, and what equations in the first ones add together."""
     rows = tuple(
         (
             str(cost.layer),
@@ -221,8 +220,8 @@ def scanned(choice: Choice, score_name: str) -> Table:
     )
 
 
-def narrowed(found: Findings) -> Table:
-    """Figure 4 of the paper in numbers."""
+def tabulate_sensitivity(found: Findings) -> Table:
+    """Return figure 4 of the paper as numbers."""
     rows = tuple((s.reducer, str(s.k_in), str(s.k_out), f"{s.score:.4g}") for s in found.sensitivity)
     return Table(
         ("reducer", "k_in", "k_out", found.score_name),
@@ -232,8 +231,8 @@ def narrowed(found: Findings) -> Table:
     )
 
 
-def equations(found: Findings) -> Iterator[Part]:
-    """The first equations of each layer; all of them are in the file that is saved."""
+def list_equations(found: Findings) -> Iterator[Part]:
+    """List the first equations of each layer; the saved file has all of them."""
     for path, block in found.blocks.items():
         assert block.surrogate is not None
         yield Text(f"{path}: {block.distillation.reduction.summary()}")
@@ -243,30 +242,32 @@ def equations(found: Findings) -> Iterator[Part]:
             yield Equation.of(name, expression, digits=3)
 
 
-def samples(found: Findings) -> Iterator[Part]:
-    """What was written, one after the other."""
+def list_samples(found: Findings) -> Iterator[Part]:
+    """List the texts that the variants wrote."""
     for sample in found.samples:
-        yield Text(f"{sample.name or 'to go on with'}: {sample.text}")
+        yield Text(f"{sample.name or 'prompt'}: {sample.text}")
 
 
-def _ranged(values: Sequence[float]) -> str:
+def _format_range(values: Sequence[float]) -> str:
     mean = sum(values) / len(values)
     low, high = min(values), max(values)
     return f"{mean:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"{mean:.4g} ({low:.4g} to {high:.4g})"
 
 
-def _size(count: int) -> str:
+def _format_size(count: int) -> str:
     return f"{count / 2**20:.2f} MiB"
 
 
-def _plain(found: Findings, variant: Variant) -> dict[str, Any]:
+def _to_json(found: Findings, variant: Variant) -> dict[str, Any]:
     return {
         "name": variant.name,
         "seed": variant.seed,
         "cost": variant.cost,
         "as_fitted": variant.raw,
-        "tuned": None if variant.tuned is None else variant.score,
-        "won_back": found.won_back(variant.final),
-        "tuning": None if variant.tuned is None else vars(variant.tuned),
+        "tuned": None if variant.tuning is None else variant.score,
+        "won_back": found.compute_won_back(variant.final),
+        "tuning": None
+        if variant.tuning is None
+        else {**vars(variant.tuning), "losses": variant.tuning.losses.tolist()},
         "throughput": found.speeds[variant.name].throughput if variant.name in found.speeds else None,
     }

@@ -1,4 +1,4 @@
-"""Recipes: ways from an MLP's activations to equations that take its place, each put together from public parts."""
+"""Recipes: ways from an MLP's activations to equations in its place, each composed of public parts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from symtorch_core.events import Callback
 from symtorch_core.reduction import Size
 from symtorch_core.search import SelectionRule
 from symtorch_core.studies import require_finished
-from symtorch_llm.fitting import fit_outputs
-from symtorch_llm.tuning import Tuning
+from symtorch_llm.fitting.outputs import fit_outputs
+from symtorch_llm.fitting.tuning import Tuning
 
 _ROWS_AT_ONCE = 8192
 
@@ -29,14 +29,13 @@ class Recipe:
 
     Attributes:
         name: for tables.
-        reducer, reducer_options: which maps D, U and W.
-        regressor, options: which search, and its options, those of :class:`symtorch_core.SearchSpace` among them.
+        reducer, reducer_options: the maps D, U and W.
+        regressor, options: the search and its options, with those of :class:`symtorch_core.SearchSpace`.
         select: the rule that chooses from the fronts.
-        exact_between: fit the equations to what the MLP gives for inputs that are rebuilt from z, as in the paper,
-            rather than to what it gave: then a perfect search ends at the exact MLP between the maps.
-        together: fit constants and maps together to what the MLP gave, by gradients, once the equations are found; each
-            was found with the others as they were.
-        tuning: of constants and maps afterwards, against the model as it was; None for none.
+        exact_between: fit the equations to the MLP's outputs for inputs that are rebuilt from z, as in the paper, and
+            not to its original outputs. A perfect search then ends at the exact MLP between the maps.
+        together: once the equations are found, fit constants and maps together to the MLP's outputs, by gradients.
+        tuning: of constants and maps afterwards, against the original model; None for none.
     """
 
     name: str
@@ -58,17 +57,17 @@ class Recipe:
         callbacks: Sequence[Callback] = (),
         resume: Path | None = None,
     ) -> Distillation:
-        """Equations of one MLP.
+        """Distill one MLP into equations.
 
         Args:
-            rows: that passed it.
-            mlp: itself.
+            rows: inputs and outputs of the MLP.
+            mlp: the MLP.
             seed: of the maps and the search.
             callbacks: told of progress.
-            resume: a folder where finished searches are kept and looked up.
+            resume: a folder where finished searches are kept.
 
         Raises:
-            SearchError: sizes do not fit the rows.
+            SearchError: the dimensions do not fit the rows.
             BackendError: the search was stopped.
         """
         if self.exact_between:
@@ -77,7 +76,9 @@ class Recipe:
                 .with_options(self.reducer_options)
                 .fit(rows.inputs, rows.outputs, variable_names=rows.input_names, seed=seed)
             )
-            rows = replace(rows, outputs=computed(mlp, rebuild(reduction, rows.inputs)(rows.inputs)))
+            rows = replace(
+                rows, outputs=evaluate_mlp(mlp, fit_rebuilding_map(reduction, rows.inputs)(rows.inputs))
+            )
         return require_finished(
             distill(
                 rows,
@@ -93,7 +94,7 @@ class Recipe:
             )
         )
 
-    def blocks(
+    def build_blocks(
         self,
         rows: Mapping[str, Activations],
         mlps: Mapping[str, nn.Module],
@@ -102,7 +103,7 @@ class Recipe:
         callbacks: Sequence[Callback] = (),
         resume: Path | None = None,
     ) -> dict[str, SymbolicModel]:
-        """Wrapped MLPs that run on their equations, by path; not tuned yet."""
+        """Return wrapped MLPs that run on their equations, by path; they are not tuned yet."""
         found = {}
         for path, some in rows.items():
             result = self.distill(some, mlps[path], seed=seed, callbacks=callbacks, resume=resume)
@@ -112,8 +113,10 @@ class Recipe:
         return found
 
 
-def paper(k_in: Size, k_out: Size, *, regressor: str = "operon", timeout: float | None = 5.0) -> Recipe:
-    """The recipe of the SymTorch paper (4.1): PCA in, a search on the exact MLP between, PCA out; nothing is tuned.
+def build_paper_recipe(
+    k_in: Size, k_out: Size, *, regressor: str = "operon", timeout: float | None = 5.0
+) -> Recipe:
+    """Build the recipe of the SymTorch paper (4.1): PCA in, a search on the exact MLP between, PCA out; no tuning.
 
     Args:
         k_in, k_out: dimensions.
@@ -132,13 +135,13 @@ def paper(k_in: Size, k_out: Size, *, regressor: str = "operon", timeout: float 
     )
 
 
-def best(k_in: Size, k_out: Size, *, terms: int = 24, tuning: Tuning | None = None) -> Recipe:
-    """A learned projection with a linear part beside sums of products of two variables, fitted and tuned as a whole.
+def build_best_recipe(k_in: Size, k_out: Size, *, terms: int = 24, tuning: Tuning | None = None) -> Recipe:
+    """Build our best recipe: a learned projection, a linear part, and sums of products of two variables; all are tuned.
 
     Args:
         k_in, k_out: dimensions.
-        terms: most terms in an equation.
-        tuning: how.
+        terms: largest number of terms in an equation.
+        tuning: settings.
     """
     return Recipe(
         "best",
@@ -156,7 +159,7 @@ def best(k_in: Size, k_out: Size, *, terms: int = 24, tuning: Tuning | None = No
             "binary_operators": ("+", "*"),
             "unary_operators": (),
             "maxsize": 6 * terms + 8,
-            # Coefficients are the best there are, and short forms are not what is wanted.
+            # The coefficients are optimal already, and short forms are not needed.
             "refine": False,
         },
         select="accuracy",
@@ -166,7 +169,7 @@ def best(k_in: Size, k_out: Size, *, terms: int = 24, tuning: Tuning | None = No
 
 
 def _fit_together(block: SymbolicModel, rows: Activations, seed: int, callbacks: Sequence[Callback]) -> None:
-    """Fit constants and maps of a block's equations; flags are as before."""
+    """Fit constants and maps of a block's equations; flags stay as they are."""
     assert block.surrogate is not None
     # On the CPU, where the rows are.
     surrogate = copy.deepcopy(block.surrogate).cpu().trainable(True, maps=True)
@@ -175,11 +178,11 @@ def _fit_together(block: SymbolicModel, rows: Activations, seed: int, callbacks:
     block.surrogate.load_state_dict(surrogate.state_dict())
 
 
-def rebuild(reduction: Reduction, X: Tensor) -> nn.Linear:
-    """The best linear guess of the inputs from what a reduction keeps of them, as a map of the inputs themselves.
+def fit_rebuilding_map(reduction: Reduction, X: Tensor) -> nn.Linear:
+    """Fit the best linear estimate of the inputs from what a reduction keeps of them, as a map of the inputs.
 
     Args:
-        reduction: whose ``down`` is linear, or keeps all.
+        reduction: with a linear ``down``, or one that keeps all inputs.
         X: rows to learn from, shape (n, d).
     """
     d = X.shape[1]
@@ -195,8 +198,8 @@ def rebuild(reduction: Reduction, X: Tensor) -> nn.Linear:
     return result.requires_grad_(False)
 
 
-def computed(mlp: nn.Module, X: Tensor) -> Tensor:
-    """What an MLP gives for rows on the CPU, computed where and how it is, shape (n, d), float32 on the CPU."""
+def evaluate_mlp(mlp: nn.Module, X: Tensor) -> Tensor:
+    """Evaluate an MLP on rows (n, d), on its own device and in its own dtype; return float32 on the CPU."""
     like = next(mlp.parameters())
     with torch.no_grad():
         return torch.cat([mlp(part.to(like)).float().cpu() for part in X.split(_ROWS_AT_ONCE)])

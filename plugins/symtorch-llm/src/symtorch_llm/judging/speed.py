@@ -1,4 +1,4 @@
-"""Speed of a model with other modules in it, measured in turns."""
+"""Speed of a model with other modules in it; variants are measured in turns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from symtorch_core import CaptureError
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
-from symtorch_llm.models import device_of, placed
+from symtorch_llm.models.transformer import get_device, place_modules
 
 
 @final
@@ -31,7 +31,7 @@ class Speed:
 
     @property
     def throughput(self) -> float:
-        """Tokens a second, by the median pass: a pass that something else disturbed does not count."""
+        """Tokens per second of the median pass, which single disturbed passes do not change."""
         return self.tokens / statistics.median(self.seconds)
 
     @property
@@ -45,7 +45,7 @@ class Speed:
         return float(torch.tensor(self.seconds, dtype=torch.float64).quantile(0.95))
 
 
-def speeds(
+def measure_speeds(
     model: nn.Module,
     variants: Mapping[str, Mapping[str, nn.Module]],
     ids: Tensor,
@@ -57,33 +57,33 @@ def speeds(
 ) -> dict[str, Speed]:
     """Time forward passes of the model with each variant's modules in place.
 
-    All variants take turns in every round, so that a machine that slows down slows them all. Passes are timed by the
-    CPU's clock, on a GPU by its own events; the warm-ups are not counted.
+    All variants take turns in every round, so that a machine that slows down affects all of them. Passes are timed by
+    the CPU's clock, on a GPU by its own events; the warm-ups are not counted.
 
     Args:
-        model: as it is.
-        variants: modules by path, by name; an empty mapping is the model itself.
+        model: with its own MLPs in place.
+        variants: name -> modules by path; an empty mapping is the model itself.
         ids: tokens to read, shape (sequences, tokens).
         rounds: timed passes of each.
         warmups: passes before them.
         callbacks: told of the stage ``"speed"``.
-        **options: of the model's forward, ``use_cache=False`` for one that would keep keys and values.
+        **options: of the model's forward; ``use_cache=False`` for models that would keep keys and values.
     """
-    ids = ids.to(device_of(model))
+    ids = ids.to(get_device(model))
 
     def passing(modules: Mapping[str, nn.Module]) -> Callable[[], object]:
         def once() -> object:
-            with placed(model, modules):
+            with place_modules(model, modules):
                 return model(input_ids=ids, **options)
 
         return once
 
     passes = {name: passing(modules) for name, modules in variants.items()}
-    taken = in_turns(passes, ids.device, rounds=rounds, warmups=warmups, callbacks=callbacks)
+    taken = time_in_turns(passes, ids.device, rounds=rounds, warmups=warmups, callbacks=callbacks)
     return {name: Speed(ids.numel(), seconds) for name, seconds in taken.items()}
 
 
-def in_turns(
+def time_in_turns(
     passes: Mapping[str, Callable[[], object]],
     device: torch.device,
     *,
@@ -91,14 +91,14 @@ def in_turns(
     warmups: int = 2,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, tuple[float, ...]]:
-    """Seconds of each of several calls, which take turns; see :func:`speeds`."""
+    """Measure the seconds of each of several calls, which take turns; see :func:`measure_speeds`."""
     watch = Stopwatch()
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     notify(callbacks, StageStarted("speed", rounds + warmups))
     with torch.inference_mode():
         for turn in range(rounds + warmups):
             for name, call in passes.items():
-                passed = _timed(call, device)
+                passed = _time(call, device)
                 if turn >= warmups:
                     seconds[name].append(passed)
             notify(callbacks, StageAdvanced("speed"))
@@ -106,7 +106,7 @@ def in_turns(
     return {name: tuple(passed) for name, passed in seconds.items()}
 
 
-def _timed(call: Callable[[], object], device: torch.device) -> float:
+def _time(call: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -119,14 +119,14 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def block_of_tokens(tokens: Sequence[Tensor], sequences: int, length: int) -> Tensor:
-    """Tokens one after the other, cut into sequences of one length, shape (sequences, length), repeated as needed.
+def build_token_block(tokens: Sequence[Tensor], sequences: int, length: int) -> Tensor:
+    """Cut tokens into sequences of one length, shape (sequences, length); they are repeated as needed.
 
     Raises:
         CaptureError: there are no tokens.
     """
     stream = torch.cat(list(tokens)) if tokens else torch.empty(0, dtype=torch.long)
     if not len(stream):
-        raise CaptureError("there are no tokens to measure speed on")
+        raise CaptureError("there are no tokens to measure speed on: give a text to judge on")
     wanted = sequences * length
     return stream.repeat(-(-wanted // len(stream)))[:wanted].reshape(sequences, length)

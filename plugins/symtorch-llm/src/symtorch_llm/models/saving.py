@@ -1,4 +1,4 @@
-"""Surrogates in a folder, beside the checkpoint of the model they belong to: safetensors and JSON.
+"""Surrogates in a folder beside the checkpoint of their model, as safetensors and JSON.
 
 Nothing in the files is executed: tensors are read by safetensors, equations by the core's own grammar.
 """
@@ -22,13 +22,13 @@ _BLOCK: Final = "block."
 
 
 def save_surrogates(model: nn.Module, folder: Path | str) -> Path:
-    """Write what runs on equations in a model: ``symbolic.safetensors``, and ``symbolic.json`` to read.
+    """Save the blocks of a model that run on equations: ``symbolic.safetensors``, and ``symbolic.json`` to read.
 
     The folder may be that of the model's own checkpoint, whose files are left alone.
 
     Args:
         model: with wrapped blocks in symbolic mode.
-        folder: made if missing.
+        folder: created if missing.
 
     Returns:
         The folder.
@@ -42,7 +42,9 @@ def save_surrogates(model: nn.Module, folder: Path | str) -> Path:
         if isinstance(module, SymbolicModel) and module.mode == "symbolic"
     }
     if not blocks:
-        raise SwitchError("nothing in the model runs on equations: there is nothing to save")
+        raise SwitchError(
+            "nothing in the model runs on equations, so there is nothing to save: call switch_to_symbolic() first"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -71,9 +73,9 @@ def load_surrogates(
     """Put saved surrogates into a model that was loaded from its own checkpoint.
 
     Args:
-        model: of the kind that was saved.
+        model: with the architecture of the saved one.
         folder: of :func:`save_surrogates`.
-        release_block: free the weights that are replaced.
+        release_block: free the replaced weights.
 
     Returns:
         The blocks that now run on equations, in place.
@@ -88,7 +90,9 @@ def load_surrogates(
     except (OSError, ValueError, SafetensorError) as error:
         raise FileFormatError(f"{folder} holds no readable surrogates: {error}") from error
     if not isinstance(saved, dict) or saved.get("schema") != _SCHEMA:
-        raise FileFormatError(f"{folder / LAYERS} is of another version, or damaged")
+        raise FileFormatError(
+            f"{folder / LAYERS} is of another version, or damaged: save the surrogates again"
+        )
     paths = [str(layer.get("path")) for layer in saved.get("layers", []) if isinstance(layer, dict)]
     modules = dict(model.named_modules())
     missing = [path for path in paths if path not in modules]

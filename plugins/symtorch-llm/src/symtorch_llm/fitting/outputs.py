@@ -1,4 +1,4 @@
-"""Fitting modules to what an MLP gives, by gradients."""
+"""Fitting of modules to the outputs of an MLP, by gradients."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from symtorch_core import Activations
-from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
+from symtorch_core.events import Callback
+from symtorch_core.studies import descend
 
-_STAGE = "fit"
 _BATCH = 512
 _EPOCHS = 15
 _LEARNING_RATE = 3e-3
@@ -29,24 +29,22 @@ def fit_outputs(
     Args:
         module: maps inputs to outputs.
         rows: of the MLP.
-        parameters: to be changed; they must receive gradients.
+        parameters: to change; they must require gradients.
         seed: of the order of rows.
         callbacks: told of the stage ``"fit"``.
     """
-    watch = Stopwatch()
     generator = torch.Generator().manual_seed(seed)
     X, Y = rows.inputs.float(), rows.outputs.float()
     height = Y.std(0).mean().clamp_min(1e-12)
     optimizer = torch.optim.Adam(parameters, lr=_LEARNING_RATE)
     steps = _EPOCHS * -(-len(X) // _BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps + 1)
-    notify(callbacks, StageStarted(_STAGE, _EPOCHS))
-    for _ in range(_EPOCHS):
-        for part in torch.randperm(len(X), generator=generator).split(_BATCH):
-            optimizer.zero_grad()
-            with torch.enable_grad():
-                ((module(X[part]) - Y[part]) / height).square().mean().backward()
-            optimizer.step()
-            schedule.step()
-        notify(callbacks, StageAdvanced(_STAGE))
-    notify(callbacks, StageFinished(_STAGE, watch.seconds()))
+    descend(
+        lambda part: ((module(X[part]) - Y[part]) / height).square().mean(),
+        parameters,
+        lambda epoch: torch.randperm(len(X), generator=generator).split(_BATCH),
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps + 1),
+        epochs=_EPOCHS,
+        stage="fit",
+        callbacks=callbacks,
+    )
