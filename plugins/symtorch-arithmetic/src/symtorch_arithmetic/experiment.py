@@ -36,7 +36,7 @@ LOSS: Final = "log1p(abs(r))"
 more than a huge error made smaller, so equations get no poles where single answers are wrong. (Mean absolute errors do
 not prevent poles: one between whole numbers fits one outlier and leaves all other answers as they are.)"""
 _HELD_OUT: Final = 0.35  # share of the errors by which an equation is chosen: rare ones must be among them
-_FAR: Final = 100.0  # in interquartile ranges of the answers; an answer beyond is not fitted to
+_FAR: Final = 100.0  # in interquartile ranges of the answers; answers beyond are not used
 _FEWEST: Final = 10
 _MAXSIZE: Final = 20
 _PLAIN: Final = ("+", "-", "*")
@@ -81,7 +81,7 @@ class Run:
         usable: the answers that equations are fitted to, shape (n,): those with a number that is not absurdly far off.
         kinds: kinds of questions whose accuracy is reported separately, by name; shape (n,) each, boolean.
         law: the distillation of the answers.
-        law_position: where the true law is on its front; None where it is not.
+        law_position: of the true law on its front; None where it is not on the front.
         residual: the distillation of the errors (answer minus truth) of all usable answers.
         error_analysis: which variables decide whether an answer is wrong.
     """
@@ -131,7 +131,7 @@ class Run:
 
     @property
     def error_variables(self) -> tuple[str, ...]:
-        """Those in the equation of the errors; none where errors look random."""
+        """Variables in the equation of the errors; none where errors look random."""
         return tuple(sorted(variables(self.error_equation.expression)))
 
     def compute_explained_share(self, *, with_error: bool) -> float:
@@ -207,7 +207,7 @@ def _distill_answers(
     task: Task, model: SymbolicModel, numbers: Tensor, settings: SearchSettings
 ) -> Distillation:
     """Distill the answers into equations in the numbers."""
-    # The paper's operators; sines and exponentials of single terms only, as in the reference study.
+    # The paper's operators; arguments of sin and exp are single terms, as in the reference study.
     space = _build_search_space(
         settings, ("+", "*"), ("inv", "sin", "exp"), constraints={"sin": (1,), "exp": (1,)}
     )

@@ -1,4 +1,4 @@
-"""The study: train or load a model, ask it, distill its answers, report (SymTorch paper, 4.3.2 and G)."""
+"""The study: train or load a model, ask it, distill its answers, and report (SymTorch paper, 4.3.2 and G)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The four tasks: their questions, their true laws, and the variables in which errors are searched for.
 
 Prompts are those of the reference study's notebook (docs/demos/llm_maths_demo.ipynb in astroautomata/SymTorch), with
-``\\boxed{}`` where it has ``$boxed$``, which is what its models answer with.
+``\\boxed{}`` in place of ``$boxed$``, since models answer with the former.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _OPENING: Final = r"Return only the numeric answer in the format \boxed{}. "
 @final
 @dataclass(frozen=True)
 class Published:
-    """What the reference study's notebook found with PySR in Llama-3.2-1B-Instruct.
+    """Results of the reference study's notebook, with PySR in Llama-3.2-1B-Instruct.
 
     Attributes:
         chosen: the equation that it chose.
-        law_loss: mean squared error of the equation of the law's form on its front; None where there was none.
+        law_loss: mean squared error of the equation of the law's form on its front; None without one.
         chosen_loss: mean squared error of the chosen equation.
         questions: that were asked.
     """
@@ -72,17 +72,17 @@ class Task:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """x0, x1, ..."""
+        """Names of the variables: x0, x1, ..."""
         return tuple(f"x{place}" for place in range(len(self.ranges)))
 
     @property
     def size(self) -> int:
-        """How many questions there are."""
+        """Number of different questions."""
         return math.prod(self._counts)
 
     @property
     def _counts(self) -> tuple[int, ...]:
-        """How many numbers each variable may be."""
+        """Number of values of each variable."""
         return tuple(high - low + 1 for low, high in self.ranges)
 
     def draw_questions(self, count: int, seed: int = 0) -> Tensor:

@@ -60,13 +60,13 @@ class Law:
 
     Attributes:
         carrier: messages or components.
-        columns: which messages; none for components.
-        over_mass: whether the two are closer to images of the force over the receiver's mass than of the force.
-        true: whichever of these it is, on the edges, shape (edges, 2).
-        linear: of each of the two, regressed on that.
-        values: the two, shape (edges, 2).
+        columns: of the messages; empty for components.
+        over_mass: whether both carriers are closer to images of the force over the receiver's mass than of the force.
+        true: the closer of these, on the edges, shape (edges, 2).
+        linear: linear fits of each carrier by ``true``.
+        values: the two carriers, shape (edges, 2).
         result: their distillation.
-        verdicts: of the two chosen equations.
+        verdicts: on the two chosen equations.
         error: the network's test error with the equations in it.
     """
 
@@ -88,7 +88,7 @@ class Model:
 
     Attributes:
         force, variant, seed: what was trained.
-        seconds: of training, whenever that was.
+        seconds: of training, however often it was stopped.
         error: mean absolute test error of a component of the acceleration.
         drift: the largest relative energy drift of the simulations.
         laws: one for each carrier.
@@ -185,7 +185,7 @@ def _find_laws(
     block = network.edge_model
     if not isinstance(block, SymbolicModel):
         block = wrap(network, "edge_model")
-    # Where two messages are left, their components are the same plane.
+    # Two messages span the same plane as their components.
     carriers: tuple[Carrier, ...] = (
         ("messages",) if _sends_two(network.variant) else ("messages", "components")
     )

@@ -93,7 +93,7 @@ def compute_pair_forces(force: Force, first: Tensor, second: Tensor) -> Tensor:
 
     Args:
         force: the law.
-        first, second: features x, y, vx, vy, charge, mass of those pulled and those that pull, shapes (..., 6).
+        first, second: features x, y, vx, vy, charge, mass of receivers and senders, shapes (..., 6).
 
     Returns:
         Shape (..., 2).

@@ -59,9 +59,9 @@ class Verdict:
         factor: what the image's size depends on: ``"force"`` (on nothing), ``"force / m1"``, or ``"force * g(m1)"``,
             perhaps with ``" * q1"``.
         slopes: of the equation in the two components, for a receiver of mass and charge 1.
-        constant: what is added to the image, relative to the spread of the equation.
+        constant: the constant that is added to the image, relative to the spread of the equation.
         exponent, true_exponent: d log|value| / d log r along rays, of the equation and of the true force; None for a
-            force that is no power of r.
+            force that is not a power of r.
         strange: variables that are neither in the law nor the receiver's own.
     """
 

@@ -94,7 +94,7 @@ class TrimmedFit:
         slopes: shape (inputs,); float64.
         intercept: one number.
         r2: of the kept rows.
-        kept: which rows those are, shape (n,), boolean.
+        kept: mask of the kept rows, shape (n,), boolean.
     """
 
     slopes: Tensor

@@ -74,7 +74,7 @@ def simulate(
 
     Args:
         force: the law.
-        simulations: how many.
+        simulations: number of simulations.
         seed: of the starts; the same seed gives the same data.
         particles: in each simulation.
         steps: of the force's dt, in each simulation.

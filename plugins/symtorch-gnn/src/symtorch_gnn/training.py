@@ -193,7 +193,7 @@ def _compute_loss(
     """Return the loss of a batch of states (B, particles, 6)."""
     x, y, particles = states.flatten(0, 1), targets.flatten(0, 1), states.shape[1]
     moved = shift * torch.randn(2, generator=generator, device=x.device)
-    x[:, :2] += moved  # rows were gathered for this batch: nobody else's
+    x[:, :2] += moved  # the rows were gathered for this batch alone
     predicted, penalty = network.forward_with_penalty(x, edges, generator)
     return (predicted - y).abs().sum() / len(x) + penalty / (len(x) * particles)
 

@@ -196,7 +196,7 @@ LOGISTIC = Problem(
     constants={"r": 1.5, "K": 2.0},
     start={"r": 1.0, "K": 1.0},
     measured={"t": (0.0, 3.0)},
-    unary_operators=("inv", "exp"),  # what grows does not swing
+    unary_operators=("inv", "exp"),  # growth does not oscillate
 )
 
 LAPLACE = Problem(

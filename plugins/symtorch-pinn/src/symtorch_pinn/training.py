@@ -32,7 +32,7 @@ class Settings:
         lbfgs_steps: at most, afterwards; 0 for none.
         collocation_points: number of points at which the equation and the conditions count; they need no data. 0 for
             the data points alone, as in the paper.
-        weight_equation, weight_conditions: beside the data, whose weight is 1 (SymTorch paper, F: 1 and 5).
+        weight_equation, weight_conditions: relative to the data (SymTorch paper, F: 1 and 5).
     """
 
     adam_steps: int = 2_000
@@ -51,7 +51,7 @@ class TrainedNetwork:
     Attributes:
         network: (n, d) -> (n, 1), float64, in evaluation mode.
         constants: of the differential equation, as learned; empty without the equation.
-        loss: the last.
+        loss: at the end of the training.
         seconds: of training, however often it was stopped.
     """
 
@@ -76,7 +76,7 @@ def train(
         problem: what to solve.
         settings: how to train.
         seed: of the points and of the network.
-        physics: whether the equation and the conditions take part; without them, this is the paper's control.
+        physics: whether the loss has the equation and the conditions; without them, this is the paper's control.
         folder: for checkpoints, from which a stopped training goes on, and for the finished network.
         callbacks: told of the steps.
     """

@@ -1,4 +1,4 @@
-"""Which variables decide whether an answer is wrong? A random forest says so without any equation."""
+"""Error analysis: a random forest finds the variables that decide whether an answer is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 _FOLDS: Final = 5
 _LEAST: Final = 10  # right answers, and wrong ones, below which there is no analysis
 _INFORMATIVE: Final = 0.6  # area under the ROC curve on held-out answers; 0.5 is chance
-_SHARE: Final = 0.2  # of the largest importance, that a variable must have to count as important
+_SHARE: Final = 0.2  # share of the largest importance from which a variable counts as important
 
 
 @final
@@ -26,7 +26,7 @@ class ErrorAnalysis:
 
     Attributes:
         auc: area under the ROC curve of a random forest on answers that it has not seen; NaN where there are too few
-            right or too few wrong ones to say. 0.5 is chance, 1 a rule without exception.
+            right or too few wrong answers. 0.5 is chance, 1 a rule without exception.
         importances: by variable, how much ``auc`` falls when its column is shuffled.
     """
 

@@ -26,7 +26,7 @@ class LawPosition:
         candidate: the equation that is the law.
         position: its place from simple to complex, from 1.
         rank: its place by score, from 1.
-        of: how many equations there are.
+        of: number of equations on the front.
         error: largest relative error of its coefficients.
     """
 

@@ -1,6 +1,6 @@
-r"""Reading the number out of an answer: what is in ``\boxed{}``, or the first number; never a guess.
+r"""Reading of numbers out of answers: the number in ``\boxed{}``, or the first one; never a guess.
 
-The rule is the SymTorch paper's (Table 10). An answer that it does not settle has no number: an empty text, a box with
+The rule is the SymTorch paper's (Table 10). Where it gives no number, there is none: for an empty text, a box with
 several numbers, a box that was cut off.
 """
 
@@ -30,7 +30,7 @@ class Reading:
 
     Attributes:
         value: the number; NaN where there is none.
-        source: where it stood.
+        source: where it was found.
     """
 
     value: float

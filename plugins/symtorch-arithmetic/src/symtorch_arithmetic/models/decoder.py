@@ -25,7 +25,7 @@ Example = tuple[str, str]
 def train_tokenizer(examples: Iterable[Example]) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer on examples; every digit is a token of its own.
 
-    It can spell any text. What all questions have in common becomes few tokens, so that a sequence is short.
+    It can spell any text. The text that all questions share becomes few tokens, so that sequences are short.
     """
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Split(Regex(r"\d"), "isolated")

@@ -47,7 +47,7 @@ class HuggingFaceModel(LanguageModel):
     sums differ between devices and batches, so a very uncertain answer may differ, too; the first one is kept.
 
     Args:
-        path: a folder or a hub's name, as for transformers' ``from_pretrained``.
+        path: a folder or a name on the hub, as for transformers' ``from_pretrained``.
         device: where to run.
         batch: prompts at once.
         new_tokens: longest answer.
@@ -73,7 +73,7 @@ class HuggingFaceModel(LanguageModel):
         self._model: Any = model.to(device).eval()
         self.name, self.batch = path, batch
         self._new_tokens = new_tokens
-        # Not every architecture has a largest position.
+        # Some architectures have no largest position.
         self._positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
@@ -96,11 +96,11 @@ class HuggingFaceModel(LanguageModel):
             texts,
             return_tensors="pt",
             padding=True,
-            add_special_tokens=not templated,  # a template brings its own
+            add_special_tokens=not templated,  # a template has its own
             return_token_type_ids=False,
         ).to(self._model.device)
         length = encoded["input_ids"].shape[1]
-        # A configuration of our own: the model's may ask for sampling, or for penalties on repetition.
+        # Not the model's own configuration, which may ask for sampling or for penalties on repetition.
         plain = GenerationConfig(
             do_sample=False,
             max_new_tokens=max(1, min(self._new_tokens, self._positions - length)),
@@ -129,6 +129,6 @@ def _make_revision(model: nn.Module, tokenizer: Any, new_tokens: int) -> str:
     state = model.state_dict()
     layout = [(name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in state.items()]
     settings = (layout, sorted(tokenizer.get_vocab().items()), tokenizer.chat_template, new_tokens)
-    # As bytes: numpy, by which a key is made, knows no bfloat16.
+    # As bytes, because keys are made through numpy, which has no bfloat16.
     weights = (tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for tensor in state.values())
     return make_key(settings, weights)

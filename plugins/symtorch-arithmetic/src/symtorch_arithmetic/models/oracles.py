@@ -17,17 +17,17 @@ OUTLIERS: Final = 0.03
 """Share of arbitrary answers of the erring oracle."""
 SILENT: Final = 0.01
 """Share of its answers without a number."""
-_TOO_LARGE: Final = 10  # arbitrary answers go up to so many times the largest right one
+_TOO_LARGE: Final = 10  # arbitrary answers go up to this many times the largest right one
 
 
 @final
 class Oracle(LanguageModel):
-    r"""Answers by the task's law; or by the law and the task's planted error, with outliers and refusals.
+    r"""A stub that answers by the task's law, or by the law and a planted error, with outliers and refusals.
 
     Args:
-        task: that it knows.
-        errs: whether it does so wrongly.
-        seed: of outliers and refusals. They are drawn from the prompt, not from the order of prompts.
+        task: that it can do.
+        errs: whether it makes the planted error.
+        seed: of outliers and refusals; they depend on the prompt, not on the order of prompts.
 
     >>> from symtorch_arithmetic.tasks import TASKS
     >>> Oracle(TASKS["add"]).answer(TASKS["add"].write_prompts(torch.tensor([[12, 9]])))

@@ -83,7 +83,7 @@ def train(
     """
     device = torch.device(device)
     numbers = draw_training_questions(task, held_out, settings.examples, withhold=withhold, seed=seed)
-    key = make_key([asdict(settings), seed], [numbers])  # and the task's own text, which its name stands for
+    key = make_key([asdict(settings), seed], [numbers])  # the task's name stands for its text
     folder = folder / f"{task.name}-{key}"
     store, file = Store(folder), folder / CHECKPOINT
     if store.read_json(_FINISHED) is not None:
@@ -133,7 +133,7 @@ def draw_training_questions(task: Task, held_out: Tensor, count: int, *, withhol
     Of a task with so few questions that less than a third would be left, any two thirds are for learning.
 
     Raises:
-        SearchError: none is left.
+        SearchError: no question is left.
     """
     everything = task.draw_questions(task.size, seed + 1)
     unused = everything[~task.find_among(everything, held_out)]

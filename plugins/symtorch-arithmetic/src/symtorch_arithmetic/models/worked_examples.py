@@ -33,7 +33,7 @@ def write_multiplication(numbers: Sequence[int]) -> str:
     r"""Write a long multiplication from the ones with every product and every sum of digits, then the answer.
 
     A row for each digit of the second number: that digit; for each digit of the first number the digit and, in two
-    digits, its product with the carry; from the second row on, the same for the sum with what there was.
+    digits, its product with the carry; from the second row on, the same for the sum with the rows before.
 
     >>> write_multiplication([12, 7])
     '7:214,108,000;0:200,100,000:8008,0000,0000,0000;0:200,100,000:0000,0000,0000,0000 \\boxed{84}'
