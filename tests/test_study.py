@@ -22,12 +22,21 @@ from typer.testing import CliRunner
 from symtorch_core import cli, distill
 from symtorch_core.components.hookspecs import Component, hookimpl
 from symtorch_core.components.registry import registry
-from symtorch_core.errors import BackendError, MissingDependencyError
-from symtorch_core.events.records import Callback, StageFinished, StageStarted, notify
-from symtorch_core.studies.study import Claim, Drawing, Study, StudyReport, require_finished, setting
-from symtorch_core.testing import StudyContract
-from symtorch_core.testing.scripted import ScriptedRegressor
-from symtorch_core.views.page_parts import Section, Table, Text
+from symtorch_core.errors import BackendError, MissingDependencyError, SearchError
+from symtorch_core.events import Callback, StageFinished, StageStarted, notify
+from symtorch_core.studies import (
+    Chapter,
+    Claim,
+    Drawing,
+    Section,
+    Study,
+    StudyReport,
+    Table,
+    Text,
+    require_finished,
+    setting,
+)
+from symtorch_core.testing import ScriptedRegressor, StudyContract
 
 
 @final
@@ -83,6 +92,51 @@ def test_a_report_is_written_in_four_forms(tmp_path: Path) -> None:
     written = json.loads(folder.joinpath("figures.json").read_text())
     assert written["pi"] == report.figures["pi"]
     assert written["claims"][0]["met"] is False
+
+
+@final
+@dataclass(frozen=True)
+class ScaledStudy(Study):
+    """Has scales, and runs over a table."""
+
+    name: ClassVar[str] = "scaled"
+    scales: ClassVar[dict[str, int]] = {"tiny": 1, "paper": 100}
+
+    scale: str = setting("tiny", "How much.")
+    shape: str = setting("all", "Which shape.")
+
+    def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
+        return StudyReport("scaled", "Scaled")
+
+
+def test_a_scale_has_settings_and_all_means_every_entry() -> None:
+    shapes = {"circle": 0, "square": 4}
+    assert ScaledStudy().settings == 1
+    assert ScaledStudy(scale="paper").settings == 100
+    assert ScaledStudy().expand("shape", shapes) == [0, 4]
+    assert ScaledStudy(shape="square").expand("shape", shapes) == [4]
+    with pytest.raises(SearchError, match="Did you mean 'paper'"):
+        ScaledStudy(scale="papre").settings  # noqa: B018
+    with pytest.raises(SearchError, match="Did you mean 'square'.*circle, square, all"):
+        ScaledStudy(shape="sqare").expand("shape", shapes)
+
+
+def test_chapters_become_sections_and_files() -> None:
+    table, drawing = Table(("a",), (("1",),)), Drawing(lambda ax: None)
+    chapter = Chapter("heat", "Heat in a rod", {"front": drawing}, [Text("warm")])
+    report = StudyReport.of_chapters(
+        "rods",
+        "Rods",
+        [chapter],
+        overview="All rods",
+        tables={"rods": table},
+        figures={},
+        versions={"torch": "2"},
+    )
+    assert [section.title for section in report.sections] == ["All rods", "Heat in a rod"]
+    assert report.sections[0].parts == (table,)
+    assert list(report.drawings) == ["heat-front"]
+    assert report.footer.startswith("torch 2, ")
 
 
 def test_a_search_that_was_stopped_ends_a_study() -> None:

@@ -2,7 +2,8 @@
 
 from symtorch_core.storage.files import write_whole
 from symtorch_core.storage.store import Store, make_key
-from symtorch_core.studies.study import Claim, Drawing, Study, StudyReport, require_finished, setting
+from symtorch_core.studies.report import Chapter, Claim, Drawing, build_footer
+from symtorch_core.studies.study import Study, StudyReport, require_finished, setting
 from symtorch_core.training.descend import Checkpoint, Descent, descend
 from symtorch_core.training.schedule import compute_learning_rate, fork_seed
 from symtorch_core.views.figures import render_svg
@@ -12,6 +13,7 @@ from symtorch_core.views.plots import new_axes
 
 __all__ = [
     "Bars",
+    "Chapter",
     "Checkpoint",
     "Claim",
     "Descent",
@@ -26,6 +28,7 @@ __all__ = [
     "StudyReport",
     "Table",
     "Text",
+    "build_footer",
     "build_front_part",
     "compute_learning_rate",
     "descend",

@@ -9,28 +9,34 @@ from __future__ import annotations
 import csv
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 
-from markupsafe import Markup
 from rich.console import Group, RenderableType
-from rich.table import Column
-from rich.table import Table as TerminalTable
-from rich.text import Text as TerminalText
 
 from symtorch_core.components.options import Configurable
 from symtorch_core.errors import BackendError
 from symtorch_core.events.records import Callback
-from symtorch_core.views.figures import render_svg
-from symtorch_core.views.page_parts import Figure, Page, Section, Table
+from symtorch_core.studies.report import (
+    Chapter,
+    Claim,
+    Drawing,
+    build_claims_table,
+    build_footer,
+    build_terminal_table,
+    collect_drawings,
+)
+from symtorch_core.views.page_parts import Page, Section, Table
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
 
-_WIDE = 8.0
 _CLAIMS_SHOWN = 12
+_ALL = "all"
+
+_Entry = TypeVar("_Entry")
 
 
 class Study(Configurable):
@@ -38,7 +44,10 @@ class Study(Configurable):
 
     A study that can be run is a frozen dataclass with a ``name``. Its fields are the options of
     ``symtorch run NAME``; :func:`setting` declares one with its help. The class docstring's first line is the help of
-    the command.
+    the command. A study that can do more or less work has a field ``scale``; ``scales`` says what each one means.
+
+    Attributes:
+        scales: name of a scale -> its settings, of any type.
 
     >>> from dataclasses import dataclass
     >>> from typing import ClassVar
@@ -54,27 +63,46 @@ class Study(Configurable):
     True
     """
 
+    scales: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def settings(self) -> Any:
+        """Settings of the chosen scale.
+
+        Raises:
+            SearchError: there is no such scale.
+        """
+        self.one_of(self.scales, "scale")
+        return self.scales[getattr(self, "scale")]  # noqa: B009 - a field of those studies that have scales
+
+    def expand(self, option: str, table: Mapping[str, _Entry]) -> list[_Entry]:
+        """Return the entry of a table that an option names; for ``"all"``, every entry.
+
+        Raises:
+            SearchError: there is no such entry; the message lists those there are.
+        """
+        self.one_of([*table, _ALL], option)
+        chosen = getattr(self, option)
+        return list(table.values()) if chosen == _ALL else [table[chosen]]
+
     @abstractmethod
     def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
-        """Do the experiment.
+        """Do the experiment and return its report; nothing of the report is written yet.
 
         Args:
-            folder: where models and finished searches are kept at once, so that a run that was stopped goes on when it
-                is started again with the same options. It exists.
-            callbacks: told of every :class:`symtorch_core.events.records.Event`.
-
-        Returns:
-            What came out. Nothing of the report is written yet.
+            folder: where models and finished searches are kept, each as soon as it is finished. A run that was
+                stopped goes on when it is started again with the same options. The folder exists.
+            callbacks: told of every :class:`symtorch_core.events.Event`.
         """
 
 
 def setting(default: Any, help: str) -> Any:
-    """A field of a study, with the help that ``symtorch run NAME --help`` shows."""
+    """Declare a field of a study, with the help that ``symtorch run NAME --help`` shows."""
     return field(default=default, metadata={"help": help})
 
 
 def require_finished(result: Distillation) -> Distillation:
-    """The distillation, if its search was not stopped: half a search must not be reported as a whole one.
+    """Return the distillation, unless its search was stopped: half a search must not be reported as a whole one.
 
     Raises:
         BackendError: the search was stopped, by the user or by a failure.
@@ -84,70 +112,6 @@ def require_finished(result: Distillation) -> Distillation:
             "the study was stopped in a search; what was finished is kept: run it again with the same options to go on"
         )
     return result
-
-
-@final
-@dataclass(frozen=True)
-class Claim:
-    """Something that a study was asked to show, or that a paper says, and what came out.
-
-    Attributes:
-        text: what it is about.
-        asked: the figure or statement to reach.
-        reached: what came out.
-        met: whether that is as good; None where it is only told.
-    """
-
-    text: str
-    asked: str
-    reached: str
-    met: bool | None = None
-
-
-@final
-@dataclass(frozen=True)
-class Drawing:
-    """A figure that can be put on a page and written as PNG.
-
-    Attributes:
-        draw: draws on the axes it is given.
-        caption: above it.
-        width, height: in inches; wider than 8, it takes the whole width of a page.
-    """
-
-    draw: Callable[[Any], Any]
-    caption: str = ""
-    width: float = 5.2
-    height: float = 3.6
-
-    def part(self) -> Figure:
-        """The figure for a page.
-
-        Raises:
-            MissingDependencyError: matplotlib is not installed.
-        """
-        drawn = render_svg(self.draw, width=self.width, height=self.height, label=self.caption)
-        return Figure(Markup(drawn), self.caption, wide=self.width > _WIDE)
-
-    def png(self, path: Path, *, dots_per_inch: int = 150) -> None:
-        """Write the figure as PNG.
-
-        Raises:
-            MissingDependencyError: matplotlib is not installed.
-        """
-        from symtorch_core.views.plots import check_matplotlib
-
-        check_matplotlib()
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure as Canvas
-
-        figure = Canvas(figsize=(self.width, self.height), layout="constrained")
-        FigureCanvasAgg(figure)
-        ax = figure.add_subplot()
-        self.draw(ax)
-        if self.caption:
-            ax.set_title(self.caption, fontsize="medium")
-        figure.savefig(path, dpi=dots_per_inch)
 
 
 @final
@@ -176,9 +140,46 @@ class StudyReport:
     figures: Mapping[str, Any] = field(default_factory=dict)
     footer: str = ""
 
+    @classmethod
+    def of_chapters(
+        cls,
+        name: str,
+        title: str,
+        chapters: Sequence[Chapter],
+        *,
+        overview: str,
+        subtitle: str = "",
+        claims: Sequence[Claim] = (),
+        tables: Mapping[str, Table],
+        figures: Mapping[str, Any],
+        versions: Mapping[str, str],
+    ) -> StudyReport:
+        """Build a report whose page has the tables first, then a section for each chapter.
+
+        Args:
+            name, title, subtitle, claims, tables, figures: as the attributes.
+            chapters: what was studied, one after the other.
+            overview: headline above the tables.
+            versions: package -> version, for the small print.
+        """
+        return cls(
+            name=name,
+            title=title,
+            subtitle=subtitle,
+            claims=claims,
+            tables=tables,
+            drawings=collect_drawings(chapters),
+            sections=[
+                Section(overview, tuple(tables.values())),
+                *(chapter.section() for chapter in chapters),
+            ],
+            figures=figures,
+            footer=build_footer(versions),
+        )
+
     def page(self) -> Page:
-        """The page: claims, then the study's own sections."""
-        claims = Section("What was asked, and what came out", (_to_claims_table(self.claims),))
+        """Return the page: claims, then the study's own sections."""
+        claims = Section("What was asked, and what came out", (build_claims_table(self.claims),))
         first = (claims,) if self.claims else ()
         return Page(self.title, self.subtitle, (*first, *self.sections), self.footer)
 
@@ -186,7 +187,7 @@ class StudyReport:
         """Write ``report.html``, ``figures.json``, a CSV for each table and a PNG for each drawing.
 
         Returns:
-            The page.
+            Path of the page.
 
         Raises:
             MissingDependencyError: matplotlib is not installed.
@@ -202,32 +203,16 @@ class StudyReport:
         return self.page().write(folder / "report.html")
 
     def __rich__(self) -> RenderableType:
-        """The first table, and the claims; of many claims, how many are met and which are not."""
+        """Return the first table, and the claims; of many claims, how many are met and which are not."""
         shown = (
             self.claims if len(self.claims) <= _CLAIMS_SHOWN else [c for c in self.claims if c.met is False]
         )
         judged = [claim.met for claim in self.claims if claim.met is not None]
         return Group(
-            *(_to_terminal_table(table) for table in list(self.tables.values())[:1]),
-            *((_to_terminal_table(_to_claims_table(shown, self.title)),) if shown else ()),
+            *(build_terminal_table(table) for table in list(self.tables.values())[:1]),
+            *((build_terminal_table(build_claims_table(shown, self.title)),) if shown else ()),
             *((f"{sum(judged)} of {len(judged)} claims are met",) if judged else ()),
         )
-
-
-def _to_claims_table(claims: Sequence[Claim], caption: str = "") -> Table:
-    met = {True: "yes", False: "NO", None: ""}
-    rows = tuple((claim.text, claim.asked, claim.reached, met[claim.met]) for claim in claims)
-    return Table(("what", "asked", "reached", ""), rows, caption, numbers=False)
-
-
-def _to_terminal_table(table: Table) -> TerminalTable:
-    shown = TerminalTable(
-        *(Column(TerminalText(name), overflow="fold") for name in table.headings),
-        title=TerminalText(table.caption),
-    )
-    for row in table.rows:
-        shown.add_row(*map(TerminalText, row))  # Text: names may hold brackets, which are no markup
-    return shown
 
 
 def _to_json(report: StudyReport) -> str:

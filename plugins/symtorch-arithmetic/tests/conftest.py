@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from symtorch_arithmetic.decoder import decoder_for, tokenizer_for
+from symtorch_arithmetic.models.decoder import build_decoder, train_tokenizer
+from symtorch_arithmetic.models.worked_examples import WORKED_ANSWERS
 from symtorch_arithmetic.tasks import TASKS
-from symtorch_arithmetic.worked import WORKED
 
 TEMPLATE = "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}<answer> "
 
@@ -21,11 +21,11 @@ SaveToy = Callable[..., Path]
 def _save_toy(folder: Path, *, seed: int = 0, chat_template: str | None = TEMPLATE) -> Path:
     """Random weights: it answers nonsense, but always the same."""
     task = TASKS["add"]
-    numbers = task.questions(200)
-    answers = map(WORKED["add"], numbers.long().tolist())
-    tokenizer = tokenizer_for(zip(task.ask(numbers), answers, strict=True))
+    numbers = task.draw_questions(200)
+    answers = map(WORKED_ANSWERS["add"], numbers.long().tolist())
+    tokenizer = train_tokenizer(zip(task.write_prompts(numbers), answers, strict=True))
     tokenizer.chat_template = chat_template
-    model = decoder_for(tokenizer, layers=1, width=16, heads=2, seed=seed)
+    model = build_decoder(tokenizer, layers=1, width=16, heads=2, seed=seed)
     with torch.no_grad():
         for weights in model.parameters():
             weights.mul_(20.0 if weights.ndim > 1 else 1.0)  # so that answers depend on the question

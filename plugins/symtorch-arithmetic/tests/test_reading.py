@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symtorch_arithmetic.reading import read
+from symtorch_arithmetic.answers.reading import read_number
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from symtorch_arithmetic.reading import read
     ],
 )
 def test_numbers_that_are_there(answer: str, value: float, source: str) -> None:
-    reading = read(answer)
+    reading = read_number(answer)
     assert reading.value == value
     assert reading.source == source
 
@@ -55,7 +55,7 @@ def test_numbers_that_are_there(answer: str, value: float, source: str) -> None:
     ],
 )
 def test_what_is_not_a_number_is_not_guessed(answer: str) -> None:
-    reading = read(answer)
+    reading = read_number(answer)
     assert math.isnan(reading.value)
     assert reading.source == "nothing"
 
@@ -64,13 +64,13 @@ def test_what_is_not_a_number_is_not_guessed(answer: str) -> None:
 @given(st.integers(-(10**15), 10**15), st.booleans(), st.sampled_from(["", "Step 1: 3 + 4 = 7. So ", "$"]))
 def test_whole_numbers_come_back(number: int, grouped: bool, before: str) -> None:
     written = f"{number:,}" if grouped else str(number)
-    assert read(rf"{before}\boxed{{{written}}}") == read(rf"\boxed{{ {written} }}")
-    assert read(rf"{before}\boxed{{{written}}}").value == number
-    assert read(f"The result: {written}.").value == number
+    assert read_number(rf"{before}\boxed{{{written}}}") == read_number(rf"\boxed{{ {written} }}")
+    assert read_number(rf"{before}\boxed{{{written}}}").value == number
+    assert read_number(f"The result: {written}.").value == number
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.text())
 def test_any_text_gives_a_finite_number_or_none(text: str) -> None:
-    reading = read(text)
+    reading = read_number(text)
     assert math.isfinite(reading.value) != (reading.source == "nothing")

@@ -10,10 +10,10 @@ from typing import Any, final
 import pytest
 import torch
 
-from symtorch_arithmetic.asking import Answers
-from symtorch_arithmetic.models import LanguageModel
-from symtorch_arithmetic.oracles import Oracle
-from symtorch_arithmetic.solving import Searching, solve
+from symtorch_arithmetic.answers.prompting import Answers
+from symtorch_arithmetic.experiment import SearchSettings, run_experiment
+from symtorch_arithmetic.models.language_models import LanguageModel
+from symtorch_arithmetic.models.oracles import Oracle
 from symtorch_arithmetic.study import ArithmeticStudy
 from symtorch_arithmetic.tasks import TASKS
 from symtorch_core import SearchError, UnknownComponentError
@@ -21,8 +21,8 @@ from symtorch_core.studies import StudyReport
 from symtorch_core.testing import StudyContract, run_command
 
 
-def quick(folder: Path) -> Searching:
-    return Searching("torchgp", 200, 4.0, 0, folder / "searches")
+def quick(folder: Path) -> SearchSettings:
+    return SearchSettings("torchgp", 200, 4.0, 0, folder / "searches")
 
 
 class TestArithmetic(StudyContract):
@@ -88,7 +88,9 @@ class Scripted(LanguageModel):
 def test_absurd_answers_are_listed_and_kept_out_of_the_fit(tmp_path: Path) -> None:
     task = TASKS["add"]
     model = Scripted({3: r"\boxed{1" + "0" * 200 + "}", 5: "I pass.", 7: r"\boxed{7}"})
-    run = solve(task, model, task.questions(300), Answers(tmp_path / "answers.sqlite"), quick(tmp_path))
+    run = run_experiment(
+        task, model, task.draw_questions(300), Answers(tmp_path / "answers.sqlite"), quick(tmp_path)
+    )
     assert int((~run.usable).sum()) == 2
     assert int((~run.right).sum()) == 3
     assert run.law.chosen()[0].text() in ("x0 + x1", "x1 + x0")
@@ -99,7 +101,9 @@ def test_a_model_that_gives_no_numbers_is_an_error_that_shows_an_answer(tmp_path
     task = TASKS["add"]
     model = Scripted(dict.fromkeys(range(40), "What a question!"))
     with pytest.raises(SearchError, match="0 of 40 answers of scripted.*What a question!"):
-        solve(task, model, task.questions(40), Answers(tmp_path / "answers.sqlite"), quick(tmp_path))
+        run_experiment(
+            task, model, task.draw_questions(40), Answers(tmp_path / "answers.sqlite"), quick(tmp_path)
+        )
 
 
 @pytest.mark.parametrize(

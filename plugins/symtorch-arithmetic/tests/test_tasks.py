@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symtorch_arithmetic.reading import read
+from symtorch_arithmetic.answers.reading import read_number
+from symtorch_arithmetic.models.worked_examples import WORKED_ANSWERS
 from symtorch_arithmetic.tasks import TASKS, Task
-from symtorch_arithmetic.worked import WORKED
 from symtorch_core import SearchError, Transforms
 
 EVERY = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -25,18 +25,18 @@ def digits(task: Task, numbers: torch.Tensor) -> dict[str, list[float]]:
 
 @EVERY
 def test_questions_are_whole_different_and_in_range(task: Task) -> None:
-    numbers = task.questions(300, seed=3)
+    numbers = task.draw_questions(300, seed=3)
     assert len(numbers) == min(300, task.size)
     assert len(torch.unique(numbers, dim=0)) == len(numbers)
     for column, (low, high) in zip(numbers.T, task.ranges, strict=True):
         assert low <= float(column.min()) <= float(column.max()) <= high
         assert torch.equal(column, column.round())
-    assert torch.equal(numbers, task.questions(300, seed=3))
-    assert not torch.equal(numbers, task.questions(300, seed=4))
+    assert torch.equal(numbers, task.draw_questions(300, seed=3))
+    assert not torch.equal(numbers, task.draw_questions(300, seed=4))
 
 
 def test_of_a_small_task_every_question_is_asked() -> None:
-    celsius = TASKS["celsius"].questions(10_000)[:, 0]
+    celsius = TASKS["celsius"].draw_questions(10_000)[:, 0]
     assert sorted(celsius.tolist()) == list(range(-20, 201))
 
 
@@ -44,35 +44,37 @@ def test_of_a_small_task_every_question_is_asked() -> None:
 @given(THREE, THREE)
 def test_truth_is_pythons(first: int, second: int) -> None:
     pair = torch.tensor([[first, second]])
-    assert TASKS["add"].truth(pair).item() == first + second
-    assert TASKS["multiply"].truth(pair).item() == first * second
+    assert TASKS["add"].compute_truth(pair).item() == first + second
+    assert TASKS["multiply"].compute_truth(pair).item() == first * second
 
 
 def test_truth_of_counting_and_of_degrees() -> None:
     count, celsius = TASKS["count"], TASKS["celsius"]
-    strings = count.questions(64)
-    assert count.truth(strings).tolist() == [sum(row) for row in strings.tolist()]
-    assert celsius.truth(torch.tensor([[-20], [0], [37], [200]])).tolist() == pytest.approx(
+    strings = count.draw_questions(64)
+    assert count.compute_truth(strings).tolist() == [sum(row) for row in strings.tolist()]
+    assert celsius.compute_truth(torch.tensor([[-20], [0], [37], [200]])).tolist() == pytest.approx(
         [-4, 32, 98.6, 392]
     )
-    assert "string 010011" in count.ask(torch.tensor([[0, 1, 0, 0, 1, 1]]))[0]
-    assert "What is -20 degrees Celsius" in celsius.ask(torch.tensor([[-20]]))[0]
+    assert "string 010011" in count.write_prompts(torch.tensor([[0, 1, 0, 0, 1, 1]]))[0]
+    assert "What is -20 degrees Celsius" in celsius.write_prompts(torch.tensor([[-20]]))[0]
 
 
 @EVERY
 def test_questions_need_whole_numbers_of_the_right_count(task: Task) -> None:
     wrong = torch.full((2, len(task.ranges)), 0.5)
     with pytest.raises(SearchError, match="whole numbers"):
-        task.ask(wrong)
+        task.write_prompts(wrong)
     with pytest.raises(SearchError, match="whole numbers"):
-        task.ask(torch.zeros(2, len(task.ranges) + 1))
+        task.write_prompts(torch.zeros(2, len(task.ranges) + 1))
     with pytest.raises(SearchError, match="at least one question"):
-        task.questions(0)
+        task.draw_questions(0)
 
 
 def test_right_answers_are_exact_ones() -> None:
     celsius, numbers = TASKS["celsius"], torch.tensor([[37.0], [37.0], [37.0]])
-    assert celsius.right(torch.tensor([98.6, 99.0, torch.nan], dtype=torch.float64), numbers).tolist() == [
+    assert celsius.find_right(
+        torch.tensor([98.6, 99.0, torch.nan], dtype=torch.float64), numbers
+    ).tolist() == [
         True,
         False,
         False,
@@ -95,9 +97,9 @@ def test_digits_of_negative_degrees_are_those_that_are_read() -> None:
 
 @EVERY
 def test_the_planted_error_depends_on_the_variables_that_it_names(task: Task) -> None:
-    numbers = task.questions(2_000)
+    numbers = task.draw_questions(2_000)
     columns = digits(task, numbers)
-    error = task.value(task.planted, numbers)
+    error = task.evaluate(task.planted, numbers)
     assert 0.0 < float((error != 0).double().mean()) < 0.7
     by_digits = defaultdict(set)
     for row, size in enumerate(error.tolist()):
@@ -107,9 +109,9 @@ def test_the_planted_error_depends_on_the_variables_that_it_names(task: Task) ->
 
 @EVERY
 def test_a_worked_answer_ends_with_the_right_number_in_a_box(task: Task) -> None:
-    numbers = task.questions(300, seed=1)
-    for row, truth in zip(numbers.long().tolist(), task.truth(numbers).tolist(), strict=True):
-        reading = read(WORKED[task.name](row))
+    numbers = task.draw_questions(300, seed=1)
+    for row, truth in zip(numbers.long().tolist(), task.compute_truth(numbers).tolist(), strict=True):
+        reading = read_number(WORKED_ANSWERS[task.name](row))
         assert reading.source == "box"
         assert reading.value == pytest.approx(truth, abs=1e-9)
 
@@ -117,7 +119,7 @@ def test_a_worked_answer_ends_with_the_right_number_in_a_box(task: Task) -> None
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(THREE, THREE)
 def test_long_multiplication_is_right_in_every_column(first: int, second: int) -> None:
-    rows = WORKED["multiply"]([first, second]).split(" ")[0].split(";")
+    rows = WORKED_ANSWERS["multiply"]([first, second]).split(" ")[0].split(";")
     digit_of_second = [int(row[0]) for row in rows]
     assert int("".join(map(str, reversed(digit_of_second)))) == second
     for row in rows:
@@ -136,5 +138,5 @@ def test_long_multiplication_is_right_in_every_column(first: int, second: int) -
 
 def test_questions_are_told_from_others() -> None:
     task = TASKS["add"]
-    numbers = task.questions(100)
-    assert task.among(numbers, numbers[:40]).tolist() == [True] * 40 + [False] * 60
+    numbers = task.draw_questions(100)
+    assert task.find_among(numbers, numbers[:40]).tolist() == [True] * 40 + [False] * 60

@@ -10,7 +10,7 @@ import torch
 from symtorch_core import Transforms
 from symtorch_core.expressions import parse
 from symtorch_gnn.forces import FORCES
-from symtorch_gnn.laws import EDGE_NAMES, TRANSFORMS, matches_law
+from symtorch_gnn.laws import EDGE_NAMES, TRANSFORMS, compare_with_law
 
 RIGHT = [
     ("spring", "(0.7*dx - 0.4*dy)*(1 - inv(r))", "full"),
@@ -27,7 +27,7 @@ RIGHT = [
 
 @pytest.mark.parametrize(("force", "equation", "mark"), RIGHT)
 def test_images_of_the_law_are_known(force: str, equation: str, mark: str) -> None:
-    assert matches_law(parse(equation), FORCES[force]).mark == mark
+    assert compare_with_law(parse(equation), FORCES[force]).mark == mark
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_images_of_the_law_are_known(force: str, equation: str, mark: str) -> No
     ],
 )
 def test_others_are_not(force: str, equation: str) -> None:
-    verdict = matches_law(parse(equation), FORCES[force])
+    verdict = compare_with_law(parse(equation), FORCES[force])
     assert not verdict.matches
     assert verdict.mark == "no"
 
@@ -72,17 +72,17 @@ def test_others_are_not(force: str, equation: str) -> None:
     ],
 )
 def test_what_the_reader_can_undo_is_told(force: str, equation: str, factor: str) -> None:
-    verdict = matches_law(parse(equation), FORCES[force])
+    verdict = compare_with_law(parse(equation), FORCES[force])
     assert verdict.matches
     assert verdict.factor == factor
 
 
 def test_what_a_verdict_says() -> None:
-    verdict = matches_law(parse("m2*(0.3*dx - 2*dy)/r^2"), FORCES["r1"])
+    verdict = compare_with_law(parse("m2*(0.3*dx - 2*dy)/r^2"), FORCES["r1"])
     assert verdict.slopes == pytest.approx((-0.3, 2.0), rel=0.05)  # r1 attracts
     assert verdict.exponent == pytest.approx(-1, abs=0.02)
-    assert matches_law(parse("m1*m2*dx/r^2 + q2*1e-9"), FORCES["r1"]).strange == ("q2",)
-    assert math.isnan(matches_law(parse("0.5"), FORCES["r1"]).exponent)
+    assert compare_with_law(parse("m1*m2*dx/r^2 + q2*1e-9"), FORCES["r1"]).strange == ("q2",)
+    assert math.isnan(compare_with_law(parse("0.5"), FORCES["r1"]).exponent)
 
 
 def test_transforms_are_the_variables_of_the_law() -> None:

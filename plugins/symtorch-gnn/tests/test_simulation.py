@@ -10,8 +10,8 @@ from torch import Tensor
 
 from symtorch_core import SearchError
 from symtorch_gnn import simulation
-from symtorch_gnn.forces import FORCES, Force, force_named, pair_forces
-from symtorch_gnn.simulation import STEPS, accelerations, cached, energy, simulate
+from symtorch_gnn.forces import FORCES, Force, compute_pair_forces
+from symtorch_gnn.simulation import STEPS, compute_accelerations, compute_energy, load_or_simulate, simulate
 
 forces = pytest.mark.parametrize("force", FORCES.values(), ids=FORCES)
 
@@ -27,29 +27,29 @@ def test_forces_are_minus_the_gradient_of_the_potential(force: Force) -> None:
     r = (first - second)[:, :2].norm(dim=1)
     potential = force.potential(r, first[:, 4], second[:, 4], first[:, 5], second[:, 5])
     (gradient,) = torch.autograd.grad(potential.sum(), first)
-    pull = pair_forces(force, first, second)
+    pull = compute_pair_forces(force, first, second)
     assert torch.allclose(pull, -gradient[:, :2], rtol=1e-10)
-    assert torch.allclose(pair_forces(force, second, first), -pull)  # action and reaction
+    assert torch.allclose(compute_pair_forces(force, second, first), -pull)  # action and reaction
 
 
 @forces
 def test_accelerations_are_minus_the_gradient_of_the_energy_over_the_mass(force: Force) -> None:
     states = some_states().requires_grad_()
-    potential = energy(force, states)[1].sum()
+    potential = compute_energy(force, states)[1].sum()
     (gradient,) = torch.autograd.grad(potential, states)
     expected = -gradient[..., :2] / states[..., 5:]
-    assert torch.allclose(accelerations(force, states), expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(compute_accelerations(force, states), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_signs_are_those_of_physics() -> None:
     left = torch.tensor([0.0, 0, 0, 0, 1, 2])
     right = torch.tensor([3.0, 0, 0, 0, 1, 5])
     for name in ("spring", "r1", "r2"):  # a long spring pulls, masses attract
-        assert pair_forces(FORCES[name], left, right)[0] > 0
-    assert pair_forces(FORCES["charge"], left, right)[0] < 0  # like charges repel
+        assert compute_pair_forces(FORCES[name], left, right)[0] > 0
+    assert compute_pair_forces(FORCES["charge"], left, right)[0] < 0  # like charges repel
     near = torch.tensor([0.5, 0, 0, 0, 1, 5])
-    assert pair_forces(FORCES["spring"], left, near)[0] < 0
-    assert float(pair_forces(FORCES["r2"], left, right)[0]) == pytest.approx(10 / 3.01**2)
+    assert compute_pair_forces(FORCES["spring"], left, near)[0] < 0
+    assert float(compute_pair_forces(FORCES["r2"], left, right)[0]) == pytest.approx(10 / 3.01**2)
 
 
 @forces
@@ -61,7 +61,7 @@ def test_energy_and_momentum_are_kept_through_near_encounters(force: Force) -> N
     assert torch.allclose(momentum, momentum[:, :1].expand_as(momentum), atol=2e-3)  # of float32 velocities
     # The figure is told by what was kept too, in single precision, where the energy is a sum of moderate terms.
     if force.name == "spring":
-        kinetic, potential = energy(force, made.states.double())
+        kinetic, potential = compute_energy(force, made.states.double())
         total = kinetic + potential.sum(-1)
         assert torch.allclose(total, total[:, :1].expand_as(total), rtol=1e-4)
 
@@ -89,7 +89,7 @@ def test_shapes_starts_and_kept_accelerations() -> None:
     assert abs(float(start[..., 5].log().mean())) < 0.05
     assert float(start[..., 5].log().std()) == pytest.approx(1, abs=0.05)
     assert torch.equal(made.states[:, 0, :, 4:], made.states[:, 1, :, 4:])
-    again = accelerations(FORCES["charge"], made.states.double()).float()
+    again = compute_accelerations(FORCES["charge"], made.states.double()).float()
     assert torch.allclose(again, made.accelerations, rtol=1e-2, atol=1e-3)
     x, y = made.samples()
     assert x.shape == (6000, 4, 6)
@@ -106,24 +106,22 @@ def test_the_same_seed_gives_the_same_data_and_leaves_torch_alone() -> None:
 
 def test_a_file_is_read_only_for_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     force = FORCES["spring"]
-    made = cached(tmp_path, force, 4, seed=0, steps=20)
+    made = load_or_simulate(tmp_path, force, 4, seed=0, steps=20)
     (file,) = tmp_path.iterdir()
     with monkeypatch.context() as patched:
         patched.setattr(simulation, "simulate", lambda *args, **options: pytest.fail("there was a file"))
-        read = cached(tmp_path, force, 4, seed=0, steps=20)
+        read = load_or_simulate(tmp_path, force, 4, seed=0, steps=20)
     assert torch.equal(read.states, made.states)
     assert torch.equal(read.accelerations, made.accelerations)
     assert torch.equal(read.drift, made.drift)
-    assert not torch.equal(cached(tmp_path, force, 4, seed=1, steps=20).states, made.states)
-    cached(tmp_path, force, 4, seed=0, steps=20, tolerance=1e-3)
+    assert not torch.equal(load_or_simulate(tmp_path, force, 4, seed=1, steps=20).states, made.states)
+    load_or_simulate(tmp_path, force, 4, seed=0, steps=20, tolerance=1e-3)
     assert len(list(tmp_path.iterdir())) == 3
     # A file of that name that tells other settings is made anew.
     next(path for path in tmp_path.iterdir() if path != file).replace(file)
-    assert torch.equal(cached(tmp_path, force, 4, seed=0, steps=20).states, made.states)
+    assert torch.equal(load_or_simulate(tmp_path, force, 4, seed=0, steps=20).states, made.states)
 
 
 def test_what_cannot_be_simulated_is_said() -> None:
-    with pytest.raises(SearchError, match="Did you mean 'spring'"):
-        force_named("sprong")
     with pytest.raises(SearchError, match="at least 1"):
         simulate(FORCES["spring"], 0, seed=0)

@@ -12,11 +12,11 @@ from symtorch_core import FileFormatError, SearchError, SymbolicModel
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
 from symtorch_core.studies import compute_learning_rate
 from symtorch_gnn.forces import FORCES
-from symtorch_gnn.network import VARIANTS, ParticleNetwork, build
+from symtorch_gnn.network import VARIANTS, ParticleNetwork, build_network
 from symtorch_gnn.simulation import Trajectories, simulate
-from symtorch_gnn.training import CHECKPOINT, SCALES, Settings, prediction_error, train
+from symtorch_gnn.training import CHECKPOINT, SETTINGS, Settings, measure_error, train
 
-TINY = SCALES["tiny"]
+TINY = SETTINGS["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def data() -> Trajectories:
 
 
 def network(variant: str, seed: int = 0) -> ParticleNetwork:
-    return build(VARIANTS[variant], TINY.hidden, TINY.activation, seed)
+    return build_network(VARIANTS[variant], TINY.hidden, TINY.activation, seed)
 
 
 def same(one: ParticleNetwork, two: ParticleNetwork) -> bool:
@@ -35,14 +35,14 @@ def same(one: ParticleNetwork, two: ParticleNetwork) -> bool:
 
 def test_it_learns(data: Trajectories) -> None:
     model = network("bottleneck")
-    before = prediction_error(model, data)
+    before = measure_error(model, data)
     result = train(model, data, replace(TINY, epochs=20))
     assert result.losses.shape == (20,)
     assert result.losses[-1] < 0.5 * result.losses[0]
-    assert prediction_error(model, data) < 0.5 * before
+    assert measure_error(model, data) < 0.5 * before
     assert not model.training
     # Two components a node, positions shifted in training only.
-    assert float(result.losses[-1]) == pytest.approx(2 * prediction_error(model, data), rel=0.3)
+    assert float(result.losses[-1]) == pytest.approx(2 * measure_error(model, data), rel=0.3)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

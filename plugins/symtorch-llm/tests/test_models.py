@@ -28,7 +28,14 @@ from transformers import (
 )
 
 from symtorch_core import CaptureError, SearchError
-from symtorch_llm.models import folded, load_causal, load_encoder, mlp_paths, placed, size_in_bytes
+from symtorch_llm.models.transformer import (
+    count_bytes,
+    find_mlps,
+    fold_mlps,
+    load_causal,
+    load_encoder,
+    place_modules,
+)
 
 SMALL: dict[str, Any] = {
     "vocab_size": 40,
@@ -61,31 +68,31 @@ SMALL: dict[str, Any] = {
             ),
             "transformer.h.{}.mlp",
         ),
-        (lambda: folded(BertModel(BertConfig(**SMALL))), "encoder.layer.{}.output.dense"),
+        (lambda: fold_mlps(BertModel(BertConfig(**SMALL))), "encoder.layer.{}.output.dense"),
     ],
 )
 def test_mlps_are_found_by_structure(model: Any, pattern: str) -> None:
     made = model()
-    assert mlp_paths(made) == [pattern.format(number) for number in range(3)]
-    assert mlp_paths(made, pattern) == mlp_paths(made)
+    assert find_mlps(made) == [pattern.format(number) for number in range(3)]
+    assert find_mlps(made, pattern) == find_mlps(made)
 
 
 def test_a_model_without_any_says_how_to_name_them() -> None:
     with pytest.raises(SearchError, match=r"mlp='model.layers"):
-        mlp_paths(BertModel(BertConfig(**SMALL)))
+        find_mlps(BertModel(BertConfig(**SMALL)))
     llama = LlamaForCausalLM(LlamaConfig(**SMALL))
     with pytest.raises(SearchError, match="where a layer's number belongs"):
-        mlp_paths(llama, "model.layers.0.mlp")
+        find_mlps(llama, "model.layers.0.mlp")
     with pytest.raises(CaptureError, match="no submodule"):
-        mlp_paths(llama, "model.layers.{}.ffn")
+        find_mlps(llama, "model.layers.{}.ffn")
 
 
 def test_a_folded_encoder_computes_what_it_did() -> None:
     model = BertModel(BertConfig(**SMALL)).eval()
     ids = torch.randint(0, 40, (2, 7), generator=torch.Generator().manual_seed(0))
     before = model(input_ids=ids).last_hidden_state
-    torch.testing.assert_close(folded(model)(input_ids=ids).last_hidden_state, before, rtol=0, atol=0)
-    assert folded(model) is model  # and again: nothing is left to fold
+    torch.testing.assert_close(fold_mlps(model)(input_ids=ids).last_hidden_state, before, rtol=0, atol=0)
+    assert fold_mlps(model) is model  # and again: nothing is left to fold
     torch.testing.assert_close(model(input_ids=ids).last_hidden_state, before, rtol=0, atol=0)
 
 
@@ -93,17 +100,17 @@ def test_modules_are_back_even_after_a_failure() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Tanh()))
     before = dict(model.named_modules())
     other = nn.Identity()
-    with placed(model, {"1.0": other, "0": nn.Identity()}):
+    with place_modules(model, {"1.0": other, "0": nn.Identity()}):
         assert model.get_submodule("1.0") is other
     assert dict(model.named_modules()) == before
-    with pytest.raises(ZeroDivisionError), placed(model, {"1.0": other}):
+    with pytest.raises(ZeroDivisionError), place_modules(model, {"1.0": other}):
         raise ZeroDivisionError
     assert dict(model.named_modules()) == before
 
 
 def test_memory_counts_shared_tensors_once() -> None:
     one = nn.Linear(3, 3, bias=False)
-    assert size_in_bytes([one, nn.Sequential(one)]) == 9 * 4
+    assert count_bytes([one, nn.Sequential(one)]) == 9 * 4
 
 
 def test_models_load_from_a_folder(toy: Path) -> None:

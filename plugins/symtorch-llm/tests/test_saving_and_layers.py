@@ -14,15 +14,22 @@ from torch import nn
 
 import symtorch_core as st
 from symtorch_core import CaptureError, FileFormatError, SwitchError
-from symtorch_llm.layers import Between, LayerCost, Zero, as_many_as_fit, layer_scan, sensitivity
-from symtorch_llm.measure import Speed, block_of_tokens, speeds
-from symtorch_llm.models import load_causal, mlp_paths, placed, size_in_bytes
-from symtorch_llm.pictures import pareto
-from symtorch_llm.recipes import best
-from symtorch_llm.saving import LAYERS, TENSORS, load_surrogates, save_surrogates
-from symtorch_llm.tasks import Embedding, HeldOut, LanguageModelling
-from symtorch_llm.text import batched, documents, sequences
-from symtorch_llm.tuning import Tuning, tune
+from symtorch_llm.fitting.recipes import build_best_recipe
+from symtorch_llm.fitting.tuning import Tuning, tune
+from symtorch_llm.judging.layers import (
+    Between,
+    LayerCost,
+    Zero,
+    choose_layers,
+    measure_sensitivity,
+    scan_layers,
+)
+from symtorch_llm.judging.speed import Speed, build_token_block, measure_speeds
+from symtorch_llm.models.saving import LAYERS, TENSORS, load_surrogates, save_surrogates
+from symtorch_llm.models.tasks import Embedding, HeldOut, LanguageModelling
+from symtorch_llm.models.transformer import count_bytes, find_mlps, load_causal, place_modules
+from symtorch_llm.reporting.figures import find_pareto_front
+from symtorch_llm.text import build_batches, split_documents, tokenize
 
 IDS = torch.tensor([[1, 4, 5, 6, 7, 8]])
 
@@ -34,19 +41,21 @@ def model(toy: Path) -> Any:
 
 @pytest.fixture
 def rows(model: Any, data_out: HeldOut) -> dict[str, st.Activations]:
-    return st.capture(model, mlp_paths(model), list(data_out.batches))
+    return st.capture(model, find_mlps(model), list(data_out.batches))
 
 
 @pytest.fixture(scope="module")
 def data_out(toy: Path, toy_text: Path) -> HeldOut:
     tokenizer = load_causal(str(toy))[1]
     return HeldOut(
-        tuple(batched(sequences(tokenizer, documents(toy_text.read_text("utf-8"), "one"), 40), 16))
+        tuple(build_batches(tokenize(tokenizer, split_documents(toy_text.read_text("utf-8"), "one"), 40), 16))
     )
 
 
 def replaced(model: Any, rows: dict[str, st.Activations], data_out: HeldOut) -> dict[str, st.SymbolicModel]:
-    blocks = best(4, 2, terms=4).blocks(rows, {path: model.get_submodule(path) for path in rows})
+    blocks = build_best_recipe(4, 2, terms=4).build_blocks(
+        rows, {path: model.get_submodule(path) for path in rows}
+    )
     tune(model, blocks, data_out.batches, LanguageModelling(), Tuning(epochs=1))
     return blocks
 
@@ -55,20 +64,20 @@ def test_surrogates_come_back_as_they_were_and_the_model_writes(
     model: Any, rows: dict[str, st.Activations], data_out: HeldOut, toy: Path, tmp_path: Path
 ) -> None:
     blocks = replaced(model, rows, data_out)
-    with placed(model, blocks):
+    with place_modules(model, blocks):
         wanted = model(input_ids=IDS).logits
         save_surrogates(model, tmp_path)
         equations = {path: block.equations() for path, block in blocks.items()}
     assert {file.name for file in tmp_path.iterdir()} == {TENSORS, LAYERS}
     fresh = load_causal(str(toy))[0]
-    before = size_in_bytes([fresh])
+    before = count_bytes([fresh])
     loaded = load_surrogates(fresh, tmp_path)
     torch.testing.assert_close(fresh(input_ids=IDS).logits, wanted, rtol=0, atol=0)
     assert all(block.released for block in loaded)
     # The weights of both MLPs are gone; what came instead is smaller.
-    gone = size_in_bytes([model.get_submodule(path) for path in rows])
-    came = size_in_bytes([block.surrogate for block in loaded if block.surrogate])
-    assert size_in_bytes([fresh]) == before - gone + came
+    gone = count_bytes([model.get_submodule(path) for path in rows])
+    came = count_bytes([block.surrogate for block in loaded if block.surrogate])
+    assert count_bytes([fresh]) == before - gone + came
     assert [block.equations() for block in loaded] == list(equations.values())
     written = fresh.generate(IDS, max_new_tokens=5, do_sample=False, pad_token_id=0)
     assert written.shape[1] > IDS.shape[1]
@@ -90,7 +99,7 @@ def test_what_is_not_there_or_damaged_is_said(
         save_surrogates(model, tmp_path)
     with pytest.raises(FileFormatError, match="no readable surrogates"):
         load_surrogates(model, tmp_path)
-    with placed(model, replaced(model, rows, data_out)):
+    with place_modules(model, replaced(model, rows, data_out)):
         save_surrogates(model, tmp_path)
     with pytest.raises(FileFormatError, match="another model"):
         load_surrogates(nn.Linear(2, 2), tmp_path)
@@ -108,12 +117,12 @@ def test_what_is_not_there_or_damaged_is_said(
 def test_layers_are_ranked_by_what_their_replacement_costs(
     model: Any, rows: dict[str, st.Activations], data_out: HeldOut
 ) -> None:
-    task, paths = LanguageModelling(), mlp_paths(model)
-    found = layer_scan(model, rows, {path: number for number, path in enumerate(paths)}, data_out, task)
+    task, paths = LanguageModelling(), find_mlps(model)
+    found = scan_layers(model, rows, {path: number for number, path in enumerate(paths)}, data_out, task)
     assert [cost.linear for cost in found] == sorted(cost.linear for cost in found)
     for cost in found:
         assert paths[cost.layer] == cost.path
-        with placed(model, {cost.path: Zero()}):
+        with place_modules(model, {cost.path: Zero()}):
             assert task.score(model, data_out) == pytest.approx(cost.zero)
 
 
@@ -125,11 +134,11 @@ def test_as_many_layers_are_replaced_as_fit() -> None:
         asked.append(list(paths))
         return float(len(paths))
 
-    assert as_many_as_fit(costs, score, 2.0) == (["layer2", "layer0"], [1.0, 2.0, 3.0])
+    assert choose_layers(costs, score, 2.0) == (["layer2", "layer0"], [1.0, 2.0, 3.0])
     assert asked[-1] == ["layer2", "layer0", "layer1"]
-    assert as_many_as_fit(costs, score, 0.5) == ([], [1.0])
-    assert as_many_as_fit(costs, score, 9.0)[0] == ["layer2", "layer0", "layer1"]
-    assert as_many_as_fit(costs, lambda paths: float("nan"), 9.0)[0] == []
+    assert choose_layers(costs, score, 0.5) == ([], [1.0])
+    assert choose_layers(costs, score, 9.0)[0] == ["layer2", "layer0", "layer1"]
+    assert choose_layers(costs, lambda paths: float("nan"), 9.0)[0] == []
 
 
 def test_maps_that_keep_all_change_nothing(
@@ -137,7 +146,9 @@ def test_maps_that_keep_all_change_nothing(
 ) -> None:
     task = LanguageModelling()
     mlps = {path: model.get_submodule(path) for path in rows}
-    found = sensitivity(model, mlps, rows, data_out, task, reducers=["pca"], k_in=(2, 16, 32), k_out=(16,))
+    found = measure_sensitivity(
+        model, mlps, rows, data_out, task, reducers=["pca"], k_in=(2, 16, 32), k_out=(16,)
+    )
     assert [(s.k_in, s.k_out) for s in found] == [(2, 16), (16, 16)]  # 32 is more than the model has
     assert found[1].score == pytest.approx(task.score(model, data_out), rel=1e-3)
     assert found[0].score != pytest.approx(found[1].score, rel=1e-3)
@@ -161,9 +172,9 @@ def test_speeds_take_turns_and_leave_the_model(model: Any) -> None:
             calls.append(self.name)
             return x
 
-    path = mlp_paths(model)[0]
+    path = find_mlps(model)[0]
     before = model.get_submodule(path)
-    found = speeds(
+    found = measure_speeds(
         model, {"a": {path: Noted("a")}, "b": {path: Noted("b")}}, IDS, rounds=3, warmups=1, use_cache=False
     )
     assert calls == ["a", "b"] * 4
@@ -177,17 +188,17 @@ def test_figures_of_speed() -> None:
     assert speed.throughput == 50
     assert speed.latency == 4
     assert speed.p95 == pytest.approx(8.3)
-    block = block_of_tokens([torch.tensor([1, 2, 3])], 2, 4)
+    block = build_token_block([torch.tensor([1, 2, 3])], 2, 4)
     assert block.tolist() == [[1, 2, 3, 1], [2, 3, 1, 2]]
     with pytest.raises(CaptureError, match="no tokens"):
-        block_of_tokens([], 1, 1)
+        build_token_block([], 1, 1)
 
 
 def test_the_front_and_the_way_back() -> None:
-    assert pareto([("a", 1.0, 5.0), ("b", 1.0, 5.0), ("c", 2.0, 4.0)]) == ["c"]
+    assert find_pareto_front([("a", 1.0, 5.0), ("b", 1.0, 5.0), ("c", 2.0, 4.0)]) == ["c"]
     task = LanguageModelling()
-    assert task.won_back(10.0, 1000.0, 10.0) == 1
-    assert task.won_back(1000.0, 1000.0, 10.0) == 0
-    assert task.won_back(100.0, 1000.0, 10.0) == pytest.approx(0.5)
-    assert math.isnan(task.won_back(math.inf, 10.0, 1.0))
-    assert Embedding().won_back(0.1, 0.4, 0.0) == pytest.approx(0.75)
+    assert task.compute_won_back(10.0, 1000.0, 10.0) == 1
+    assert task.compute_won_back(1000.0, 1000.0, 10.0) == 0
+    assert task.compute_won_back(100.0, 1000.0, 10.0) == pytest.approx(0.5)
+    assert math.isnan(task.compute_won_back(math.inf, 10.0, 1.0))
+    assert Embedding().compute_won_back(0.1, 0.4, 0.0) == pytest.approx(0.75)

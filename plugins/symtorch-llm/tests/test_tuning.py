@@ -14,13 +14,18 @@ import symtorch_core as st
 from symtorch_core import SearchError, UnknownComponentError
 from symtorch_core.events import Event, Interrupted, StageAdvanced
 from symtorch_core.expressions import parse
-from symtorch_llm.baselines import BASELINES, Sizes
-from symtorch_llm.costs import multiply_adds, operations
-from symtorch_llm.models import load_causal, mlp_paths
-from symtorch_llm.recipes import best, computed, paper, rebuild
-from symtorch_llm.tasks import LanguageModelling
-from symtorch_llm.text import Batch, batched, documents, sequences
-from symtorch_llm.tuning import Tuning, tune
+from symtorch_llm.fitting.baselines import BASELINES, Sizes
+from symtorch_llm.fitting.recipes import (
+    build_best_recipe,
+    build_paper_recipe,
+    evaluate_mlp,
+    fit_rebuilding_map,
+)
+from symtorch_llm.fitting.tuning import Tuning, tune
+from symtorch_llm.judging.costs import count_multiply_adds, count_operations
+from symtorch_llm.models.tasks import LanguageModelling
+from symtorch_llm.models.transformer import find_mlps, load_causal
+from symtorch_llm.text import Batch, build_batches, split_documents, tokenize
 
 SHORT = Tuning(epochs=3)
 
@@ -33,12 +38,14 @@ def model(toy: Path) -> nn.Module:
 @pytest.fixture(scope="module")
 def batches(toy: Path, toy_text: Path) -> list[Batch]:
     tokenizer = load_causal(str(toy))[1]
-    return batched(sequences(tokenizer, documents(toy_text.read_text(encoding="utf-8"), "one"), 40), 8)
+    return build_batches(
+        tokenize(tokenizer, split_documents(toy_text.read_text(encoding="utf-8"), "one"), 40), 8
+    )
 
 
 @pytest.fixture(scope="module")
 def rows(model: nn.Module, batches: list[Batch]) -> dict[str, st.Activations]:
-    return st.capture(model, mlp_paths(model), batches)
+    return st.capture(model, find_mlps(model), batches)
 
 
 def test_all_layers_are_captured_in_one_pass_without_padding(
@@ -69,7 +76,7 @@ def test_a_baseline_costs_no_more_than_allowed_and_is_made_better_by_tuning(
     for module in modules.values():
         assert module(torch.randn(2, 3, 16)).shape == (2, 3, 16)
         assert module(torch.randn(2, 16).bfloat16()).dtype == torch.bfloat16
-        assert name == "full linear" or multiply_adds(module) <= 400
+        assert name == "full linear" or count_multiply_adds(module) <= 400
         assert not any(parameter.requires_grad for parameter in module.parameters())
     done = tune(model, modules, batches, LanguageModelling(), SHORT)
     assert done.after < done.before
@@ -118,7 +125,7 @@ def test_best_puts_equations_in_place_and_tuning_changes_their_constants(
     model: nn.Module, batches: list[Batch], rows: dict[str, st.Activations]
 ) -> None:
     mlps = {path: model.get_submodule(path) for path in rows}
-    blocks = best(4, 2, terms=5).blocks(rows, mlps)
+    blocks = build_best_recipe(4, 2, terms=5).build_blocks(rows, mlps)
     (first, *_) = blocks.values()
     assert first.mode == "symbolic"
     assert first.distillation.reduction.linear is not None
@@ -133,14 +140,14 @@ def test_the_papers_recipe_fits_the_exact_mlp_between_the_maps(
 ) -> None:
     path, some = next(iter(rows.items()))
     mlp = model.get_submodule(path)
-    recipe = paper(2, 1, regressor="sparse")
+    recipe = build_paper_recipe(2, 1, regressor="sparse")
     with pytest.raises(UnknownComponentError, match="no_such"):
-        paper(2, 1, regressor="no_such").distill(some, mlp)
+        build_paper_recipe(2, 1, regressor="no_such").distill(some, mlp)
     result = recipe.distill(some, mlp)
     reduction = st.load("reducers", "pca")(k_in=2, k_out=1).fit(
         some.inputs, some.outputs, variable_names=some.input_names
     )
-    between = computed(mlp, rebuild(reduction, some.inputs)(some.inputs))
+    between = evaluate_mlp(mlp, fit_rebuilding_map(reduction, some.inputs)(some.inputs))
     assert result.train is not None
     whole = st.Activations.of(some.inputs, between)
     expected, _ = whole.split(0.2, 0)
@@ -152,19 +159,24 @@ def test_rebuilding_keeps_what_all_components_keep(rows: dict[str, st.Activation
     whole = st.load("reducers", "pca")(k_in=16).fit(
         some.inputs, some.outputs, variable_names=some.input_names
     )
-    torch.testing.assert_close(rebuild(whole, some.inputs)(some.inputs), some.inputs, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        fit_rebuilding_map(whole, some.inputs)(some.inputs), some.inputs, rtol=1e-3, atol=1e-3
+    )
     half = st.load("reducers", "pca")(k_in=8).fit(some.inputs, some.outputs, variable_names=some.input_names)
-    rebuilt = rebuild(half, some.inputs)(some.inputs)
+    rebuilt = fit_rebuilding_map(half, some.inputs)(some.inputs)
     left = (some.inputs - rebuilt).square().sum()
     assert 0 < left < (some.inputs - some.inputs.mean(0)).square().sum()
-    torch.testing.assert_close(rebuild(half, some.inputs)(rebuilt), rebuilt, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(fit_rebuilding_map(half, some.inputs)(rebuilt), rebuilt, rtol=1e-3, atol=1e-3)
 
 
 def test_costs_are_those_counted_by_hand() -> None:
-    assert operations([parse("2*x*y + sin(x)"), parse("3*(x*y) - x/y")]) == 6  # 2*x, *y, sin; 3*, x*y, /
-    assert operations([parse("x*y + 1"), parse("(x*y)*x")]) == 2
     assert (
-        multiply_adds(GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2)).transformer.h[0].mlp) == 512
+        count_operations([parse("2*x*y + sin(x)"), parse("3*(x*y) - x/y")]) == 6
+    )  # 2*x, *y, sin; 3*, x*y, /
+    assert count_operations([parse("x*y + 1"), parse("(x*y)*x")]) == 2
+    assert (
+        count_multiply_adds(GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2)).transformer.h[0].mlp)
+        == 512
     )
     X = torch.randn(50, 6)
     result = st.distill(
@@ -175,7 +187,7 @@ def test_costs_are_those_counted_by_hand() -> None:
         progress=False,
     )
     block = st.SymbolicModel(nn.Linear(6, 2)).adopt(result)
-    assert multiply_adds(block) == 12  # in block mode, what the block costs
+    assert count_multiply_adds(block) == 12  # in block mode, what the block costs
     block.switch_to_symbolic()
-    equations = operations([candidate.expression for candidate in result.chosen()])
-    assert multiply_adds(block) == 6 * 3 + 3 * 2 + equations
+    equations = count_operations([candidate.expression for candidate in result.chosen()])
+    assert count_multiply_adds(block) == 6 * 3 + 3 * 2 + equations

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import symtorch_core as st
 from symtorch_core.testing import ScriptedRegressor
 from symtorch_slime import SlimeCapture, explain, stability
-from symtorch_slime.repetition import structure
+from symtorch_slime.repetition import describe_structure
 
 X = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 STAR = [0.5, -1.0, 2.0]
@@ -182,7 +182,7 @@ def test_what_cannot_be_explained() -> None:
         st.distill(law, X, capture="slime", **QUICK)
     with pytest.raises(st.CaptureError, match="x_star has 2 numbers"):
         explain(law, X, [0.0, 1.0], **QUICK)
-    with pytest.raises(st.CaptureError, match="not one array of numbers"):
+    with pytest.raises(st.CaptureError, match="must be one array of numbers"):
         explain(law, np.array([["a", "b", "c"]] * 5), STAR, **QUICK)
     with pytest.raises(st.CaptureError, match="data_weights must be 500"):
         explain(law, X, STAR, data_weights=[1.0], **QUICK)
@@ -234,7 +234,7 @@ def test_stability_counts_structures_and_top_inputs() -> None:
     found = stability(law, X, STAR, seeds=[0, 1], bandwidths=[0.5, 1.0], top=2, **QUICK)
     assert len(found.runs) == 4
     assert found.structure_share == (1.0,)
-    assert found.structures == (structure(found.runs[0].explanation.result.chosen()[0].expression),)
+    assert found.structures == (describe_structure(found.runs[0].explanation.result.chosen()[0].expression),)
     assert found.variables == (("x0", "x2"),)
     assert found.variables_share == (1.0,)
     assert "100% of 4 runs" in str(found)

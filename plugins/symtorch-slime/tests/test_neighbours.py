@@ -113,12 +113,12 @@ def test_any_metric() -> None:
         ({"categorical": [4]}, "numbered 0 to 3"),
     ],
 )
-def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
+def test_invalid_settings(options: dict[str, Any], message: str) -> None:
     with pytest.raises(CaptureError, match=message):
         neighbourhood(X, ORIGIN, **options)
 
 
-def test_data_that_are_none() -> None:
+def test_invalid_data() -> None:
     with pytest.raises(CaptureError, match="x_star has 3 numbers, a row of the data 4"):
         neighbourhood(X, np.zeros(3))
     with pytest.raises(CaptureError, match="NaN"):

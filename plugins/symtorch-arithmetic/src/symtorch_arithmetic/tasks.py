@@ -1,7 +1,7 @@
-"""The four tasks: what is asked, what is true, and in which variables an error is looked for.
+"""The four tasks: their questions, their true laws, and the variables in which errors are searched for.
 
 Prompts are those of the reference study's notebook (docs/demos/llm_maths_demo.ipynb in astroautomata/SymTorch), with
-``\\boxed{}`` where it has ``$boxed$``, which is what its models answer with.
+``\\boxed{}`` in place of ``$boxed$``, since models answer with the former.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _OPENING: Final = r"Return only the numeric answer in the format \boxed{}. "
 @final
 @dataclass(frozen=True)
 class Published:
-    """What the reference study's notebook found with PySR in Llama-3.2-1B-Instruct.
+    """Results of the reference study's notebook, with PySR in Llama-3.2-1B-Instruct.
 
     Attributes:
         chosen: the equation that it chose.
-        law_loss: mean squared error of the equation of the law's form on its front; None where there was none.
+        law_loss: mean squared error of the equation of the law's form on its front; None without one.
         chosen_loss: mean squared error of the chosen equation.
         questions: that were asked.
     """
@@ -47,14 +47,14 @@ class Task:
     Attributes:
         name: for the command line.
         title: for the report.
-        prompt: the question, with ``{x0}`` where the number x0 stands.
+        prompt: the question, with ``{x0}`` in place of the number x0.
         ranges: for each variable the lowest and the highest number.
         law: the true answer, an expression in the variables.
-        step: the resolution of right answers: two of them differ by this at least.
-        digits: derived variables, as expressions: in these an error is looked for.
-        planted: an error in the variables, for the oracle that makes one.
+        step: resolution of right answers: the smallest difference of two of them.
+        digits: derived variables, as expressions; the equation of the errors is in these.
+        planted: an error in the variables, for the oracle that makes errors.
         planted_in: the derived variables that it depends on.
-        withheld: an expression that is 1 for questions which may be kept from training, else 0.
+        withheld: an expression that is 1 for questions that may be withheld from training, else 0.
         published: the reference study's figures.
     """
 
@@ -72,51 +72,51 @@ class Task:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """x0, x1, ..."""
+        """Names of the variables: x0, x1, ..."""
         return tuple(f"x{place}" for place in range(len(self.ranges)))
 
     @property
     def size(self) -> int:
-        """How many questions there are."""
+        """Number of different questions."""
         return math.prod(self._counts)
 
     @property
     def _counts(self) -> tuple[int, ...]:
-        """How many numbers each variable may be."""
+        """Number of values of each variable."""
         return tuple(high - low + 1 for low, high in self.ranges)
 
-    def questions(self, count: int, seed: int = 0) -> Tensor:
-        """Different questions in random order, shape (n, d), float64; all there are where that is fewer.
+    def draw_questions(self, count: int, seed: int = 0) -> Tensor:
+        """Draw different questions in random order, shape (n, d), float64; all questions where there are fewer.
 
-        >>> TASKS["count"].questions(1000).shape
+        >>> TASKS["count"].draw_questions(1000).shape
         torch.Size([64, 6])
         """
         if count < 1:
-            raise SearchError(f"at least one question must be asked, not {count}")
+            raise SearchError(f"questions={count}: at least one question must be asked")
         chosen = np.random.default_rng(seed).choice(self.size, min(count, self.size), replace=False)
         numbers = np.stack(np.unravel_index(chosen, self._counts), axis=1) + [low for low, _ in self.ranges]
         return torch.from_numpy(numbers.astype(np.float64))
 
-    def among(self, numbers: Tensor, others: Tensor) -> Tensor:
-        """Which questions (n, d) are among others (m, d), shape (n,)."""
-        return torch.isin(self._places(numbers), self._places(others))
+    def find_among(self, numbers: Tensor, others: Tensor) -> Tensor:
+        """Return which questions (n, d) are among others (m, d), shape (n,)."""
+        return torch.isin(self._locate(numbers), self._locate(others))
 
-    def _places(self, numbers: Tensor) -> Tensor:
-        """The place of each question among all there are."""
+    def _locate(self, numbers: Tensor) -> Tensor:
+        """Return the index of each question among all questions of the task."""
         shifted = numbers.long() - torch.tensor([low for low, _ in self.ranges])
         return torch.from_numpy(np.ravel_multi_index(tuple(shifted.T.numpy()), self._counts))
 
-    def ask(self, numbers: Tensor) -> list[str]:
-        """The questions as text.
+    def write_prompts(self, numbers: Tensor) -> list[str]:
+        """Return the questions as text.
 
         Args:
             numbers: shape (n, d), whole.
 
-        >>> TASKS["add"].ask(torch.tensor([[12, 7]]))[0]
+        >>> TASKS["add"].write_prompts(torch.tensor([[12, 7]]))[0]
         'Return only the numeric answer in the format \\\\boxed{}. What is 12+7=?'
 
         Raises:
-            SearchError: they are not whole, or of another number of variables.
+            SearchError: the numbers are not whole, or their shape is wrong.
         """
         if (
             numbers.ndim != 2
@@ -124,33 +124,33 @@ class Task:
             or bool((numbers != numbers.round()).any())
         ):
             raise SearchError(
-                f"{self.name} asks about {len(self.ranges)} whole numbers a question, shape (n, {len(self.ranges)})"
+                f"{self.name} needs {len(self.ranges)} whole numbers for each question, shape (n, {len(self.ranges)})"
             )
-        return [self._filled(row) for row in numbers.long().tolist()]
+        return [self._fill_prompt(row) for row in numbers.long().tolist()]
 
-    def _filled(self, numbers: list[int]) -> str:
+    def _fill_prompt(self, numbers: list[int]) -> str:
         text = self.prompt
         for variable, number in zip(self.variables, numbers, strict=True):
             text = text.replace(f"{{{variable}}}", str(number))
         return text
 
-    def value(self, expression: str, numbers: Tensor) -> Tensor:
-        """An expression in the variables, for questions (n, d), shape (n,), float64."""
+    def evaluate(self, expression: str, numbers: Tensor) -> Tensor:
+        """Evaluate an expression in the variables for questions (n, d), shape (n,), float64."""
         columns = dict(zip(self.variables, numbers.double().unbind(1), strict=True))
         result: Tensor = evaluate(parse(expression, self.variables), columns)
         return result.double().expand(len(numbers))
 
-    def truth(self, numbers: Tensor) -> Tensor:
-        """The true answers to questions (n, d), shape (n,), float64."""
-        return self.value(self.law, numbers)
+    def compute_truth(self, numbers: Tensor) -> Tensor:
+        """Return the true answers to questions (n, d), shape (n,), float64."""
+        return self.evaluate(self.law, numbers)
 
-    def right(self, answers: Tensor, numbers: Tensor) -> Tensor:
-        """Whether answers (n,) are exactly right, to rounding in the last digit of a float; NaN never is."""
-        return (answers - self.truth(numbers)).abs() <= 1e-6 * self.step
+    def find_right(self, answers: Tensor, numbers: Tensor) -> Tensor:
+        """Return which answers (n,) are exactly right, up to the rounding of floats; NaN never is."""
+        return (answers - self.compute_truth(numbers)).abs() <= 1e-6 * self.step
 
 
-def _digits_of(number: str, names: tuple[str, ...], variable: str) -> dict[str, str]:
-    """The decimal digits of a number, from the last one."""
+def _define_digits(number: str, names: tuple[str, ...], variable: str) -> dict[str, str]:
+    """Return expressions for the decimal digits of a number, from the last one."""
     return {
         f"{name}_{variable}": f"mod(floor({number}/{10**place}), 10)" if place else f"mod({number}, 10)"
         for place, name in enumerate(names)
@@ -158,7 +158,7 @@ def _digits_of(number: str, names: tuple[str, ...], variable: str) -> dict[str, 
 
 
 _THREE: Final = ("ones", "tens", "hundreds")
-_DIGITS: Final = _digits_of("x0", _THREE, "x0") | _digits_of("x1", _THREE, "x1")
+_DIGITS: Final = _define_digits("x0", _THREE, "x0") | _define_digits("x1", _THREE, "x1")
 
 TASKS: Final[Mapping[str, Task]] = {
     task.name: task
@@ -216,7 +216,7 @@ TASKS: Final[Mapping[str, Task]] = {
             ranges=((-20, 200),),
             law="1.8*x0 + 32",
             step=0.2,
-            digits={"x0": "x0"} | _digits_of("abs(x0)", ("ones", "tens"), "x0"),
+            digits={"x0": "x0"} | _define_digits("abs(x0)", ("ones", "tens"), "x0"),
             planted="-greater_equal(mod(abs(x0), 10), 7)",
             planted_in=("ones_x0",),
             withheld="greater_equal(mod(abs(x0), 10), 7)",

@@ -1,8 +1,8 @@
 """The four pair potentials, and the forces they exert (SymTorch paper, arXiv 2602.21307, appendix E.1).
 
-Units are those of the paper: none. Distances are softened, d = r + 0.01, so potential and force are finite where two
-particles meet, but the force turns around there, and those of r2 and charge reach 10^4 (times masses): that is where
-the heavy tails of the accelerations come from.
+All quantities are dimensionless, as in the paper. Distances are softened, d = r + 0.01, so potential and force are
+finite where two particles meet. But the force changes sign there, and the forces of r2 and charge reach 10^4 (times
+masses): this gives the accelerations their heavy tails.
 
 Signs: particle 1 receives the force and particle 2 exerts it; ``dx = x1 - x2`` and ``dy = y1 - y2`` point from 2 to 1.
 The force on 1 is minus the gradient of the pair's potential with respect to the position of 1, so a positive slope
@@ -18,8 +18,6 @@ from typing import Final, final
 
 import torch
 from torch import Tensor
-
-from symtorch_core import SearchError, did_you_mean
 
 SOFTENING: Final = 0.01
 
@@ -46,10 +44,10 @@ class Force:
     dt: float
     variables: tuple[str, ...] = ()
 
-    def on_first(
+    def compute_on_first(
         self, dx: Tensor, dy: Tensor, r: Tensor, q1: Tensor, q2: Tensor, m1: Tensor, m2: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The two components of the force on particle 1 from particle 2, each of the arguments' shape."""
+        """Return the two components of the force on particle 1 from particle 2, each of the arguments' shape."""
         pull = -self.slope(r, q1, q2, m1, m2) / r
         return pull * dx, pull * dy
 
@@ -90,31 +88,18 @@ FORCES: Final[Mapping[str, Force]] = MappingProxyType(
 )
 
 
-def force_named(name: str) -> Force:
-    """One of :data:`FORCES`.
-
-    Raises:
-        SearchError: there is none of that name.
-    """
-    if name not in FORCES:
-        raise SearchError(
-            f"unknown force {name!r}.{did_you_mean(name, FORCES)} There are: {', '.join(FORCES)}"
-        )
-    return FORCES[name]
-
-
-def pair_forces(force: Force, first: Tensor, second: Tensor) -> Tensor:
-    """The forces on particles from others.
+def compute_pair_forces(force: Force, first: Tensor, second: Tensor) -> Tensor:
+    """Return the forces on particles from others.
 
     Args:
         force: the law.
-        first, second: features x, y, vx, vy, charge, mass of those pulled and those that pull, shapes (..., 6).
+        first, second: features x, y, vx, vy, charge, mass of receivers and senders, shapes (..., 6).
 
     Returns:
         Shape (..., 2).
     """
     dx, dy = (first - second)[..., :2].unbind(-1)
-    parts = force.on_first(
+    parts = force.compute_on_first(
         dx, dy, torch.hypot(dx, dy), first[..., 4], second[..., 4], first[..., 5], second[..., 5]
     )
     return torch.stack(parts, dim=-1)

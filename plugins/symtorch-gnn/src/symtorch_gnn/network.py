@@ -2,8 +2,8 @@
 
 SymTorch paper (arXiv 2602.21307), section 4.2 and appendix E.2; Cranmer et al. 2020 (arXiv 2006.11287). A node is a
 particle with features x, y, vx, vy, charge, mass. An edge row is (receiver, sender): the 6 features of the particle
-that gets the message, then the 6 of the one that sends it. Adding up is what forces do, so a network that may send only
-few numbers learns a linear image of the force.
+that gets the message, then the 6 of the one that sends it. Messages are added up, as forces are. So a network that may
+send only a few numbers learns a linear image of the force.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ACTIVATIONS: Final[Mapping[str, type[nn.Module]]] = MappingProxyType(
 @final
 @dataclass(frozen=True)
 class Variant:
-    """How a network is brought to send few numbers (SymTorch paper, E.2).
+    """How a network is made to send few numbers (SymTorch paper, E.2).
 
     Attributes:
         name: of the variant.
@@ -61,26 +61,15 @@ VARIANTS: Final[Mapping[str, Variant]] = MappingProxyType(
 )
 
 
-def variant_named(name: str) -> Variant:
-    """One of :data:`VARIANTS`.
-
-    Raises:
-        SearchError: there is none of that name.
-    """
-    if name not in VARIANTS:
-        hint = did_you_mean(name, VARIANTS)
-        raise SearchError(f"unknown variant {name!r}.{hint} There are: {', '.join(VARIANTS)}")
-    return VARIANTS[name]
-
-
-def perceptron(inputs: int, outputs: int, hidden: int, activation: str) -> nn.Sequential:
-    """A multi-layer perceptron with three hidden layers.
+def build_perceptron(inputs: int, outputs: int, hidden: int, activation: str) -> nn.Sequential:
+    """Build a multi-layer perceptron with three hidden layers.
 
     Raises:
         SearchError: there is no such activation.
     """
     if activation not in ACTIVATIONS:
-        raise SearchError(f"unknown activation {activation!r}. There are: {', '.join(ACTIVATIONS)}")
+        hint = did_you_mean(activation, ACTIVATIONS)
+        raise SearchError(f"unknown activation {activation!r}.{hint} There are: {', '.join(ACTIVATIONS)}")
     bend = ACTIVATIONS[activation]
     return nn.Sequential(
         nn.Linear(inputs, hidden),
@@ -102,15 +91,15 @@ class SampledMessages(nn.Module):
 
     def __init__(self, message_dim: int, hidden: int, activation: str) -> None:
         super().__init__()
-        self.layers = perceptron(2 * FEATURES, 2 * message_dim, hidden, activation)
+        self.layers = build_perceptron(2 * FEATURES, 2 * message_dim, hidden, activation)
 
     def distribution(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and logarithms of the variances, each of shape (E, message_dim)."""
+        """Return means and logarithms of the variances, each of shape (E, message_dim)."""
         mean, log_variance = self.layers(rows).chunk(2, dim=-1)
         return mean, log_variance
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Means, shape (E, message_dim), of edge rows (E, 12)."""
+        """Return the means, shape (E, message_dim), for edge rows (E, 12)."""
         return self.distribution(rows)[0]
 
 
@@ -118,7 +107,7 @@ class SampledMessages(nn.Module):
 class ParticleNetwork(MessagePassing):
     """Accelerations of particles from their states.
 
-    Weights come from torch's own seed, unless :func:`build` makes the network.
+    Weights come from torch's own seed, unless :func:`build_network` makes the network.
 
     Args:
         variant: of :data:`VARIANTS`.
@@ -138,23 +127,23 @@ class ParticleNetwork(MessagePassing):
         self.edge_model = (
             SampledMessages(width, hidden, activation)
             if variant.kl
-            else perceptron(2 * FEATURES, width, hidden, activation)
+            else build_perceptron(2 * FEATURES, width, hidden, activation)
         )
-        self.node_model = perceptron(FEATURES + width, DIMENSIONS, hidden, activation)
+        self.node_model = build_perceptron(FEATURES + width, DIMENSIONS, hidden, activation)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Accelerations, shape (N, 2).
+        """Return accelerations, shape (N, 2).
 
         Args:
             x: states of all particles of all graphs, shape (N, 6).
             edge_index: senders and receivers, shape (2, E), as torch-geometric has it.
         """
-        return self._accelerations(x, edge_index, self.edge_model(self.edge_rows(x, edge_index)))
+        return self._accelerations(x, edge_index, self.edge_model(self.gather_edge_rows(x, edge_index)))
 
-    def with_penalty(
+    def forward_with_penalty(
         self, x: Tensor, edge_index: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Accelerations, shape (N, 2), in training, and what the variant charges for the messages: its weight times
+        """Return accelerations, shape (N, 2), in training, and the variant's penalty on the messages: its weight times
 
         - L1: the sum of their absolute values,
         - KL: the sum of (variance + mean^2 - 1 - log variance) / 2, their divergence from the standard normal,
@@ -165,28 +154,28 @@ class ParticleNetwork(MessagePassing):
             x, edge_index: as in :meth:`forward`.
             generator: of the noise of sampled messages, on the device of ``x``.
         """
-        rows = self.edge_rows(x, edge_index)
+        rows = self.gather_edge_rows(x, edge_index)
         if not self.variant.kl:
             messages = self.edge_model(rows)
             penalty = self.variant.l1 * messages.abs().sum() if self.variant.l1 else messages.new_zeros(())
         else:
             mean, log_variance = self.edge_model.distribution(rows)  # type: ignore[operator]
-            penalty = self.variant.kl * divergence(mean, log_variance).sum()
+            penalty = self.variant.kl * compute_divergence(mean, log_variance).sum()
             noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
             messages = mean + noise * (log_variance / 2).exp()
         return self._accelerations(x, edge_index, messages), penalty
 
-    def edge_rows(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Features of receiver and sender of every edge, shape (E, 12)."""
+    def gather_edge_rows(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Return the features of receiver and sender of every edge, shape (E, 12)."""
         rows: Tensor = self.edge_updater(edge_index, x=x)
         return rows
 
     def edge_update(self, x_i: Tensor, x_j: Tensor) -> Tensor:
-        """Called by torch-geometric: features of receivers and senders, each of shape (E, 6)."""
+        """Concatenate the features of receivers and senders, each of shape (E, 6); torch-geometric calls this."""
         return torch.cat([x_i, x_j], dim=-1)
 
     def message(self, messages: Tensor) -> Tensor:
-        """Called by torch-geometric: what is summed over the edges of a receiver, shape (E, message_dim)."""
+        """Return what is summed over the edges of a receiver, shape (E, message_dim); torch-geometric calls this."""
         return messages
 
     def _accelerations(self, x: Tensor, edge_index: Tensor, messages: Tensor) -> Tensor:
@@ -195,19 +184,19 @@ class ParticleNetwork(MessagePassing):
         return result
 
 
-def build(variant: Variant, hidden: int, activation: str, seed: int) -> ParticleNetwork:
-    """A network whose first weights depend on ``seed`` alone; torch's own random state is left as it was."""
+def build_network(variant: Variant, hidden: int, activation: str, seed: int) -> ParticleNetwork:
+    """Build a network whose first weights depend on ``seed`` alone; torch's own random state stays as it is."""
     with fork_seed(seed):
         return ParticleNetwork(variant, hidden, activation)
 
 
-def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """From a normal variable to the standard one, in nats, elementwise."""
+def compute_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return the divergence from a normal variable to the standard one, in nats, elementwise."""
     return 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance)
 
 
-def fully_connected(graphs: int, particles: int, device: torch.device | str = "cpu") -> Tensor:
-    """Senders and receivers, shape (2, E), of all edges but those to oneself, sorted by receiver.
+def connect_all(graphs: int, particles: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return senders and receivers, shape (2, E), of all edges without self-loops, sorted by receiver.
 
     E is graphs x particles x (particles - 1).
     """

@@ -1,23 +1,22 @@
-"""What the study says: the paper's Tables 6 and 7, ours filled in, fronts, and how linear the messages are."""
+"""The study's report: the paper's Tables 6 and 7 with our figures, Pareto fronts, and how linear the messages are."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from symtorch_core.studies import (
+    Chapter,
     Claim,
     Drawing,
     Equation,
     Part,
-    Section,
     StudyReport,
     Table,
     Text,
     build_front_part,
 )
-from symtorch_gnn.solving import Law, Model
+from symtorch_gnn.experiment import Law, Model
 
 _ASKED = {("bottleneck", "messages"), ("pruning", "messages"), ("l1", "messages"), ("standard", "components")}
 """Where both equations are asked to be right at laptop scale, for spring and r1; of r2 and charge, 6 of 8 in all."""
@@ -28,45 +27,40 @@ PAPER_RIGHT = "30 of 40"
 """Cells of the paper's Table 7 with an equation of the right form."""
 
 
-def report_of(models: Sequence[Model], *, scale: str, regressor: str) -> StudyReport:
-    """The report of all networks."""
-    tables = {"laws": laws(models), "linearity": linear(models), "errors": errors(models)}
-    pictures = {_name(model): dict(drawings(model)) for model in models}
-    first = models[0].laws[0].result
-    return StudyReport(
-        name="gnn",
-        title="Force laws out of graph networks",
+def build_report(models: Sequence[Model], *, scale: str, regressor: str) -> StudyReport:
+    """Build the report of all networks."""
+    return StudyReport.of_chapters(
+        "gnn",
+        "Force laws out of graph networks",
+        [_build_chapter(model) for model in models],
+        overview="All networks",
         subtitle=f"{scale} scale, {regressor}, seed {models[0].seed}",
-        claims=list(claims(models)),
-        tables=tables,
-        drawings={
-            f"{name}-{kind}": drawing for name, kinds in pictures.items() for kind, drawing in kinds.items()
+        claims=list(list_claims(models)),
+        tables={
+            "laws": tabulate_laws(models),
+            "linearity": tabulate_linearity(models),
+            "errors": tabulate_errors(models),
         },
-        sections=[
-            Section("All networks", tuple(tables.values())),
-            *(
-                Section(
-                    f"{model.force.name}, {model.variant.name}",
-                    tuple(_details(model, list(pictures[_name(model)].values()))),
-                )
-                for model in models
-            ),
-        ],
-        figures={"models": [_plain(model) for model in models]},
-        footer=", ".join(f"{name} {version}" for name, version in first.versions.items())
-        + f", {platform.machine()}",
+        figures={"models": [_to_json(model) for model in models]},
+        versions=models[0].laws[0].result.versions,
     )
 
 
-def claims(models: Sequence[Model]) -> Iterator[Claim]:
-    """What the study was asked to show, for the networks that were trained."""
+def _build_chapter(model: Model) -> Chapter:
+    drawings = dict(draw_model(model))
+    title = f"{model.force.name}, {model.variant.name}"
+    return Chapter(_name(model), title, drawings, tuple(_details(model, list(drawings.values()))))
+
+
+def list_claims(models: Sequence[Model]) -> Iterator[Claim]:
+    """List what the study was asked to show, for the networks that were trained."""
     for model in models:
         for law in model.laws:
             right = sum(verdict.matches for verdict in law.verdicts)
             asked = model.force.name not in _HEAVY and (model.variant.name, law.carrier) in _ASKED
             yield Claim(
                 f"{model.force.name}, {model.variant.name}: {law.carrier} of the law's form",
-                "2 of 2" if asked else "told",
+                "2 of 2" if asked else "reported only",
                 f"{right} of 2 ({', '.join(verdict.mark for verdict in law.verdicts)})",
                 right == 2 if asked else None,
             )
@@ -84,8 +78,8 @@ def claims(models: Sequence[Model]) -> Iterator[Claim]:
     yield Claim("all messages or components", f"paper: {PAPER_RIGHT}", f"{right} of {len(cells)}")
 
 
-def laws(models: Sequence[Model]) -> Table:
-    """Table 7 of the paper, cell by cell."""
+def tabulate_laws(models: Sequence[Model]) -> Table:
+    """Return Table 7 of the paper, cell by cell."""
     rows = (
         (
             model.force.name,
@@ -118,8 +112,8 @@ def laws(models: Sequence[Model]) -> Table:
     )
 
 
-def linear(models: Sequence[Model]) -> Table:
-    """Table 6 of the paper: the messages themselves."""
+def tabulate_linearity(models: Sequence[Model]) -> Table:
+    """Return Table 6 of the paper: the messages themselves."""
     rows = (
         (
             model.force.name,
@@ -140,8 +134,8 @@ def linear(models: Sequence[Model]) -> Table:
     )
 
 
-def errors(models: Sequence[Model]) -> Table:
-    """Test errors of the networks, before and after equations take the place of the edge model."""
+def tabulate_errors(models: Sequence[Model]) -> Table:
+    """Return the test errors of the networks, before and after equations replace the edge model."""
     rows = (
         (
             model.force.name,
@@ -158,20 +152,20 @@ def errors(models: Sequence[Model]) -> Table:
     return Table(
         ("force", "variant", "distilled", "test MAE", "on equations", "training, s", "search, s"),
         tuple(rows),
-        "Mean absolute error of an acceleration's component; next to no seconds where a search was looked up",
+        "Mean absolute error of an acceleration's component; searches that were finished before take almost no time",
         numbers=False,
     )
 
 
-def drawings(model: Model) -> Iterator[tuple[str, Drawing]]:
-    """Pictures of one network, by kind."""
+def draw_model(model: Model) -> Iterator[tuple[str, Drawing]]:
+    """Draw the pictures of one network, by kind."""
     name = f"{model.force.name}, {model.variant.name}"
     for law in model.laws:
-        yield f"{law.carrier}-linear", _linear(law, name)
-        yield f"{law.carrier}-front", _fronts(law, name)
+        yield f"{law.carrier}-linear", _draw_linearity(law, name)
+        yield f"{law.carrier}-front", _draw_fronts(law, name)
 
 
-def _linear(law: Law, name: str) -> Drawing:
+def _draw_linearity(law: Law, name: str) -> Drawing:
     def draw(ax: Any) -> None:
         for colour, title, fit, values in zip(
             ("C0", "C1"), _names(law), law.linear, law.values.double().T, strict=True
@@ -198,7 +192,7 @@ def _linear(law: Law, name: str) -> Drawing:
     return Drawing(draw, f"{name}: {law.carrier} against the force", 5.2, 3.8)
 
 
-def _fronts(law: Law, name: str) -> Drawing:
+def _draw_fronts(law: Law, name: str) -> Drawing:
     def draw(ax: Any) -> None:
         for colour, title, front, chosen in zip(
             ("C0", "C1"), _names(law), law.result.fronts, law.result.chosen(), strict=True
@@ -244,7 +238,7 @@ def _name(model: Model) -> str:
     return f"{model.force.name}-{model.variant.name}"
 
 
-def _plain(model: Model) -> dict[str, Any]:
+def _to_json(model: Model) -> dict[str, Any]:
     return {
         "force": model.force.name,
         "variant": model.variant.name,

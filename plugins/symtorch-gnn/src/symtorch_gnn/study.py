@@ -9,18 +9,11 @@ from typing import ClassVar, Literal, final
 
 from symtorch_core.events import Callback
 from symtorch_core.studies import Study, StudyReport, setting
+from symtorch_gnn.experiment import Scale, run_experiment
 from symtorch_gnn.forces import FORCES
 from symtorch_gnn.network import VARIANTS
-from symtorch_gnn.report import report_of
-from symtorch_gnn.solving import Scale, solve
-from symtorch_gnn.training import SCALES as TRAININGS
-
-SCALES: Mapping[str, Scale] = {
-    "tiny": Scale(TRAININGS["tiny"], test_simulations=20, niterations=20, timeout=5.0),
-    "laptop": Scale(TRAININGS["laptop"], test_simulations=200, niterations=400, timeout=60.0),
-    "gpu": Scale(TRAININGS["gpu"], test_simulations=200, niterations=400, timeout=60.0),
-    "paper": Scale(TRAININGS["paper"], test_simulations=500, niterations=7_000, timeout=None),
-}
+from symtorch_gnn.report import build_report
+from symtorch_gnn.training import SETTINGS
 
 
 @final
@@ -29,36 +22,41 @@ class GnnStudy(Study):
     """Force laws out of the messages of graph networks (SymTorch paper, 4.2 and E)."""
 
     name: ClassVar[str] = "gnn"
+    scales: ClassVar[Mapping[str, Scale]] = {
+        "tiny": Scale(SETTINGS["tiny"], test_simulations=20, niterations=20, timeout=5.0),
+        "laptop": Scale(SETTINGS["laptop"], test_simulations=200, niterations=400, timeout=60.0),
+        "gpu": Scale(SETTINGS["gpu"], test_simulations=200, niterations=400, timeout=60.0),
+        "paper": Scale(SETTINGS["paper"], test_simulations=500, niterations=7_000, timeout=None),
+    }
 
-    force: Literal["spring", "r1", "r2", "charge", "all"] = setting("spring", "What the particles feel.")
+    force: Literal["spring", "r1", "r2", "charge", "all"] = setting(
+        "spring", "The force between the particles."
+    )
     variant: Literal["standard", "bottleneck", "l1", "kl", "pruning", "all"] = setting(
-        "bottleneck", "How the network is brought to send few numbers."
+        "bottleneck", "How the network is made to send few numbers."
     )
     regressor: str = setting("torchgp", "The search; `symtorch plugins` lists what is installed.")
     scale: Literal["tiny", "laptop", "gpu", "paper"] = setting(
         "laptop",
         "tiny: seconds, for a look; laptop: minutes a network; gpu: minutes a network on a GPU; paper: as published.",
     )
-    seed: int = setting(0, "Of the simulations, the networks and the searches.")
+    seed: int = setting(0, "Seed of the simulations, the networks and the searches.")
     device: str = setting("cpu", "Where to train: cpu, cuda, cuda:1, mps.")
 
     def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
         """Train and distill each network; see :class:`Study`."""
-        forces = list(FORCES) if self.force == "all" else [self.force]
-        variants = list(VARIANTS) if self.variant == "all" else [self.variant]
-        kept = folder / self.scale
         models = [
-            solve(
-                FORCES[force],
-                VARIANTS[variant],
-                SCALES[self.scale],
+            run_experiment(
+                force,
+                variant,
+                self.settings,
                 self.regressor,
                 self.seed,
-                kept,
+                folder / self.scale,
                 callbacks,
                 self.device,
             )
-            for force in forces
-            for variant in variants
+            for force in self.expand("force", FORCES)
+            for variant in self.expand("variant", VARIANTS)
         ]
-        return report_of(models, scale=self.scale, regressor=self.regressor)
+        return build_report(models, scale=self.scale, regressor=self.regressor)

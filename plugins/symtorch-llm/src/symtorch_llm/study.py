@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,29 +12,42 @@ from torch import Tensor, nn
 
 from symtorch_core import SearchError, capture, find_block
 from symtorch_core.events import Callback
-from symtorch_core.studies import Study, StudyReport, setting
-from symtorch_llm.baselines import BASELINES, Sizes
-from symtorch_llm.costs import multiply_adds
-from symtorch_llm.findings import Findings, Sample
-from symtorch_llm.layers import Choice, Sensitivity, as_many_as_fit, layer_scan, sensitivity
-from symtorch_llm.measure import block_of_tokens, speeds
-from symtorch_llm.models import device_of, load_causal, load_encoder, mlp_paths, placed, size_in_bytes
-from symtorch_llm.recipes import Recipe, best, paper
-from symtorch_llm.report import report_of
-from symtorch_llm.saving import save_surrogates
-from symtorch_llm.solving import (
-    Bench,
+from symtorch_core.studies import Study, StudyReport, make_key, setting
+from symtorch_llm.experiment import (
+    Experiment,
     Variant,
-    equations_of,
-    untouched_and_empty,
-    with_baseline,
-    with_recipe,
+    judge_baseline,
+    judge_recipe,
+    judge_references,
+    list_symbolic_blocks,
 )
-from symtorch_llm.tasks import TASKS
-from symtorch_llm.text import PAPER_LENGTH, batched, documents, sequences, split
-from symtorch_llm.tuning import Tuning
+from symtorch_llm.fitting.baselines import BASELINES, Sizes
+from symtorch_llm.fitting.recipes import Recipe, build_best_recipe, build_paper_recipe
+from symtorch_llm.fitting.tuning import Tuning
+from symtorch_llm.judging.costs import count_multiply_adds
+from symtorch_llm.judging.layers import (
+    LayerChoice,
+    Sensitivity,
+    choose_layers,
+    measure_sensitivity,
+    scan_layers,
+)
+from symtorch_llm.judging.speed import build_token_block, measure_speeds
+from symtorch_llm.models.saving import save_surrogates
+from symtorch_llm.models.tasks import TASKS
+from symtorch_llm.models.transformer import (
+    count_bytes,
+    find_mlps,
+    get_device,
+    load_causal,
+    load_encoder,
+    place_modules,
+)
+from symtorch_llm.reporting.findings import Findings, Sample
+from symtorch_llm.reporting.report import build_report
+from symtorch_llm.text import PAPER_LENGTH, build_batches, hold_out, split_documents, tokenize
 
-_CHOOSING = 0.2  # of the text that is fitted to, held out to choose layers by
+_CHOOSING = 0.2  # share of the fitted text that is held out to choose layers by
 _PROMPT = 24
 _WRITTEN = 60
 
@@ -47,80 +59,82 @@ class LlmStudy(Study):
 
     name: ClassVar[str] = "llm"
 
-    model: str = setting("", "Folder of a Hugging Face checkpoint, or a hub's name.")
+    model: str = setting("", "Folder of a Hugging Face checkpoint, or a name on the hub.")
     text: str = setting("", "A text file to fit to.")
     eval: str = setting("", "A text file to judge on; by default the last 40 % of the documents of --text.")
     opening: str = setting(
-        "", "Regular expression that a document's first paragraph begins with; else one document."
+        "", "Regular expression for the beginning of each document; by default the text is one document."
     )
     length: int = setting(0, "Most tokens in a sequence; by default 1048, or the model's context.")
     kind: Literal["causal", "encoder"] = setting(
         "causal", "Next tokens and perplexity, or sentence embeddings."
     )
     layers: str = setting("auto", "Layers to replace, like 1,2,3; or auto, within --budget.")
-    mlp: str = setting("", "Path of the MLPs with {} for the layer, where they are not found by themselves.")
+    mlp: str = setting("", "Path of the MLPs with {} for the layer, where they are not found automatically.")
     budget: float = setting(0.5, "With auto: how much the score (perplexity) may rise.")
     recipe: Literal["best", "paper", "all"] = setting("best", "How equations are found.")
     k_in: int = setting(32, "Dimensions that equations see.")
-    k_out: int = setting(8, "Equations of each layer.")
+    k_out: int = setting(8, "Number of equations of each layer.")
     terms: int = setting(24, "Most terms in an equation of the best recipe.")
     regressor: str = setting("operon", "The search of the paper recipe; the paper's own is pysr.")
     timeout: float = setting(5.0, "Seconds for each equation of the paper recipe.")
     epochs: int = setting(30, "Most passes of the tuning.")
-    learning_rate: float = setting(3e-3, "Of the tuning, at its highest.")
+    learning_rate: float = setting(3e-3, "Highest learning rate of the tuning.")
     sweep: bool = setting(True, "Measure how narrow maps may be.")
-    rows: int = setting(30_000, "Tokens kept of each MLP.")
+    rows: int = setting(30_000, "Largest number of tokens captured from each MLP.")
     batch: int = setting(8, "Sequences in a batch.")
-    seed: int = setting(0, "Of rows, searches, networks and tuning.")
-    seeds: int = setting(1, "How many runs of the best recipe and of what it is compared with.")
+    seed: int = setting(0, "Seed of rows, searches, networks and tuning.")
+    seeds: int = setting(
+        1, "Number of runs of the best recipe and of the baselines, each with the next seed."
+    )
     device: str = setting("cpu", "Where to run: cpu, cuda, mps.")
-    dtype: str = setting("auto", "Of the model: auto, float32, bfloat16.")
+    dtype: str = setting("auto", "Dtype of the model: auto, float32, bfloat16.")
 
     def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
         """Replace, tune, measure, save; see :class:`Study`."""
         self._check()
-        load = load_causal if self.kind == "causal" else load_encoder
-        model, tokenizer = load(self.model, dtype=self.dtype, device=self.device)
-        paths = mlp_paths(model, self.mlp or None)
-        numbers = _numbers(self.layers, len(paths))
-        fit, judge = self._tokens(model, tokenizer)
+        load_model = load_causal if self.kind == "causal" else load_encoder
+        model, tokenizer = load_model(self.model, dtype=self.dtype, device=self.device)
+        paths = find_mlps(model, self.mlp or None)
+        numbers = _parse_layers(self.layers, len(paths))
+        fit, judge = self._tokenize(model, tokenizer)
         watched = paths if numbers is None else [paths[number] for number in numbers]
-        bench = self._bench(model, watched, fit, judge, folder, callbacks)
-        choice = self._chosen(bench, fit, paths) if numbers is None else None
+        experiment = self._build_experiment(model, watched, fit, judge, folder, callbacks)
+        choice = self._choose_layers(experiment, fit, paths) if numbers is None else None
         if choice is not None:
-            bench = bench.only(choice.paths)
-        variants = self._variants(bench)
+            experiment = experiment.restrict(choice.paths)
+        variants = self._judge_variants(experiment)
         shown = next(v for v in variants if v.name in ("best", "paper") and v.seed == self.seed)
-        with placed(model, shown.modules):
+        with place_modules(model, shown.modules):
             save_surrogates(model, folder / "surrogates")
-        passes = speeds(
+        passes = measure_speeds(
             model,
             {variant.name: variant.modules for variant in variants if variant.seed == self.seed},
-            block_of_tokens(judge, self.batch, self._length(model)),
+            build_token_block(judge, self.batch, self._read_length(model)),
             callbacks=callbacks,
             **({"use_cache": False} if self.kind == "causal" else {}),
         )
-        blocks = equations_of(shown)
-        return report_of(
+        blocks = list_symbolic_blocks(shown)
+        return build_report(
             Findings(
-                title=f"{Path(self.model).name}, {_listed(list(bench.mlps), paths)}",
-                task=bench.task,
+                title=f"{Path(self.model).name}, {_describe_layers(list(experiment.mlps), paths)}",
+                task=experiment.task,
                 k_in=self.k_in,
                 k_out=self.k_out,
                 variants=variants,
                 choice=choice,
-                sensitivity=self._narrow(bench) if self.sweep else [],
+                sensitivity=self._measure_sensitivity(experiment) if self.sweep else [],
                 speeds=passes,
-                bytes_before=size_in_bytes(list(bench.mlps.values())),
-                bytes_after=size_in_bytes([b.surrogate for b in blocks.values() if b.surrogate]),
+                bytes_before=count_bytes(list(experiment.mlps.values())),
+                bytes_after=count_bytes([b.surrogate for b in blocks.values() if b.surrogate]),
                 blocks=blocks,
-                samples=self._samples(model, tokenizer, judge, variants),
+                samples=self._write_samples(model, tokenizer, judge, variants),
                 setup=f"{sum(map(len, fit)):,} tokens to fit to, {sum(map(len, judge)):,} to judge on, "
-                f"{torch.get_num_threads()} threads, {device_of(model)}",
+                f"{torch.get_num_threads()} threads, {get_device(model)}",
             )
         )
 
-    def _bench(
+    def _build_experiment(
         self,
         model: nn.Module,
         watched: Sequence[str],
@@ -128,151 +142,164 @@ class LlmStudy(Study):
         judge: Sequence[Tensor],
         folder: Path,
         callbacks: Sequence[Callback],
-    ) -> Bench:
-        """What all variants share, with the rows of all watched MLPs from one pass."""
-        task, batches = TASKS[self.kind], batched(fit, self.batch)
+    ) -> Experiment:
+        """Build what all variants share, with the rows of all watched MLPs from one pass."""
+        task, batches = TASKS[self.kind], build_batches(fit, self.batch)
         mlps = {path: find_block(model, path) for path in watched}
-        return Bench(
+        return Experiment(
             model=model,
             task=task,
             mlps=mlps,
             rows=capture(model, mlps, batches, max_rows=self.rows, seed=self.seed, callbacks=callbacks),
             fit=batches,
-            held_out=task.held_out(model, batched(judge, self.batch)),
+            held_out=task.prepare_held_out(model, build_batches(judge, self.batch)),
             folder=folder,
-            told=self._told(fit),
+            key=self._make_key(fit),
             callbacks=callbacks,
         )
 
     def _check(self) -> None:
         for option in ("model", "text"):
             if not getattr(self, option):
-                raise SearchError(f"give --{option}: a folder of a checkpoint and a text file are needed")
+                raise SearchError(
+                    f"give --{option}: the study needs a folder of a checkpoint and a text file"
+                )
         for option in ("text", "eval"):
             file = getattr(self, option)
             if file and not Path(file).is_file():
                 raise SearchError(f"--{option}: there is no file {file}")
-        if min(self.k_in, self.k_out, self.terms, self.batch, self.seeds, self.epochs, self.rows) < 1:
-            raise SearchError("k-in, k-out, terms, batch, seeds, epochs and rows must be at least 1")
-        if self.learning_rate <= 0:
-            raise SearchError(f"learning_rate={self.learning_rate}: it must be positive")
+        self.one_of(TASKS, "kind")
+        self.one_of(("best", "paper", "all"), "recipe")
+        self.at_least(1, "k_in", "k_out", "terms", "batch", "seeds", "epochs", "rows")
+        self.at_least(0, "length", "learning_rate")
+        if self.learning_rate == 0:
+            raise SearchError("learning_rate=0: it must be positive")
 
-    def _length(self, model: Any) -> int:
+    def _read_length(self, model: Any) -> int:
         longest = int(model.config.max_position_embeddings)
         if self.length > longest:
             raise SearchError(f"length={self.length}: the model reads {longest} tokens at most")
         return self.length or min(PAPER_LENGTH, longest)
 
-    def _tokens(self, model: nn.Module, tokenizer: Any) -> tuple[list[Tensor], list[Tensor]]:
-        """Sequences to fit to and to judge on."""
-        # One token less, since a document's beginning is marked.
-        length, framed = self._length(model), self.kind == "encoder"
+    def _tokenize(self, model: nn.Module, tokenizer: Any) -> tuple[list[Tensor], list[Tensor]]:
+        """Return sequences to fit to and to judge on."""
+        # One token less, for the mark of a document's beginning.
+        length, framed = self._read_length(model), self.kind == "encoder"
         length -= 0 if framed or tokenizer.bos_token_id is None else 1
         whole = not self.opening
 
         def read(file: str) -> list[str]:
-            return documents(Path(file).read_text(encoding="utf-8"), self.opening)
+            return split_documents(Path(file).read_text(encoding="utf-8"), self.opening)
 
         def tokens(texts: Sequence[str]) -> list[Tensor]:
-            return sequences(tokenizer, texts, length, whole=whole, framed=framed)
+            return tokenize(tokenizer, texts, length, whole=whole, framed=framed)
 
         if self.eval:
             return tokens(read(self.text)), tokens(read(self.eval))
         texts = read(self.text)
         if len(texts) > 1:
-            fit, judge = split(texts, 0.4)
+            fit, judge = hold_out(texts, 0.4)
             return tokens(fit), tokens(judge)
-        return split(tokens(texts), 0.4, least=2)
+        return hold_out(tokens(texts), 0.4, least=2)
 
-    def _told(self, fit: Sequence[Tensor]) -> str:
-        """What decides the numbers of a tuning, besides the modules' own."""
-        digest = hashlib.sha256(torch.cat(list(fit)).numpy().tobytes()).hexdigest()
-        return f"{self.model} {self.dtype} {digest} {self.batch} {self.kind}"
+    def _make_key(self, fit: Sequence[Tensor]) -> str:
+        """Return a key of what decides the result of a tuning, besides the modules themselves."""
+        return make_key([self.model, self.dtype, self.batch, self.kind], fit)
 
-    def _tuning(self) -> Tuning:
+    def _build_tuning(self) -> Tuning:
         return Tuning(epochs=self.epochs, learning_rate=self.learning_rate)
 
-    def _recipes(self) -> list[Recipe]:
-        tuning = self._tuning()
+    def _build_recipes(self) -> list[Recipe]:
+        tuning = self._build_tuning()
         made = {
-            "best": best(self.k_in, self.k_out, terms=self.terms, tuning=tuning),
-            # The paper tunes nothing; the report shows both, as for all others.
+            "best": build_best_recipe(self.k_in, self.k_out, terms=self.terms, tuning=tuning),
+            # The paper tunes nothing; the report shows scores with and without tuning.
             "paper": replace(
-                paper(self.k_in, self.k_out, regressor=self.regressor, timeout=self.timeout), tuning=tuning
+                build_paper_recipe(self.k_in, self.k_out, regressor=self.regressor, timeout=self.timeout),
+                tuning=tuning,
             ),
         }
-        return list(made.values()) if self.recipe == "all" else [made[self.recipe]]
+        return self.expand("recipe", made)
 
-    def _chosen(self, bench: Bench, fit: Sequence[Tensor], paths: Sequence[str]) -> Choice:
-        """As many layers as fit the budget, on a part of the text that is held out to choose by.
+    def _choose_layers(
+        self, experiment: Experiment, fit: Sequence[Tensor], paths: Sequence[str]
+    ) -> LayerChoice:
+        """Choose as many layers as fit the budget, on a part of the text that is held out for this choice.
 
-        It is held out of the tuning; equations are fitted to rows of the whole text, captured once.
+        That part is held out of the tuning; equations are fitted to rows of the whole text, captured once.
 
         Raises:
-            SearchError: not even one does.
+            SearchError: not even one layer fits.
         """
-        some, held = split(list(fit), _CHOOSING)
+        some, held = hold_out(list(fit), _CHOOSING)
         choosing = replace(
-            bench,
-            fit=batched(some, self.batch),
-            held_out=bench.task.held_out(bench.model, batched(held, self.batch)),
-            told=self._told(some),
+            experiment,
+            fit=build_batches(some, self.batch),
+            held_out=experiment.task.prepare_held_out(experiment.model, build_batches(held, self.batch)),
+            key=self._make_key(some),
         )
         numbers = {path: number for number, path in enumerate(paths)}
-        costs = layer_scan(bench.model, bench.rows, numbers, choosing.held_out, bench.task, bench.callbacks)
-        baseline = bench.task.score(bench.model, choosing.held_out)
-        recipe = self._recipes()[0]
+        costs = scan_layers(
+            experiment.model,
+            experiment.rows,
+            numbers,
+            choosing.held_out,
+            experiment.task,
+            experiment.callbacks,
+        )
+        baseline = experiment.task.score(experiment.model, choosing.held_out)
+        recipe = self._build_recipes()[0]
 
         def score(chosen: Sequence[str]) -> float:
-            return with_recipe(choosing.only(chosen), recipe, self.seed).final
+            return judge_recipe(choosing.restrict(chosen), recipe, self.seed).final
 
-        chosen, scores = as_many_as_fit(costs, score, baseline + self.budget)
+        chosen, scores = choose_layers(costs, score, baseline + self.budget)
         rises = tuple(score - baseline for score in scores)
         if not chosen:
             raise SearchError(
                 f"no layer can be replaced within budget={self.budget}: the cheapest, {costs[0].path}, adds "
                 f"{rises[0]:.3g}. Give a larger budget, or larger k_in, k_out and terms"
             )
-        return Choice(tuple(chosen), tuple(costs), rises, self.budget)
+        return LayerChoice(tuple(chosen), tuple(costs), rises, self.budget)
 
-    def _variants(self, bench: Bench) -> list[Variant]:
-        """All that is compared, with every seed."""
-        found, tuning = untouched_and_empty(bench), self._tuning()
+    def _judge_variants(self, experiment: Experiment) -> list[Variant]:
+        """Judge all variants, with every seed."""
+        found, tuning = judge_references(experiment), self._build_tuning()
         found = [replace(variant, seed=self.seed) for variant in found]
-        for recipe in self._recipes():
-            # What is compared over several seeds is what the report claims something of.
+        for recipe in self._build_recipes():
+            # Several seeds only for what the report makes claims about.
             for seed in range(self.seed, self.seed + (self.seeds if recipe.name == "best" else 1)):
-                found.append(with_recipe(bench, recipe, seed))
-        ours = [variant for variant in found if equations_of(variant)]
-        cost = min(multiply_adds(block) for block in equations_of(ours[0]).values())
+                found.append(judge_recipe(experiment, recipe, seed))
+        ours = [variant for variant in found if list_symbolic_blocks(variant)]
+        cost = min(count_multiply_adds(block) for block in list_symbolic_blocks(ours[0]).values())
         sizes = Sizes(cost, self.k_in, self.k_out)
         for name in BASELINES:
             for seed in range(self.seed, self.seed + self.seeds):
-                found.append(with_baseline(bench, name, sizes, tuning, seed))
+                found.append(judge_baseline(experiment, name, sizes, tuning, seed))
         return found
 
-    def _narrow(self, bench: Bench) -> list[Sensitivity]:
-        # The sizes that are used, and around them.
+    def _measure_sensitivity(self, experiment: Experiment) -> list[Sensitivity]:
+        # The sizes of the study, and those around them.
         k_in = sorted(
             {max(1, self.k_in // 4), max(1, self.k_in // 2), self.k_in, 2 * self.k_in, 4 * self.k_in}
         )
         k_out = sorted({max(1, self.k_out // 2), self.k_out, 2 * self.k_out, 4 * self.k_out})
-        return sensitivity(
-            bench.model, bench.mlps, bench.rows, bench.held_out, bench.task,
-            k_in=k_in, k_out=k_out, callbacks=bench.callbacks,
+        return measure_sensitivity(
+            experiment.model, experiment.mlps, experiment.rows, experiment.held_out, experiment.task,
+            k_in=k_in, k_out=k_out, callbacks=experiment.callbacks,
         )  # fmt: skip
 
-    def _samples(
+    def _write_samples(
         self, model: nn.Module, tokenizer: Any, judge: Sequence[Tensor], variants: Sequence[Variant]
     ) -> list[Sample]:
-        """What is written after the beginning of a held-out text, the likeliest token each time."""
+        """Let variants continue a held-out text with the likeliest tokens; return what they write."""
         if self.kind != "causal":
             return []
-        prompt = max(judge, key=len)[None, :_PROMPT].to(device_of(model))
+        prompt = max(judge, key=len)[None, :_PROMPT].to(get_device(model))
         found = [Sample("", tokenizer.decode(prompt[0], skip_special_tokens=True))]
         for variant in variants:
             if variant.seed == self.seed and variant.name in ("baseline", "MLP zero", "best", "paper"):
-                with placed(model, variant.modules):
+                with place_modules(model, variant.modules):
                     written = model.generate(  # type: ignore[operator]
                         prompt,
                         attention_mask=torch.ones_like(prompt),
@@ -285,8 +312,8 @@ class LlmStudy(Study):
         return found
 
 
-def _numbers(layers: str, count: int) -> list[int] | None:
-    """Layer numbers from ``"1,2,3"``; None for auto.
+def _parse_layers(layers: str, count: int) -> list[int] | None:
+    """Return layer numbers from ``"1,2,3"``; None for auto.
 
     Raises:
         SearchError: there are no such layers.
@@ -302,6 +329,6 @@ def _numbers(layers: str, count: int) -> list[int] | None:
     return numbers
 
 
-def _listed(chosen: Sequence[str], paths: Sequence[str]) -> str:
+def _describe_layers(chosen: Sequence[str], paths: Sequence[str]) -> str:
     numbers = [str(paths.index(path)) for path in chosen]
     return f"layer{'s' if len(numbers) > 1 else ''} {', '.join(numbers)} of {len(paths)}"

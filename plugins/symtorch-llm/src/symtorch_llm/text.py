@@ -18,26 +18,26 @@ Batch = dict[str, Tensor]
 """``input_ids`` and ``attention_mask``, each of shape (sequences, tokens); padded at the right."""
 
 
-def documents(text: str, opening: str = "") -> list[str]:
-    """A text's documents.
+def split_documents(text: str, opening: str = "") -> list[str]:
+    """Split a text into documents.
 
     Args:
         text: paragraphs, with blank lines between them.
-        opening: a regular expression that the first paragraph of each document begins with, and no other does; empty
-            for one document.
+        opening: a regular expression for the beginnings of documents; it must match the first paragraph of each
+            document, and no other. If empty, the text is one document.
 
-    >>> documents("Once a fox ran.\\n\\nIt hid.\\n\\nOnce a hen sat.", "Once")
+    >>> split_documents("Once a fox ran.\\n\\nIt hid.\\n\\nOnce a hen sat.", "Once")
     ['Once a fox ran.\\n\\nIt hid.', 'Once a hen sat.']
 
     Raises:
-        CaptureError: the expression is none.
+        CaptureError: the regular expression is invalid.
     """
     if not opening:
         return [text]
     try:
         starts = re.compile(opening)
     except re.error as error:
-        raise CaptureError(f"opening={opening!r} is no regular expression: {error}") from None
+        raise CaptureError(f"opening={opening!r} is not a regular expression: {error}") from None
     found: list[list[str]] = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         if not found or starts.match(paragraph):
@@ -46,22 +46,21 @@ def documents(text: str, opening: str = "") -> list[str]:
     return ["\n\n".join(paragraphs) for paragraphs in found]
 
 
-def sequences(
+def tokenize(
     tokenizer: Any, texts: Sequence[str], length: int, *, whole: bool = False, framed: bool = False
 ) -> list[Tensor]:
-    """Token sequences for a model to read, of at least two tokens.
+    """Return token sequences of at least two tokens.
 
     Args:
         tokenizer: of transformers.
-        texts: documents. Where the tokenizer knows a token for their beginning, they get it.
-        length: most tokens in a sequence, the beginning not counted.
-        whole: cut each document into as many sequences as it takes, as for text without an inner order (SymTorch
-            paper, equation 4); else only its first ``length`` tokens count, so that all sequences begin where
-            documents do.
-        framed: put the tokenizer's own marks around each text, as encoders are used to; ``length`` counts them.
+        texts: documents. If the tokenizer has a token for their beginning, they get it.
+        length: largest number of tokens in a sequence, without that token.
+        whole: cut each document into as many sequences as needed (SymTorch paper, equation 4). Otherwise only its first
+            ``length`` tokens count, so that all sequences begin where documents do.
+        framed: put the tokenizer's own marks around each text, as encoders expect; ``length`` counts them.
 
     Raises:
-        CaptureError: there are none.
+        CaptureError: the texts have no such sequence.
     """
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     result = []
@@ -71,39 +70,41 @@ def sequences(
             continue
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         for start in range(0, len(ids) if whole else 1, length):
-            # The beginning stands at the document's, not at every cut.
+            # Only the document's beginning is marked, not every cut.
             part = (first if start == 0 else []) + ids[start : start + length]
             if len(part) > 1:
                 result.append(torch.tensor(part))
     if not result:
-        raise CaptureError("the text has no sequence of two tokens or more")
+        raise CaptureError("the text has no sequence of two tokens or more: give a longer text")
     return result
 
 
-def batched(tokens: Sequence[Tensor], size: int) -> list[Batch]:
-    """Batches of sequences, of like length together, so that little is padding.
+def build_batches(tokens: Sequence[Tensor], size: int) -> list[Batch]:
+    """Build batches of sequences of similar lengths, so that there is little padding.
 
-    >>> batched([torch.tensor([5, 6, 7]), torch.tensor([8, 9])], 2)[0]["attention_mask"]
+    >>> build_batches([torch.tensor([5, 6, 7]), torch.tensor([8, 9])], 2)[0]["attention_mask"]
     tensor([[1, 1, 0],
             [1, 1, 1]])
     """
     order = sorted(tokens, key=len)
-    return [_padded(order[start : start + size]) for start in range(0, len(order), size)]
+    return [_pad(order[start : start + size]) for start in range(0, len(order), size)]
 
 
-def _padded(tokens: Sequence[Tensor]) -> Batch:
+def _pad(tokens: Sequence[Tensor]) -> Batch:
     ids = torch.nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in tokens], batch_first=True)
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def split(items: Sequence[Any], share: float, least: int = 1) -> tuple[list[Any], list[Any]]:
-    """All but the last ``share`` of the items, and that share, each of at least ``least``.
+def hold_out(items: Sequence[Any], share: float, least: int = 1) -> tuple[list[Any], list[Any]]:
+    """Hold out the last ``share`` of the items; return the others and that share, each of at least ``least`` items.
 
     Raises:
-        CaptureError: there are too few.
+        CaptureError: there are too few items.
     """
     held = max(least, round(share * len(items)))
     if len(items) - held < least:
-        raise CaptureError(f"{len(items)} documents are too few to hold {share:.0%} of them out")
+        raise CaptureError(
+            f"{len(items)} documents are too few to hold {share:.0%} of them out: give a longer text"
+        )
     return list(items[: len(items) - held]), list(items[len(items) - held :])

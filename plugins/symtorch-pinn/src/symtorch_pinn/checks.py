@@ -1,4 +1,4 @@
-"""Is an equation the solution? By its form, by exact derivatives, on the boundaries, and beyond the range."""
+"""Is an equation the solution? Checks of its form, its exact derivatives, its boundary values and its continuation."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SAME = 1e-6
 
 @final
 @dataclass(frozen=True)
-class Checked:
-    """What mathematics says of an equation.
+class EquationCheck:
+    """Results of the checks of one equation.
 
     Attributes:
         form: the constants of the true form, where the equation has that form; None where it has not.
@@ -42,17 +42,17 @@ class Checked:
     mse_beyond: float
 
     def largest_error(self, truth: Mapping[str, float]) -> float:
-        """The largest relative error of the form's constants; infinite for another form."""
+        """Return the largest relative error of the form's constants; infinite for another form."""
         if self.form is None:
             return float("inf")
         return max(abs(self.form[name] - value) / abs(value) for name, value in truth.items())
 
 
-def checked(candidate: Candidate, problem: Problem) -> Checked:
+def check_equation(candidate: Candidate, problem: Problem) -> EquationCheck:
     """Check one equation of a front."""
     expression = candidate.expression
-    inside, names = problem.inside(2_000, seed=0), problem.variables
-    form, error = nearest_form(expression, problem)
+    inside, names = problem.sample_inside(2_000, seed=0), problem.variables
+    form, error = fit_form(expression, problem)
     try:
         identified = identify_constants(
             expression, problem.equation, inside, variable_names=names, start=problem.start
@@ -61,28 +61,30 @@ def checked(candidate: Candidate, problem: Problem) -> Checked:
         identified = {name: float("nan") for name in problem.constants}
     left = residual_check(expression, problem.equation, inside, variable_names=names, constants=identified)
     edges = (
-        residual_check(expression, each.equation, problem.on_boundary(each, inside), variable_names=names)
+        residual_check(
+            expression, each.equation, problem.move_to_boundary(each, inside), variable_names=names
+        )
         for each in problem.conditions
     )
-    return Checked(
+    return EquationCheck(
         form=form if error < SAME else None,
         form_error=error,
         identified=identified,
         residual=left.relative,
         conditions=tuple(edge.rms for edge in edges),
-        mse=_mse(expression, problem, problem.grid()),
-        mse_beyond=_mse(expression, problem, problem.beyond()),
+        mse=_measure_mse(expression, problem, problem.build_grid()),
+        mse_beyond=_measure_mse(expression, problem, problem.build_grid_beyond()),
     )
 
 
-def nearest_form(expression: Expression, problem: Problem) -> tuple[dict[str, float], float]:
-    """The true form fitted to an equation: its constants, and how far they are apart, relative to the equation's size.
+def fit_form(expression: Expression, problem: Problem) -> tuple[dict[str, float], float]:
+    """Fit the true form to an equation; return its constants and the distance, relative to the equation's size.
 
     A comparison of functions, not of spellings: every way to write the true form is one. Both are compared on the
     range and as far again, where approximants part.
     """
-    points = torch.cat([problem.grid(), problem.beyond()])
-    columns = problem.columns(points)
+    points = torch.cat([problem.build_grid(), problem.build_grid_beyond()])
+    columns = problem.split_columns(points)
     target = evaluate(expression, columns).double().expand(len(points))
     if not bool(torch.isfinite(target).all()):
         return dict(problem.values), float("inf")
@@ -102,9 +104,9 @@ def nearest_form(expression: Expression, problem: Problem) -> tuple[dict[str, fl
     return dict(zip(names, map(float, fitted.x), strict=True)), float(relative)
 
 
-def _mse(expression: Expression, problem: Problem, points: Tensor) -> float:
+def _measure_mse(expression: Expression, problem: Problem, points: Tensor) -> float:
     error = (
-        evaluate(expression, problem.columns(points)).double().expand(len(points))
-        - problem.truth(points)[:, 0]
+        evaluate(expression, problem.split_columns(points)).double().expand(len(points))
+        - problem.compute_solution(points)[:, 0]
     )
     return float(error.square().mean())

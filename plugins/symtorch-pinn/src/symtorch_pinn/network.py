@@ -31,10 +31,10 @@ class Rescale(nn.Module):
         return (points - self.low) / self.span
 
 
-def tanh_network(
+def build_network(
     ranges: Mapping[str, tuple[float, float]], seed: int, dtype: torch.dtype = torch.float64
 ) -> nn.Sequential:
-    """(n, d) -> (n, 1): rescaled variables, three hidden layers; initialised from its own seed.
+    """Build a network (n, d) -> (n, 1) of rescaled variables and three hidden layers, initialised from its own seed.
 
     float64, because the line search of L-BFGS stalls on the rounding of float32.
     """
@@ -49,10 +49,10 @@ def tanh_network(
     return nn.Sequential(*layers[:-1])
 
 
-def derivatives(
+def compute_derivatives(
     network: nn.Module, points: Tensor, wanted: Iterable[tuple[str, ...]], variables: Sequence[str]
 ) -> dict[tuple[str, ...], Tensor]:
-    """The network's output and its derivatives at points, by the variables they are taken by.
+    """Return the network's output and its derivatives at points, by the variables of the derivative.
 
     Args:
         network: (n, d) -> (n, 1), row by row.

@@ -1,4 +1,4 @@
-"""A differential equation as text: the same words train the network and check the equation found in it."""
+"""A differential equation as text: the same text trains the network and checks the equation found in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Condition:
     """A boundary or initial condition.
 
     Attributes:
-        equation: what is zero there, in the unknown and its derivatives: ``"u - sin(pi*x)"``.
+        equation: the expression that is zero there, in the unknown and its derivatives: ``"u - sin(pi*x)"``.
         at: the variables that are fixed, and where: ``{"t": 0.0}``.
     """
 
@@ -34,22 +34,22 @@ class Condition:
 @final
 @dataclass(frozen=True)
 class Problem:
-    """A differential equation for u, with what is known of its solution.
+    """A differential equation for u, and what is known of its solution.
 
     Attributes:
-        name: what users type.
+        name: for the command line.
         title: a headline.
-        ranges: for each variable, in order, where the network is trained.
-        equation: what is zero inside, as :func:`symtorch_core.residual_check` reads it.
+        ranges: for each variable, in order, its range in training.
+        equation: the expression that is zero inside, as :func:`symtorch_core.residual_check` reads it.
         conditions: on boundaries.
         form: the true solution, with a name for each of its constants.
         values: those constants.
         constants: the unknown constants of the equation, at their true values.
-        start: where the training starts them.
-        extends: the variable along which the solution is tried at up to twice its range.
-        measured: ranges in which the data points lie, where that is not everywhere.
-        data_points: how many values of the solution are known.
-        unary_operators: what the search may use.
+        start: their values at the start of a training.
+        extends: the variable along which the solution is tested up to twice its range.
+        measured: ranges of the data points, where these are narrower.
+        data_points: number of known values of the solution.
+        unary_operators: those that the search may use.
     """
 
     name: str
@@ -71,46 +71,46 @@ class Problem:
         """Names of the variables, in order."""
         return tuple(self.ranges)
 
-    def truth(self, points: Tensor) -> Tensor:
-        """The solution at points (n, d), shape (n, 1)."""
-        solution = evaluate(self.form_with(self.values), self.columns(points))
+    def compute_solution(self, points: Tensor) -> Tensor:
+        """Return the true solution at points (n, d), shape (n, 1)."""
+        solution = evaluate(self.fill_form(self.values), self.split_columns(points))
         return solution.expand(len(points))[:, None]
 
-    def columns(self, points: Tensor) -> dict[str, Tensor]:
-        """Points (n, d) by variable, each of shape (n,)."""
+    def split_columns(self, points: Tensor) -> dict[str, Tensor]:
+        """Return points (n, d) by variable, each of shape (n,)."""
         return dict(zip(self.variables, points.unbind(1), strict=True))
 
-    def on_boundary(self, condition: Condition, points: Tensor) -> Tensor:
-        """Points (n, d), moved to where a condition holds."""
+    def move_to_boundary(self, condition: Condition, points: Tensor) -> Tensor:
+        """Return points (n, d), moved to where a condition holds."""
         edge = points.clone()
         for name, value in condition.at.items():
             edge[:, self.variables.index(name)] = value
         return edge
 
-    def form_with(self, values: Mapping[str, float]) -> Expression:
-        """The form with numbers for its constants."""
+    def fill_form(self, values: Mapping[str, float]) -> Expression:
+        """Return the form with numbers for its constants."""
         return substitute(parse(self.form), {name: Constant(value) for name, value in values.items()})
 
-    def inside(self, count: int, seed: int) -> Tensor:
-        """Points that fill every variable's range independently, float64, shape (count, d)."""
-        return _uniform(self.ranges, count, seed)
+    def sample_inside(self, count: int, seed: int) -> Tensor:
+        """Draw points that fill every variable's range independently, float64, shape (count, d)."""
+        return _draw_uniform(self.ranges, count, seed)
 
-    def data(self, seed: int) -> tuple[Tensor, Tensor]:
-        """The points (n, d) whose values (n, 1) are known."""
-        points = _uniform({**self.ranges, **self.measured}, self.data_points, seed)
-        return points, self.truth(points)
+    def sample_data(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Draw the points (n, d) whose values are known; return both, the values of shape (n, 1)."""
+        points = _draw_uniform({**self.ranges, **self.measured}, self.data_points, seed)
+        return points, self.compute_solution(points)
 
-    def grid(self) -> Tensor:
-        """A regular grid over the domain, ``SIDE`` points along each variable; for one variable, as many in all."""
-        return _grid(self.ranges)
+    def build_grid(self) -> Tensor:
+        """Return a regular grid over the domain, ``SIDE`` points along each variable."""
+        return _build_grid(self.ranges)
 
-    def beyond(self) -> Tensor:
-        """A grid as fine, on the second half of twice the range of the variable ``extends``."""
+    def build_grid_beyond(self) -> Tensor:
+        """Return a grid as fine, on the second half of twice the range of the variable ``extends``."""
         low, high = self.ranges[self.extends]
-        return _grid({**self.ranges, self.extends: (high, 2 * high - low)})
+        return _build_grid({**self.ranges, self.extends: (high, 2 * high - low)})
 
-    def search(self, **options: object) -> SearchSpace:
-        """The paper's search space (F): arguments of sin and exp at most 3 complex, neither inside the other."""
+    def build_search_space(self, **options: object) -> SearchSpace:
+        """Return the paper's search space (F): no sin or exp inside another; arguments of complexity 3 at most."""
         functions = [name for name in self.unary_operators if name != "inv"]
         return SearchSpace(
             unary_operators=self.unary_operators,
@@ -121,14 +121,14 @@ class Problem:
         )
 
 
-def _uniform(ranges: Mapping[str, tuple[float, float]], count: int, seed: int) -> Tensor:
+def _draw_uniform(ranges: Mapping[str, tuple[float, float]], count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     low, high = torch.tensor(list(ranges.values()), dtype=torch.float64).unbind(1)
     shares = torch.rand(count, len(ranges), generator=generator, dtype=torch.float64)
     return torch.lerp(low, high, shares)
 
 
-def _grid(ranges: Mapping[str, tuple[float, float]]) -> Tensor:
+def _build_grid(ranges: Mapping[str, tuple[float, float]]) -> Tensor:
     sides = [torch.linspace(low, high, SIDE, dtype=torch.float64) for low, high in ranges.values()]
     return torch.cartesian_prod(*sides).reshape(-1, len(sides))
 
@@ -196,7 +196,7 @@ LOGISTIC = Problem(
     constants={"r": 1.5, "K": 2.0},
     start={"r": 1.0, "K": 1.0},
     measured={"t": (0.0, 3.0)},
-    unary_operators=("inv", "exp"),  # what grows does not swing
+    unary_operators=("inv", "exp"),  # growth does not oscillate
 )
 
 LAPLACE = Problem(

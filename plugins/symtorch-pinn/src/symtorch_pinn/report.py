@@ -1,8 +1,7 @@
-"""What the study says: the paper's Table 9 with ours beside it, the checks, and pictures."""
+"""The study's report: the paper's Table 9 with our figures, the checks, and pictures."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,18 +9,18 @@ import torch
 from torch import Tensor
 
 from symtorch_core.studies import (
+    Chapter,
     Claim,
     Drawing,
     Equation,
     Part,
-    Section,
     StudyReport,
     Table,
     Text,
     build_front_part,
 )
+from symtorch_pinn.experiment import NetworkResult, Run
 from symtorch_pinn.problem import SIDE
-from symtorch_pinn.solving import Run, Solver
 
 PAPER = {"network": 7.8e-3, "PINN": 7.4e-6, "variance": 4.8e-2}
 """Mean squared errors of the heat problem in the paper (Table 9)."""
@@ -30,37 +29,36 @@ _WITHIN = {"heat": 0.005}
 _WITHIN_OTHERS = 0.01
 
 
-def report_of(runs: Sequence[Run], *, scale: str, regressor: str) -> StudyReport:
-    """The report of all runs; pictures and fronts are of the first seed of each problem."""
-    tables = {"errors": errors(runs), "equations": equations(runs), "constants": constants(runs)}
+def build_report(runs: Sequence[Run], *, scale: str, regressor: str) -> StudyReport:
+    """Build the report of all runs; pictures and fronts are of the first seed of each problem."""
     first = {run.problem.name: run for run in reversed(runs)}
-    shown = [run for run in runs if first[run.problem.name] is run]
-    pictures = {run.problem.name: dict(drawings(run)) for run in shown}
     seeds = sorted({run.seed for run in runs})
-    return StudyReport(
-        name="pinn",
-        title="Solutions of differential equations out of networks",
+    return StudyReport.of_chapters(
+        "pinn",
+        "Solutions of differential equations out of networks",
+        [_build_chapter(run) for run in runs if first[run.problem.name] is run],
+        overview="All runs",
         subtitle=f"{scale} scale, {regressor}, seeds {', '.join(map(str, seeds))}",
-        claims=[claim for run in runs for claim in claims(run)],
-        tables=tables,
-        drawings={
-            f"{name}-{kind}": drawing for name, kinds in pictures.items() for kind, drawing in kinds.items()
+        claims=[claim for run in runs for claim in list_claims(run)],
+        tables={
+            "errors": tabulate_errors(runs),
+            "equations": tabulate_equations(runs),
+            "constants": tabulate_constants(runs),
         },
-        sections=[
-            Section("All runs", tuple(tables.values())),
-            *(
-                Section(run.problem.title, tuple(_details(run, list(pictures[run.problem.name].values()))))
-                for run in shown
-            ),
-        ],
-        figures={"runs": [_plain(run) for run in runs]},
-        footer=", ".join(f"{name} {version}" for name, version in runs[0].pinn.result.versions.items())
-        + f", {platform.machine()}",
+        figures={"runs": [_to_json(run) for run in runs]},
+        versions=runs[0].pinn.result.versions,
     )
 
 
-def claims(run: Run) -> Iterator[Claim]:
-    """What the study was asked to show, run by run."""
+def _build_chapter(run: Run) -> Chapter:
+    drawings = dict(draw_run(run))
+    return Chapter(
+        run.problem.name, run.problem.title, drawings, tuple(_details(run, list(drawings.values())))
+    )
+
+
+def list_claims(run: Run) -> Iterator[Claim]:
+    """List what the study was asked to show in one run."""
     name, truth = f"{run.problem.name}, seed {run.seed}", run.problem.values
     pinn, control = run.pinn, run.control
     within = _WITHIN.get(run.problem.name, _WITHIN_OTHERS)
@@ -78,30 +76,30 @@ def claims(run: Run) -> Iterator[Claim]:
         f"{worse:.0f}",
         worse >= _WORSE,
     )
-    error = pinn.checked.largest_error(truth)
+    error = pinn.check.largest_error(truth)
     yield Claim(
         f"{name}: form of the chosen equation; largest error of its constants",
         f"{run.problem.form}; {within:.1%}",
-        "another form" if pinn.checked.form is None else f"right; {error:.3%}",
+        "another form" if pinn.check.form is None else f"right; {error:.3%}",
         error <= within,
     )
     yield Claim(
         f"{name}: MSE of the equation",
         f"< {pinn.mse:.1e}, the PINN's",
-        f"{pinn.checked.mse:.1e}",
-        pinn.checked.mse < pinn.mse,
+        f"{pinn.check.mse:.1e}",
+        pinn.check.mse < pinn.mse,
     )
-    fails = control.checked.largest_error(truth)
+    fails = control.check.largest_error(truth)
     yield Claim(
         f"{name}: the same from the network without the equation",
         "fails",
-        "another form" if control.checked.form is None else f"constants off by {fails:.0%}",
+        "another form" if control.check.form is None else f"constants off by {fails:.0%}",
         fails > within,
     )
 
 
-def errors(runs: Sequence[Run]) -> Table:
-    """Table 9 of the paper, with the equations' own errors."""
+def tabulate_errors(runs: Sequence[Run]) -> Table:
+    """Return Table 9 of the paper, with the equations' own errors."""
     published = (
         "paper: heat",
         "",
@@ -116,10 +114,10 @@ def errors(runs: Sequence[Run]) -> Table:
             str(run.seed),
             f"{run.control.mse:.1e}",
             f"{run.pinn.mse:.1e}",
-            f"{float(run.problem.truth(run.problem.grid()).var(correction=0)):.1e}",
-            f"{run.pinn.checked.mse:.1e}",
+            f"{float(run.problem.compute_solution(run.problem.build_grid()).var(correction=0)):.1e}",
+            f"{run.pinn.check.mse:.1e}",
             f"{run.pinn.mse_beyond:.1e}",
-            f"{run.pinn.checked.mse_beyond:.1e}",
+            f"{run.pinn.check.mse_beyond:.1e}",
         )
         for run in runs
     )
@@ -130,11 +128,11 @@ def errors(runs: Sequence[Run]) -> Table:
     )
 
 
-def equations(runs: Sequence[Run]) -> Table:
-    """The chosen equations and what mathematics says of them."""
+def tabulate_equations(runs: Sequence[Run]) -> Table:
+    """Return the chosen equations with the results of their checks."""
 
-    def row(run: Run, name: str, solver: Solver) -> tuple[str, ...]:
-        check = solver.checked
+    def row(run: Run, name: str, solver: NetworkResult) -> tuple[str, ...]:
+        check = solver.check
         return (
             run.problem.name,
             str(run.seed),
@@ -161,17 +159,17 @@ def equations(runs: Sequence[Run]) -> Table:
     )
 
 
-def constants(runs: Sequence[Run]) -> Table:
-    """Constants of the form, and of the differential equation, with their errors."""
+def tabulate_constants(runs: Sequence[Run]) -> Table:
+    """Return the constants of the form and of the differential equation, with their errors."""
 
     def rows(run: Run) -> Iterator[tuple[str, ...]]:
-        check = run.pinn.checked
+        check = run.pinn.check
         for name, true in run.problem.values.items():
             if check.form is not None:
-                yield _constant(run, f"{name} of the solution", true, None, check.form[name])
+                yield _constant_row(run, f"{name} of the solution", true, None, check.form[name])
         for name, true in run.problem.constants.items():
             learned = run.pinn.trained.constants[name]
-            yield _constant(
+            yield _constant_row(
                 run, f"{name} of the differential equation", true, learned, check.identified[name]
             )
 
@@ -182,13 +180,13 @@ def constants(runs: Sequence[Run]) -> Table:
     )
 
 
-def drawings(run: Run) -> Iterator[tuple[str, Drawing]]:
-    """Pictures of one run, by kind."""
+def draw_run(run: Run) -> Iterator[tuple[str, Drawing]]:
+    """Draw the pictures of one run, by kind."""
     problem = run.problem
-    axes = _map if len(problem.variables) == 2 else _curve
+    draw = _draw_maps if len(problem.variables) == 2 else _draw_curves
     yield (
         "solutions",
-        Drawing(lambda ax: axes(ax, run), f"{problem.name}: the solution, and three that try", 10.4, 3.2),
+        Drawing(lambda ax: draw(ax, run), f"{problem.name}: the solution, and three predictions", 10.4, 3.2),
     )
     result = run.pinn.result
     yield (
@@ -212,29 +210,29 @@ def _details(run: Run, pictures: Sequence[Drawing]) -> Iterator[Part]:
     yield Text(
         f"Seconds: training {pinn.trained.seconds:.0f} (PINN) and {run.control.trained.seconds:.0f} (network), search "
         f"{pinn.result.seconds['regress']:.0f} and {run.control.result.seconds['regress']:.0f}, "
-        "or next to none, where an earlier run had finished them."
+        "or almost none, where an earlier run had finished them."
     )
 
 
-def _predictions(run: Run, points: Tensor) -> dict[str, Tensor]:
+def _predict(run: Run, points: Tensor) -> dict[str, Tensor]:
     equation = run.pinn.result.surrogate()
     with torch.no_grad():
         return {
-            "true": run.problem.truth(points)[:, 0],
+            "true": run.problem.compute_solution(points)[:, 0],
             "network": run.control.trained.network(points)[:, 0],
             "PINN": run.pinn.trained.network(points)[:, 0],
             "equation": equation(points)[:, 0],
         }
 
 
-def _map(ax: Any, run: Run) -> None:
-    """Four heat maps side by side in one pair of axes, on one colour scale, with the training range marked."""
+def _draw_maps(ax: Any, run: Run) -> None:
+    """Draw four heat maps side by side in one pair of axes, on one colour scale, with the training range marked."""
     problem = run.problem
     along = problem.extends
-    points = torch.cat([problem.grid(), problem.beyond()])
+    points = torch.cat([problem.build_grid(), problem.build_grid_beyond()])
     (other,) = (name for name in problem.variables if name != along)
     order = points[:, problem.variables.index(along)].argsort(stable=True)
-    values = {name: u[order].reshape(-1, SIDE).T for name, u in _predictions(run, points).items()}
+    values = {name: u[order].reshape(-1, SIDE).T for name, u in _predict(run, points).items()}
     low, high = float(values["true"].min()), float(values["true"].max())
     ax.set_axis_off()
     first, last = problem.ranges[along]
@@ -256,10 +254,10 @@ def _map(ax: Any, run: Run) -> None:
     ax.figure.colorbar(mesh, ax=ax, shrink=0.8)
 
 
-def _curve(ax: Any, run: Run) -> None:
-    """Four curves, with the data and the end of the training range."""
+def _draw_curves(ax: Any, run: Run) -> None:
+    """Draw four curves, with the data and the end of the training range."""
     problem = run.problem
-    points = torch.cat([problem.grid(), problem.beyond()])
+    points = torch.cat([problem.build_grid(), problem.build_grid_beyond()])
     along = points[:, 0].numpy()
     styles = {
         "true": ("-", "0.6", 4.0),
@@ -267,19 +265,19 @@ def _curve(ax: Any, run: Run) -> None:
         "PINN": ("-", "C0", 1.5),
         "equation": ("--", "C2", 1.5),
     }
-    for name, u in _predictions(run, points).items():
+    for name, u in _predict(run, points).items():
         line, colour, width = styles[name]
         ax.plot(along, u.numpy(), line, color=colour, linewidth=width, label=name)
-    known, values = problem.data(run.seed)
+    known, values = problem.sample_data(run.seed)
     ax.plot(known[:, 0].numpy(), values[:, 0].numpy(), "o", color="C1", label="data")
     ax.axvline(problem.ranges[problem.extends][1], color="0.5", linewidth=1, linestyle="--")
-    low, high = float(problem.truth(points).min()), float(problem.truth(points).max())
+    low, high = float(problem.compute_solution(points).min()), float(problem.compute_solution(points).max())
     margin = 0.4 * (high - low)
     ax.set(xlabel=problem.extends, ylabel="u", ylim=(low - margin, high + margin))
     ax.legend(loc="upper right", ncols=5, fontsize="small")
 
 
-def _constant(run: Run, name: str, true: float, learned: float | None, found: float) -> tuple[str, ...]:
+def _constant_row(run: Run, name: str, true: float, learned: float | None, found: float) -> tuple[str, ...]:
     return (
         run.problem.name,
         str(run.seed),
@@ -296,7 +294,7 @@ def _at(where: Any) -> str:
     return ", ".join(f"{name} = {value:g}" for name, value in where.items())
 
 
-def _plain(run: Run) -> dict[str, Any]:
+def _to_json(run: Run) -> dict[str, Any]:
     return {
         "problem": run.problem.name,
         "seed": run.seed,
@@ -306,7 +304,7 @@ def _plain(run: Run) -> dict[str, Any]:
                 "mse": solver.mse,
                 "mse_beyond": solver.mse_beyond,
                 "learned": dict(solver.trained.constants),
-                **vars(solver.checked),
+                **vars(solver.check),
                 "seconds_training": solver.trained.seconds,
                 "seconds_search": solver.result.seconds["regress"],
             }

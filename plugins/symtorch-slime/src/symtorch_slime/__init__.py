@@ -22,8 +22,8 @@ __all__ = [
     "stability",
 ]
 
-# Listing plugins imports this package; scikit-learn is to be loaded only when something of it is used.
-_ROOMS: Final = {
+# Listing plugins imports this package, so scikit-learn is loaded only when it is used.
+_MODULES: Final = {
     "Explanation": "explanation",
     "Neighbourhood": "neighbours",
     "Run": "repetition",
@@ -36,6 +36,6 @@ _ROOMS: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -23,9 +23,9 @@ _BATCH = 1024
 class SlimeCapture(Capture):
     """Weighted activations around a point (SymTorch paper, 3.2); see :func:`symtorch_slime.neighbourhood`.
 
-    The data are rows of the model's input space, as one tensor or array (what the model is fed is of the same kind),
-    any shape after the first dimension. So is the point, also where a hidden block is looked at. Every row that the
-    block sees for an input row has that row's weight.
+    The data are rows of the model's input space, as one tensor or array of any shape after the first dimension; the
+    model gets rows of the same kind. The point is also in the model's input space, even where the block is hidden.
+    Every row that the block gets for an input row has that row's weight.
 
     Attributes:
         x_star: the point, of the shape of one row.
@@ -58,13 +58,15 @@ class SlimeCapture(Capture):
             raise CaptureError("slime explains a point: give x_star=, one row of the model's input space")
 
     def rows(self, data: Any, seed: int) -> Neighbourhood:
-        """The neighbourhood in the model's input space, each row flat.
+        """Return the neighbourhood in the model's input space, each row flat.
 
         Raises:
-            CaptureError: the data, the point or the settings are none.
+            CaptureError: the data, the point or a setting is invalid.
         """
-        X = _flat(data)
-        weights = None if self.data_weights is None else _numbers(self.data_weights, "data_weights").ravel()
+        X = _flatten(data)
+        weights = (
+            None if self.data_weights is None else _to_numbers(self.data_weights, "data_weights").ravel()
+        )
         if weights is not None and (
             weights.shape != (len(X),) or not np.isfinite(weights).all() or (weights < 0).any()
         ):
@@ -73,7 +75,7 @@ class SlimeCapture(Capture):
             )
         return neighbourhood(
             X,
-            _numbers(self.x_star, "x_star").ravel(),
+            _to_numbers(self.x_star, "x_star").ravel(),
             neighbours=self.neighbours,
             samples=self.samples,
             neighbour_weight=self.neighbour_weight,
@@ -97,9 +99,9 @@ class SlimeCapture(Capture):
         callbacks: Sequence[Callback] = (),
     ) -> Activations:
         near = self.rows(data, seed)
-        fed = like(near.rows, data)
+        fed = restore_form(near.rows, data)
         hooks = HookCapture(self.select_input, self.select_output, row_mask=None, batch_size=_BATCH)
-        most = np.iinfo(np.int64).max  # all, so that rows and weights stay side by side
+        most = np.iinfo(np.int64).max  # all rows, so that they stay aligned with their weights
         found = hooks.collect(block, fed, parent=parent, max_rows=int(most), seed=seed, callbacks=callbacks)
         each, rest = divmod(len(found), len(near.rows))
         if rest or found.source.calls != math.ceil(len(fed) / _BATCH):
@@ -114,17 +116,17 @@ class SlimeCapture(Capture):
             found = found.rows(torch.from_numpy(np.sort(chosen)))
         return found
 
-    def at_point(
+    def collect_at_point(
         self, block: Callable[..., Any], data: Any, parent: Callable[..., Any] | None
     ) -> Activations:
-        """What the block sees and gives at the point itself.
+        """Return the block's input and output at the point itself.
 
         Raises:
-            CaptureError: the block sees several rows there.
+            CaptureError: the block gets several rows there.
         """
-        flat = _numbers(self.x_star, "x_star").ravel()
-        check_point(flat, _flat(data).shape[1])
-        point = like(flat[None], data)
+        flat = _to_numbers(self.x_star, "x_star").ravel()
+        check_point(flat, _flatten(data).shape[1])
+        point = restore_form(flat[None], data)
         hooks = HookCapture(self.select_input, self.select_output, row_mask=None)
         found = hooks.collect(block, point, parent=parent)
         if len(found) != 1:
@@ -135,8 +137,8 @@ class SlimeCapture(Capture):
         return found
 
 
-def like(rows: Array, data: Any) -> Any:
-    """Flat rows as the model was given them: a tensor or array of the data's type and row shape."""
+def restore_form(rows: Array, data: Any) -> Any:
+    """Return flat rows in the form of the data: a tensor or array of the same type and row shape."""
     if isinstance(data, Tensor):
         dtype = data.dtype if data.is_floating_point() else torch.get_default_dtype()
         return torch.from_numpy(rows).to(data.device, dtype).reshape(-1, *data.shape[1:])
@@ -145,19 +147,19 @@ def like(rows: Array, data: Any) -> Any:
     return rows.astype(kind).reshape(-1, *array.shape[1:])
 
 
-def _flat(data: Any) -> Array:
-    array = _numbers(data, "the data around x_star")
+def _flatten(data: Any) -> Array:
+    array = _to_numbers(data, "the data around x_star")
     if array.ndim < 2:
         raise CaptureError("give the data around x_star as rows, shape (n, d)")
     return array.reshape(len(array), -1)
 
 
-def _numbers(values: Any, what: str) -> Array:
+def _to_numbers(values: Any, what: str) -> Array:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
     try:
         return np.asarray(values).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise CaptureError(
-            f"{what}: not one array of numbers ({error}); encode categories as numbers"
+            f"{what} must be one array of numbers ({error}); encode categories as numbers"
         ) from None

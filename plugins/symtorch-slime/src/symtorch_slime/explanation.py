@@ -1,4 +1,4 @@
-"""``explain``: an equation for what a model computes near one point, and how far it holds."""
+"""``explain``: an equation for what a model computes near one point, and how far it is valid."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Explanation:
 
     Attributes:
         result: fronts and chosen equations, one for each explained output.
-        local: fresh weighted samples of the neighbourhood, which the equations are judged on.
-        point: what the block sees at x*, shape (d,).
-        value: what the block gives there, for each explained output, shape (k,).
+        local: fresh weighted samples of the neighbourhood, by which the equations are judged.
+        point: the block's input at x*, shape (d,).
+        value: the block's output there, for each explained output, shape (k,).
         spread: weighted standard deviation of each of the block's inputs in the neighbourhood, shape (d,).
         local_r2: weighted R2 on fresh samples of the neighbourhood, for each explained output.
-        radius: how many times as wide the neighbourhood may be until the equation's error has doubled, for each
-            explained output; inf where it never did, up to 64 times.
+        radius: how many times wider the neighbourhood may be until the equation's error has doubled, for each explained
+            output; inf where it has not doubled at 64 times.
     """
 
     result: Distillation
@@ -51,7 +51,7 @@ class Explanation:
     radius: tuple[float, ...]
 
     def equations(self) -> dict[str, sp.Expr]:
-        """The chosen equations in sympy, by name of the output."""
+        """Return the chosen equations in sympy, by name of the output."""
         return self.result.equations()
 
     @property
@@ -63,15 +63,16 @@ class Explanation:
 
     @property
     def importances(self) -> Tensor:
-        """Slopes times the spread of each input, shape (k, d): what a typical local step changes.
+        """Slopes times the spread of each input, shape (k, d): the change by a typical local step.
 
-        LIME's coefficients are of this kind: they belong to standardised inputs.
+        LIME's coefficients are of this kind, since they belong to standardised inputs.
         """
         return self.gradient * self.spread.double()
 
     def top(self, count: int = 3, output: int = 0) -> tuple[str, ...]:
-        """Names of the inputs that matter most near the point, the most important first; those of no effect are left
-        out.
+        """Return the names of the most important inputs near the point, the most important first.
+
+        Inputs without effect are left out.
         """
         sizes = self.importances[output].abs()
         order = [i for i in sizes.argsort(descending=True, stable=True).tolist() if float(sizes[i]) > 0]
@@ -99,7 +100,7 @@ class Explanation:
         return "\n".join(lines)
 
     def plot(self, output: int = 0, ax: Any = None) -> Any:
-        """The equation among the local samples, for one or two inputs that vary; else bars of the importances.
+        """Plot the equation among the local samples, for one or two inputs that vary; else bars of the importances.
 
         Args:
             output: position among the explained outputs.
@@ -123,19 +124,19 @@ def explain(
     seed: int = 0,
     **options: Any,
 ) -> Explanation:
-    """An equation for what a model, or a block in it, computes near a point (SLIME; SymTorch paper, 3.2).
+    """Explain what a model, or a block in it, computes near a point by an equation (SLIME; SymTorch paper, 3.2).
 
     Args:
-        f: a module; a function of tensors or arrays (it is fed what X is); scikit-learn's ``model.predict``, or
+        f: a module; a function of tensors or arrays (of the kind of X); scikit-learn's ``model.predict``, or
             ``model.predict_proba``, whose probabilities are explained as logits, clipped at 0.001 and 0.999; or a
             hidden block, with ``parent``.
         X: data of the model, rows around the point: a tensor or array, shape (n, d).
         x_star: the point, in the model's input space, shape (d,).
         parent: the model that calls the block ``f``.
         regressor: name of a backend, or an instance.
-        outputs: output columns; None for all, but for class probabilities for the class likeliest at the point.
-        select: the rule that chooses the equation; ``"best"`` because near a point there is often no law, and the
-            loss falls slowly.
+        outputs: output columns. By default all; of class probabilities, the class likeliest at the point.
+        select: the rule that chooses the equation. The default is ``"best"``: near a point there is often no law, and
+            the loss falls slowly.
         seed: of samples and search.
         **options: fields of :class:`SlimeCapture` (``neighbours=100``), and every option of
             :func:`symtorch_core.distill`.
@@ -146,13 +147,13 @@ def explain(
     (x0*x1, tensor([[2., 1.]], dtype=torch.float64))
 
     Raises:
-        CaptureError: the data, the point or the settings are none, or the block sees several rows for one input row.
+        CaptureError: the data, the point or a setting is invalid, or the block gets several rows for one input row.
         SearchError: an option does not exist.
     """
     near = {name: options.pop(name) for name in SlimeCapture.option_names() if name in options}
     capture = SlimeCapture.with_options({**near, "x_star": x_star})
-    box, probabilities = _black_box(f)
-    there = capture.at_point(box, X, parent)
+    box, probabilities = _wrap_classifier(f)
+    there = capture.collect_at_point(box, X, parent)
     if outputs is None and probabilities:
         outputs = [int(there.outputs[0].argmax())]
     result = distill(
@@ -166,20 +167,22 @@ def explain(
         seed=seed,
         **options,
     )
-    # The spread is found once: it takes a search for neighbours.
+    # The spread is computed once, because it takes a search for neighbours.
     spread = capture.rows(X, seed).spread / capture.bandwidth
-    alone = replace(
+    synthetic_only = replace(
         capture,
         neighbour_weight=0.0,
         samples=max(capture.samples, _LEAST_FRESH),
         variance=tuple((spread**2).tolist()),
     )
 
-    def sampled(scale: float, number: int) -> Activations:
+    def sample(scale: float, number: int) -> Activations:
         fresh = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        return replace(alone, bandwidth=scale * capture.bandwidth).collect(box, X, parent=parent, seed=fresh)
+        return replace(synthetic_only, bandwidth=scale * capture.bandwidth).collect(
+            box, X, parent=parent, seed=fresh
+        )
 
-    fresh = sampled(1.0, 0)
+    fresh = sample(1.0, 0)
     columns = list(result.outputs)
     surrogate = result.surrogate()
     return Explanation(
@@ -187,18 +190,18 @@ def explain(
         local=fresh,
         point=there.inputs[0],
         value=there.outputs[0, columns],
-        spread=_spread(fresh),
+        spread=_measure_spread(fresh),
         local_r2=tuple(entry.r2 for entry in result.judge(fresh)),
-        radius=_radius(surrogate, sampled, fresh, columns),
+        radius=_measure_radius(surrogate, sample, fresh, columns),
     )
 
 
-def _black_box(f: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
-    """What is explained, and whether it gives class probabilities, as logits."""
+def _wrap_classifier(f: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
+    """Return the function to explain, and whether it gives class probabilities; these become logits."""
     if not inspect.ismethod(f) or not is_classifier(f.__self__):
         return f, False
     if f.__name__ == "predict":
-        raise CaptureError("class labels are no numbers to explain: give the classifier's predict_proba")
+        raise CaptureError("class labels cannot be explained: give the classifier's predict_proba")
     if f.__name__ != "predict_proba":
         return f, False
     method: Callable[[Any], Any] = f
@@ -210,21 +213,21 @@ def _black_box(f: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
     return logits, True
 
 
-def _spread(local: Activations) -> Tensor:
+def _measure_spread(local: Activations) -> Tensor:
     assert local.weights is not None
     inputs = local.inputs
     spread = Moments.of(inputs, inputs[:, :0], local.weights).xx.diagonal().sqrt()
-    # What does not vary has rounding noise for a spread.
+    # The spread of a column that does not vary is rounding noise.
     return spread.where(inputs.amax(0) > inputs.amin(0), torch.zeros_like(spread))
 
 
-def _radius(
+def _measure_radius(
     surrogate: Surrogate,
-    sampled: Callable[[float, int], Activations],
+    sample: Callable[[float, int], Activations],
     fresh: Activations,
     columns: list[int],
 ) -> tuple[float, ...]:
-    """Where, on a growing neighbourhood, the root mean square error is twice what it is on the one fitted."""
+    """Return how far the neighbourhood may grow until the root mean square error has doubled."""
 
     def errors(rows: Activations) -> list[float]:
         assert rows.weights is not None
@@ -241,10 +244,10 @@ def _radius(
     radius = [math.inf] * len(columns)
     before, last = 1.0, [limit / 2 for limit in limits]
     for number, scale in enumerate(_SCALES, start=1):
-        now = errors(sampled(scale, number))
+        now = errors(sample(scale, number))
         for output, (limit, error) in enumerate(zip(limits, now, strict=True)):
             if math.isinf(radius[output]) and error > limit:
-                # Between two scales the error is taken to follow a power law.
+                # Between two scales the error is assumed to follow a power law.
                 low = min(last[output], limit)
                 rise = math.log(error / low) if math.isfinite(error) else math.inf
                 radius[output] = before * (scale / before) ** (math.log(limit / low) / rise)

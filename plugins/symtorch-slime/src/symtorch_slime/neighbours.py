@@ -1,4 +1,4 @@
-"""The rows around a point that a local explanation is fitted on, and their weights."""
+"""The rows around a point, and their weights: a local explanation is fitted to them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Neighbourhood:
     Attributes:
         rows: shape (n, d): neighbours from the data first, then synthetic rows.
         weights: shape (n,), positive.
-        neighbours: how many rows are neighbours.
-        spread: standard deviation of the synthetic rows in each column, shape (d,); 0 for those that stay as they are.
+        neighbours: number of rows that are neighbours.
+        spread: standard deviation of the synthetic rows in each column, shape (d,); 0 for columns that do not vary.
         sigma: width of the kernel, in units of ``spread``.
     """
 
@@ -55,7 +55,7 @@ def neighbourhood(
     data_weights: Array | None = None,
     seed: int = 0,
 ) -> Neighbourhood:
-    """Neighbours of a point and Gaussian samples around it (SymTorch paper, 3.2).
+    """Return neighbours of a point and Gaussian samples around it (SymTorch paper, 3.2).
 
     The kernel is exp(-d^2 / sigma^2), d the distance from the point with each column in units of its own spread. By
     default sigma is such that the median synthetic row weighs 0.5, in any number of dimensions.
@@ -66,12 +66,12 @@ def neighbourhood(
         neighbours: rows of X nearest to the point that are taken (J); the metric sees standardised columns, and
             categorical ones as equal or not.
         samples: synthetic rows (N).
-        neighbour_weight: weight of a neighbour (M); 0 leaves neighbours out, though they still tell the spread.
+        neighbour_weight: weight of a neighbour (M); with 0 neighbours are left out, but still determine the spread.
         variance: of the synthetic rows, one number or one for each column; half that of the neighbours by default.
         sigma: width of the kernel, in units of the spread.
-        bandwidth: the spread is multiplied by it.
-        metric: for the neighbours.
-        categorical: columns whose numbers are codes: synthetic rows take theirs from a neighbour each, together.
+        bandwidth: factor on the spread.
+        metric: for finding the neighbours.
+        categorical: columns whose numbers are codes; each synthetic row takes all of them from one neighbour.
         data_weights: a weight for each row of X, times ``neighbour_weight``.
         seed: of the synthetic rows.
 
@@ -82,14 +82,14 @@ def neighbourhood(
     ((210, 3), 0.5)
 
     Raises:
-        CaptureError: the data or the settings are none.
+        CaptureError: the data or a setting is invalid.
     """
     _check(X, x_star, neighbours, samples, neighbour_weight, sigma, bandwidth)
-    columns = _columns(categorical, X.shape[1])
+    columns = _check_categorical(categorical, X.shape[1])
     nearest = np.empty(0, dtype=np.int64)
-    if neighbour_weight > 0 or variance is None or len(columns):  # else nobody asks for them
-        nearest = _nearest(X, x_star, min(neighbours, len(X)), metric, columns)
-    spread = bandwidth * _spread(X[nearest], variance)
+    if neighbour_weight > 0 or variance is None or len(columns):  # else they are not needed
+        nearest = _find_nearest(X, x_star, min(neighbours, len(X)), metric, columns)
+    spread = bandwidth * _measure_spread(X[nearest], variance)
     spread[columns] = 0.0
     generator = np.random.default_rng(seed)
     synthetic = x_star + spread * generator.standard_normal((samples, len(x_star)))
@@ -146,19 +146,21 @@ def _check(
 
 
 def check_point(x_star: Array, width: int) -> None:
-    """Refuse, with a :class:`CaptureError`, a point that is not a row of so many numbers."""
+    """Refuse, with a :class:`CaptureError`, a point that is not a row of ``width`` numbers."""
     if x_star.shape != (width,):
-        raise CaptureError(f"x_star has {x_star.size} numbers, a row of the data {width}: they must agree")
+        raise CaptureError(
+            f"x_star has {x_star.size} numbers, a row of the data {width}: give one row of the model's inputs"
+        )
 
 
-def _columns(categorical: Sequence[int], width: int) -> NDArray[np.int64]:
+def _check_categorical(categorical: Sequence[int], width: int) -> NDArray[np.int64]:
     columns = sorted({int(column) for column in categorical})
     if columns and not (columns[0] >= 0 and columns[-1] < width):
         raise CaptureError(f"categorical={list(categorical)}: columns are numbered 0 to {width - 1}")
     return np.array(columns, dtype=np.int64)
 
 
-def _spread(nearest: Array, variance: float | Sequence[float] | None) -> Array:
+def _measure_spread(nearest: Array, variance: float | Sequence[float] | None) -> Array:
     width = nearest.shape[1]
     if variance is None:
         return np.sqrt(_VARIANCE_SHARE * nearest.var(axis=0))
@@ -168,10 +170,10 @@ def _spread(nearest: Array, variance: float | Sequence[float] | None) -> Array:
     return np.sqrt(np.broadcast_to(given, (width,))).copy()
 
 
-def _nearest(
+def _find_nearest(
     X: Array, x_star: Array, count: int, metric: Metric, categorical: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The rows nearest to the point, the nearest first."""
+    """Return the indices of the rows nearest to the point, the nearest first."""
     plain = np.setdiff1d(np.arange(X.shape[1]), categorical)
     deviation = X[:, plain].std(axis=0)
     scale = np.where(deviation > 0, deviation, 1.0)

@@ -17,7 +17,7 @@ _MOST_BARS = 12
 
 
 def plot_explanation(explanation: Explanation, output: int = 0, ax: Any = None) -> Any:
-    """The equation among the local samples, for one or two inputs that vary; else bars of the importances.
+    """Plot the equation among the local samples, for one or two inputs that vary; else bars of the importances.
 
     Args:
         explanation: what to draw.
@@ -30,13 +30,13 @@ def plot_explanation(explanation: Explanation, output: int = 0, ax: Any = None) 
     varied = explanation.spread.nonzero()[:, 0].tolist()
     ax = new_axes(ax)
     if len(varied) == 1:
-        return _curve(explanation, varied[0], output, ax)
+        return _draw_curve(explanation, varied[0], output, ax)
     if len(varied) == 2:
-        return _map(explanation, varied[0], varied[1], output, ax)
-    return _bars(explanation, output, ax)
+        return _draw_map(explanation, varied[0], varied[1], output, ax)
+    return _draw_bars(explanation, output, ax)
 
 
-def _curve(explanation: Explanation, column: int, output: int, ax: Any) -> Any:
+def _draw_curve(explanation: Explanation, column: int, output: int, ax: Any) -> Any:
     result, local = explanation.result, explanation.local
     assert local.weights is not None
     x, y = local.inputs[:, column].numpy(), local.outputs[:, result.outputs[output]].numpy()
@@ -53,7 +53,7 @@ def _curve(explanation: Explanation, column: int, output: int, ax: Any) -> Any:
     return ax
 
 
-def _map(explanation: Explanation, first: int, second: int, output: int, ax: Any) -> Any:
+def _draw_map(explanation: Explanation, first: int, second: int, output: int, ax: Any) -> Any:
     result, local = explanation.result, explanation.local
     x, y, z = (
         values.numpy()
@@ -79,7 +79,7 @@ def _map(explanation: Explanation, first: int, second: int, output: int, ax: Any
     return ax
 
 
-def _bars(explanation: Explanation, output: int, ax: Any) -> Any:
+def _draw_bars(explanation: Explanation, output: int, ax: Any) -> Any:
     result, importances = explanation.result, explanation.importances[output]
     order = importances.abs().argsort(descending=True, stable=True)[:_MOST_BARS].tolist()[::-1]
     order = [i for i in order if float(importances[i])] or order

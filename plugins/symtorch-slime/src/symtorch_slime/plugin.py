@@ -1,4 +1,4 @@
-"""What this distribution offers to symtorch-core; read at every listing, so it imports nothing else."""
+"""The components of this distribution; read at every listing of plugins, so it imports nothing heavy."""
 
 from __future__ import annotations
 

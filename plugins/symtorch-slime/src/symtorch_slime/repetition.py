@@ -1,4 +1,4 @@
-"""``stability``: whether an explanation comes back under other seeds and other widths of the neighbourhood."""
+"""``stability``: does an explanation recur with other seeds and other widths of the neighbourhood?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Run:
     """One explanation among several.
 
     Attributes:
-        seed, bandwidth: what it was made with.
+        seed, bandwidth: of this explanation.
         explanation: the explanation.
         structures: of each equation, its text with all constants alike (signs and whole exponents count).
         variables: for each output, the most important inputs, in alphabetical order.
@@ -75,17 +75,17 @@ def stability(
     progress: bool = True,
     **options: Any,
 ) -> Stability:
-    """Explain the same point again and again.
+    """Explain the same point with several seeds and widths.
 
     Args:
         f, X, x_star: see :func:`symtorch_slime.explain`.
         seeds: of samples and search.
         bandwidths: factors on the width of the neighbourhood; each is tried with each seed.
-        top: how many inputs count as the top ones.
+        top: number of inputs that count as the top ones.
         progress: draw a bar where standard error is a terminal.
         **options: of :func:`symtorch_slime.explain`.
 
-    Ctrl-C gives what is finished, where anything is.
+    After Ctrl-C, the finished runs are returned, if there are any.
 
     Raises:
         SearchError: no seeds, no bandwidths, or ``top`` below 1.
@@ -103,14 +103,16 @@ def stability(
             found = explain(f, X, x_star, seed=seed, bandwidth=bandwidth, progress=False, **options)
             if found.result.interrupted and runs:
                 break
-            runs.append(_run(seed, bandwidth, found, top))
+            runs.append(_summarize(seed, bandwidth, found, top))
             if found.result.interrupted:
                 break
     except KeyboardInterrupt:
         if not runs:
             raise
-    structures = [_commonest([run.structures[i] for run in runs]) for i in range(len(runs[0].structures))]
-    variables = [_commonest([run.variables[i] for run in runs]) for i in range(len(runs[0].structures))]
+    structures = [
+        _find_commonest([run.structures[i] for run in runs]) for i in range(len(runs[0].structures))
+    ]
+    variables = [_find_commonest([run.variables[i] for run in runs]) for i in range(len(runs[0].structures))]
     return Stability(
         runs=tuple(runs),
         structures=tuple(value for value, _ in structures),
@@ -120,29 +122,29 @@ def stability(
     )
 
 
-def structure(expression: Expression) -> str:
-    """An equation's text with all its constants alike; signs and whole exponents stay.
+def describe_structure(expression: Expression) -> str:
+    """Return an equation's text with all constants alike; signs and whole exponents stay.
 
     >>> from symtorch_core.expressions import parse
-    >>> structure(parse("2.5*x0^2 - 0.3")) == structure(parse("1.7*x0^2 - 4"))
+    >>> describe_structure(parse("2.5*x0^2 - 0.3")) == describe_structure(parse("1.7*x0^2 - 4"))
     True
     """
     alike = [_SAME if value > 0 else -_SAME for value in constants(expression)]
     return to_text(simplify(with_constants(expression, alike)))
 
 
-def _run(seed: int, bandwidth: float, found: Explanation, top: int) -> Run:
+def _summarize(seed: int, bandwidth: float, found: Explanation, top: int) -> Run:
     chosen = found.result.chosen()
     return Run(
         seed=seed,
         bandwidth=bandwidth,
         explanation=found,
-        structures=tuple(structure(candidate.expression) for candidate in chosen),
+        structures=tuple(describe_structure(candidate.expression) for candidate in chosen),
         variables=tuple(tuple(sorted(found.top(top, output))) for output in range(len(chosen))),
     )
 
 
-def _commonest(values: Sequence[Any]) -> tuple[Any, float]:
-    """The commonest value, the first of equals, and its share."""
+def _find_commonest(values: Sequence[Any]) -> tuple[Any, float]:
+    """Return the commonest value, the first of equals, and its share."""
     value, count = Counter(values).most_common(1)[0]
     return value, count / len(values)

@@ -1,0 +1,1 @@
+"""Answers: asking each question once, and reading numbers out of text."""

@@ -1,0 +1,281 @@
+"""One task and one model: questions, answers, the equation of the answers, and the equation of the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+
+from symtorch_arithmetic.analysis.error_analysis import ErrorAnalysis, analyze_errors
+from symtorch_arithmetic.analysis.laws import LawPosition, find_law
+from symtorch_arithmetic.answers.prompting import Answers, ask
+from symtorch_arithmetic.answers.reading import Reading, read_number
+from symtorch_arithmetic.models.language_models import LanguageModel
+from symtorch_arithmetic.tasks import Task
+from symtorch_core import (
+    Candidate,
+    Distillation,
+    SearchError,
+    SearchSpace,
+    SymbolicModel,
+    Transforms,
+    distill,
+)
+from symtorch_core.events import Callback
+from symtorch_core.expressions import variables
+from symtorch_core.search import SelectionRule
+from symtorch_core.studies import require_finished
+
+LOSS: Final = "log1p(abs(r))"
+"""The default. Answers are exact or wrong by any power of ten. With this loss, an answer that is met exactly counts
+more than a huge error made smaller, so equations get no poles where single answers are wrong. (Mean absolute errors do
+not prevent poles: one between whole numbers fits one outlier and leaves all other answers as they are.)"""
+_HELD_OUT: Final = 0.35  # share of the errors by which an equation is chosen: rare ones must be among them
+_FAR: Final = 100.0  # in interquartile ranges of the answers; answers beyond are not used
+_FEWEST: Final = 10
+_MAXSIZE: Final = 20
+_PLAIN: Final = ("+", "-", "*")
+_THRESHOLDS: Final = (*_PLAIN, "max", "greater_equal")
+
+
+@final
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of the searches.
+
+    Attributes:
+        regressor: name of the backend.
+        niterations, timeout: of each search.
+        seed: of each search.
+        folder: where finished searches are kept.
+        callbacks: told of all stages.
+        loss, select: as for :func:`symtorch_core.distill`.
+    """
+
+    regressor: str
+    niterations: int
+    timeout: float | None
+    seed: int
+    folder: Path
+    callbacks: Sequence[Callback] = ()
+    loss: str = LOSS
+    select: SelectionRule = "simplest"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The answers of one model to one task, and the equations found in them.
+
+    Attributes:
+        task: of the questions.
+        model: the model's name.
+        numbers: in the questions, shape (n, d).
+        prompts, answers: n of each.
+        readings: of the answers.
+        usable: the answers that equations are fitted to, shape (n,): those with a number that is not absurdly far off.
+        kinds: kinds of questions whose accuracy is reported separately, by name; shape (n,) each, boolean.
+        law: the distillation of the answers.
+        law_position: of the true law on its front; None where it is not on the front.
+        residual: the distillation of the errors (answer minus truth) of all usable answers.
+        error_analysis: which variables decide whether an answer is wrong.
+    """
+
+    task: Task
+    model: str
+    numbers: Tensor
+    prompts: Sequence[str]
+    answers: Sequence[str]
+    readings: Sequence[Reading]
+    usable: Tensor
+    kinds: Mapping[str, Tensor]
+    law: Distillation
+    law_position: LawPosition | None
+    residual: Distillation
+    error_analysis: ErrorAnalysis
+
+    @property
+    def values(self) -> Tensor:
+        """The answers as numbers, shape (n,), float64; NaN where there is none."""
+        return torch.tensor([reading.value for reading in self.readings], dtype=torch.float64)
+
+    @property
+    def errors(self) -> Tensor:
+        """Answer minus truth, shape (n,); exactly 0 for right answers."""
+        return _compute_errors(self.task, self.values, self.numbers)
+
+    @property
+    def right(self) -> Tensor:
+        """Which answers are exactly right, shape (n,); those without a number are not."""
+        return self.errors == 0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all questions that were answered exactly right."""
+        return float(self.right.double().mean())
+
+    @property
+    def equation(self) -> Candidate:
+        """The chosen equation of the answers."""
+        return self.law.chosen()[0]
+
+    @property
+    def error_equation(self) -> Candidate:
+        """The chosen equation of the errors; a constant near 0 where nothing systematic was found."""
+        return self.residual.chosen()[0]
+
+    @property
+    def error_variables(self) -> tuple[str, ...]:
+        """Variables in the equation of the errors; none where errors look random."""
+        return tuple(sorted(variables(self.error_equation.expression)))
+
+    def compute_explained_share(self, *, with_error: bool) -> float:
+        """Return the share of the usable answers that the true law explains, to the answer's last digit.
+
+        Args:
+            with_error: add the equation of the errors to the law.
+        """
+        numbers, errors = self.numbers[self.usable], self.errors[self.usable]
+        predicted = self.residual.surrogate()(numbers)[:, 0] if with_error else torch.zeros_like(errors)
+        return float(((errors - predicted).abs() < self.task.step / 2).double().mean())
+
+
+def run_experiment(
+    task: Task,
+    model: LanguageModel,
+    numbers: Tensor,
+    answers: Answers,
+    settings: SearchSettings,
+    *,
+    kinds: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Run:
+    """Ask, read the answers, and search for equations.
+
+    Args:
+        task: of the questions.
+        model: to ask.
+        numbers: of the questions, shape (n, d).
+        answers: the file where all answers are kept.
+        settings: of the searches.
+        kinds: see :class:`Run`.
+
+    Raises:
+        SearchError: fewer than ten answers have a number.
+    """
+    prompts = task.write_prompts(numbers)
+    texts = ask(model, prompts, answers, settings.callbacks)
+    readings = [read_number(text) for text in texts]
+    values = torch.tensor([reading.value for reading in readings], dtype=torch.float64)
+    usable = _find_usable(values, values)
+    if int(usable.sum()) < _FEWEST:
+        raise SearchError(
+            f"only {int(usable.sum())} of {len(values)} answers of {model.name} to {task.name} have a number, too few "
+            f"for an equation: ask more questions, or another model. The first answer is: {texts[0][:200]!r}"
+        )
+
+    def answer(asked: Tensor) -> Tensor:
+        """Return the model's answers to numbers (n, d), shape (n, 1); NaN where an answer cannot be used."""
+        said = [read_number(text).value for text in ask(model, task.write_prompts(asked), answers)]
+        column = torch.tensor(said, dtype=torch.float64)
+        return torch.where(_find_usable(column, values), column, torch.nan)[:, None]
+
+    law = _distill_answers(task, SymbolicModel(answer, name=task.name), numbers, settings)
+    errors = _compute_errors(task, values, numbers)[usable]
+    digits = Transforms(task.variables, task.digits)(numbers[usable])
+    return Run(
+        task=task,
+        model=model.name,
+        numbers=numbers,
+        prompts=prompts,
+        answers=texts,
+        readings=readings,
+        usable=usable,
+        kinds=kinds,
+        law=law,
+        law_position=find_law(law.front(0), task),
+        residual=_distill_errors(task, numbers[usable], errors, settings),
+        error_analysis=analyze_errors(digits, tuple(task.digits), errors != 0, settings.seed),
+    )
+
+
+def _distill_answers(
+    task: Task, model: SymbolicModel, numbers: Tensor, settings: SearchSettings
+) -> Distillation:
+    """Distill the answers into equations in the numbers."""
+    # The paper's operators; arguments of sin and exp are single terms, as in the reference study.
+    space = _build_search_space(
+        settings, ("+", "*"), ("inv", "sin", "exp"), constraints={"sin": (1,), "exp": (1,)}
+    )
+    found = model.distill(
+        numbers,
+        search=space,
+        output_names=["answer"],
+        on_nonfinite="drop",
+        out_of_range=False,
+        **_share_options(task, settings),
+    )
+    return require_finished(found)
+
+
+def _distill_errors(task: Task, numbers: Tensor, errors: Tensor, settings: SearchSettings) -> Distillation:
+    """Distill the errors into equations in the task's digits, with thresholds where the backend has them."""
+
+    def found(operators: tuple[str, ...]) -> Distillation:
+        return distill(
+            (numbers, errors[:, None]),
+            search=_build_search_space(settings, operators, ()),
+            transforms=task.digits,
+            test_fraction=_HELD_OUT,
+            output_names=["error"],
+            **_share_options(task, settings),
+        )
+
+    try:
+        return require_finished(found(_THRESHOLDS))
+    except SearchError:
+        return require_finished(found(_PLAIN))
+
+
+def _share_options(task: Task, settings: SearchSettings) -> dict[str, Any]:
+    return {
+        "regressor": settings.regressor,
+        "variable_names": task.variables,
+        "select": settings.select,
+        "seed": settings.seed,
+        "resume": settings.folder,
+        "callbacks": settings.callbacks,
+        "progress": False,
+    }
+
+
+def _build_search_space(
+    settings: SearchSettings, binary: tuple[str, ...], unary: tuple[str, ...], **more: Any
+) -> SearchSpace:
+    return SearchSpace(
+        binary_operators=binary,
+        unary_operators=unary,
+        niterations=settings.niterations,
+        maxsize=_MAXSIZE,
+        loss=settings.loss,
+        timeout_in_seconds=settings.timeout,
+        **more,
+    )
+
+
+def _compute_errors(task: Task, values: Tensor, numbers: Tensor) -> Tensor:
+    errors = values - task.compute_truth(numbers)
+    return errors.masked_fill(task.find_right(values, numbers), 0.0)
+
+
+def _find_usable(values: Tensor, answers: Tensor) -> Tensor:
+    """Return which values (n,) are not absurdly far from the answers (m,); NaN never is."""
+    numbers = answers[~answers.isnan()]
+    if not len(numbers):
+        return torch.zeros_like(values, dtype=torch.bool)
+    low, middle, high = numbers.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=numbers.dtype))
+    return (values - middle).abs() <= _FAR * (high - low).clamp_min(1.0)

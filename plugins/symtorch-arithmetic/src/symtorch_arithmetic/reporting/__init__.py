@@ -1,0 +1,1 @@
+"""Reporting: tables, claims and figures."""

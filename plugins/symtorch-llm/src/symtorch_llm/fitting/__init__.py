@@ -1,0 +1,1 @@
+"""Fitting: equations and baselines in the place of MLPs, and their tuning."""

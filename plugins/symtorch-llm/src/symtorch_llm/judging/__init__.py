@@ -1,0 +1,1 @@
+"""Judging: which layers to replace, and what the replacements cost."""

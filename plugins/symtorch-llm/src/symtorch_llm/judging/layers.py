@@ -1,0 +1,198 @@
+"""Layers and widths: what the model loses when layers are replaced or narrowed, before any search."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core import Activations, Reducer, Reduction, SearchError, load
+from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
+from symtorch_llm.fitting.baselines import fit_linear_map
+from symtorch_llm.fitting.recipes import fit_rebuilding_map
+from symtorch_llm.models.tasks import HeldOut, Task
+from symtorch_llm.models.transformer import get_device, place_modules
+
+
+@final
+@dataclass(frozen=True)
+class LayerCost:
+    """Scores of the model with one layer's MLP replaced: by zeros, and by its best linear map."""
+
+    layer: int
+    path: str
+    zero: float
+    linear: float
+
+
+def scan_layers(
+    model: nn.Module,
+    rows: Mapping[str, Activations],
+    layers: Mapping[str, int],
+    data: HeldOut,
+    task: Task,
+    callbacks: Sequence[Callback] = (),
+) -> list[LayerCost]:
+    """Rank layers by what their replacement costs, the cheapest first.
+
+    The cost of a layer is the score that its best linear map leaves: quick to compute, and near the score of equations.
+
+    Args:
+        model: with its own MLPs in place.
+        rows: of the MLPs, by path.
+        layers: the layer's number, by path.
+        data: to judge on.
+        task: by which the model is judged.
+        callbacks: told of the stage ``"scan"``.
+    """
+    watch, found = Stopwatch(), []
+    notify(callbacks, StageStarted("scan", len(rows)))
+    for path, some in rows.items():
+        with place_modules(model, {path: Zero()}):
+            zero = task.score(model, data)
+        linear = fit_linear_map(some).to(get_device(model))
+        with place_modules(model, {path: linear}):
+            found.append(LayerCost(layers[path], path, zero, task.score(model, data)))
+        notify(callbacks, StageAdvanced("scan"))
+    notify(callbacks, StageFinished("scan", watch.seconds()))
+    return sorted(found, key=lambda cost: cost.linear)
+
+
+@final
+@dataclass(frozen=True)
+class LayerChoice:
+    """Layers that were chosen within a budget.
+
+    Attributes:
+        paths: of their MLPs.
+        costs: of all layers, the cheapest first.
+        rises: of the score, with the first one, two... of these replaced; the last one may exceed the budget.
+        budget: largest allowed rise of the score.
+    """
+
+    paths: tuple[str, ...]
+    costs: tuple[LayerCost, ...]
+    rises: tuple[float, ...]
+    budget: float
+
+
+def choose_layers(
+    costs: Sequence[LayerCost], score: Callable[[Sequence[str]], float], limit: float
+) -> tuple[list[str], list[float]]:
+    """Choose as many of the cheapest layers as can be replaced within a limit.
+
+    Args:
+        costs: the cheapest first.
+        score: of the model with the MLPs at these paths replaced.
+        limit: of the score.
+
+    Returns:
+        Their paths, and the scores with one, two... layers replaced, the first one over the limit included.
+    """
+    chosen: list[str] = []
+    scores: list[float] = []
+    for cost in costs:
+        scores.append(score([*chosen, cost.path]))
+        if not scores[-1] <= limit:
+            break
+        chosen.append(cost.path)
+    return chosen, scores
+
+
+@final
+@dataclass(frozen=True)
+class Sensitivity:
+    """The score with the exact MLPs between a reducer's maps; infinite or NaN where the size does not fit."""
+
+    reducer: str
+    k_in: int
+    k_out: int
+    score: float
+
+
+def measure_sensitivity(
+    model: nn.Module,
+    mlps: Mapping[str, nn.Module],
+    rows: Mapping[str, Activations],
+    data: HeldOut,
+    task: Task,
+    *,
+    reducers: Sequence[str] = ("pca", "projection"),
+    k_in: Sequence[int] = (4, 8, 16, 32),
+    k_out: Sequence[int] = (4, 8, 16),
+    callbacks: Sequence[Callback] = (),
+) -> list[Sensitivity]:
+    """Measure how narrow maps may be, with the exact MLPs between them (SymTorch paper, figure 4).
+
+    Inputs are narrowed and rebuilt by their best linear estimate; outputs are narrowed and widened. All MLPs are
+    replaced together.
+
+    Args:
+        model: with its own MLPs in place.
+        mlps: by path.
+        rows: inputs and outputs of these, by path.
+        data: to judge on.
+        task: by which the model is judged.
+        reducers: by name.
+        k_in, k_out: dimensions; those above the model's width are left out.
+        callbacks: told of the stage ``"sweep"``.
+    """
+    width = next(iter(rows.values())).inputs.shape[1]
+    grid = [
+        (name, a, b) for name, a, b in itertools.product(reducers, k_in, k_out) if a <= width and b <= width
+    ]
+    watch, found = Stopwatch(), []
+    notify(callbacks, StageStarted("sweep", len(grid)))
+    for name, a, b in grid:
+        # Without a linear part, which would bypass the MLP.
+        reducer = load("reducers", name).with_options({"k_in": a, "k_out": b, "linear": False})
+        try:
+            between = {
+                path: _build_between(mlps[path], reducer, some, get_device(model))
+                for path, some in rows.items()
+            }
+        except SearchError:
+            found.append(Sensitivity(name, a, b, math.nan))
+        else:
+            with place_modules(model, between):
+                found.append(Sensitivity(name, a, b, task.score(model, data)))
+        notify(callbacks, StageAdvanced("sweep"))
+    notify(callbacks, StageFinished("sweep", watch.seconds()))
+    return found
+
+
+def _build_between(mlp: nn.Module, reducer: Reducer, rows: Activations, device: torch.device) -> nn.Module:
+    reduction = reducer.fit(rows.inputs, rows.outputs, variable_names=rows.input_names)
+    return Between(mlp, fit_rebuilding_map(reduction, rows.inputs), reduction).to(device)
+
+
+@final
+class Zero(nn.Module):
+    """A module that returns zeros: nothing is added to the residual stream."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map shape (..., d) to (..., d)."""
+        return torch.zeros_like(x)
+
+
+@final
+class Between(nn.Module):
+    """An exact MLP on narrowed inputs, with narrowed outputs."""
+
+    def __init__(self, mlp: nn.Module, projector: nn.Linear, reduction: Reduction) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.projector = projector
+        self.reduction = reduction
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map shape (..., d) to (..., d)."""
+        work = x.float()
+        exact = self.mlp(self.projector(work).to(x.dtype)).float()
+        z = self.reduction.reduce_inputs(work)
+        return self.reduction.restore_outputs(self.reduction.reduce_targets(exact, z), z).to(x.dtype)

@@ -1,0 +1,1 @@
+"""Reporting: findings, tables, claims and figures."""
