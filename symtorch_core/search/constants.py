@@ -84,7 +84,7 @@ def _least_squares(
         return finite
 
     def slopes(values: np.ndarray) -> np.ndarray:
-        # A copy of the constants for every row: one reverse pass then gives the with_free Jacobian, (k, n).
+        # A copy of the constants for every row: one reverse pass then gives the whole Jacobian, (k, n).
         copies = torch.from_numpy(values)[:, None].repeat(1, len(target)).requires_grad_()
         # Zero times the constants: a comparison alone gives autograd nothing to follow.
         (gradient,) = torch.autograd.grad(predict(copies).sum() + 0.0 * copies.sum(), copies)
