@@ -1,7 +1,7 @@
-"""Studies: experiments that a user starts by name, and what they report (``symtorch run NAME``).
+"""Studies: experiments that a user starts by name (``symtorch run NAME``), and their reports.
 
-A study trains or loads models, distills them, and says what came out beside what was asked or published. It is
-written on the public API alone, so that anybody can ship one.
+A study trains or loads models, distills them, and reports its results beside the published ones. It is written on
+the public API only, so that anybody can publish one.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _CLAIMS_SHOWN = 12
 
 
 class Study(Configurable):
-    """An experiment with declared options.
+    """Experiment with declared options.
 
-    A study that can be run is a frozen dataclass with a ``name``. Its fields are the options of
+    A concrete study is a frozen dataclass with a ``name``. Its fields are the options of
     ``symtorch run NAME``; :func:`setting` declares one with its help. The class docstring's first line is the help of
     the command.
 
@@ -56,25 +56,25 @@ class Study(Configurable):
 
     @abstractmethod
     def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
-        """Do the experiment.
+        """Run the experiment.
 
         Args:
-            folder: where models and finished searches are kept at once, so that a run that was stopped goes on when it
-                is started again with the same options. It exists.
-            callbacks: told of every :class:`symtorch_core.events.records.Event`.
+            folder: existing folder where models and finished searches are saved at once, so that a stopped run
+                continues when it is started again with the same options.
+            callbacks: called with every :class:`symtorch_core.events.records.Event`.
 
         Returns:
-            What came out. Nothing of the report is written yet.
+            The report. Nothing of it is written yet.
         """
 
 
 def setting(default: Any, help: str) -> Any:
-    """A field of a study, with the help that ``symtorch run NAME --help`` shows."""
+    """Declare a field of a study, with its help in ``symtorch run NAME --help``."""
     return field(default=default, metadata={"help": help})
 
 
 def require_finished(result: Distillation) -> Distillation:
-    """The distillation, if its search was not stopped: half a search must not be reported as a whole one.
+    """Return a distillation whose search was not stopped: half a search must not be reported as a complete one.
 
     Raises:
         BackendError: the search was stopped, by the user or by a failure.
@@ -89,13 +89,13 @@ def require_finished(result: Distillation) -> Distillation:
 @final
 @dataclass(frozen=True)
 class Claim:
-    """Something that a study was asked to show, or that a paper says, and what came out.
+    """Result that a study should reach or that a paper reports, beside the result reached.
 
     Attributes:
-        text: what it is about.
-        asked: the figure or statement to reach.
-        reached: what came out.
-        met: whether that is as good; None where it is only told.
+        text: description of the result.
+        asked: figure or statement to reach.
+        reached: figure or statement reached.
+        met: whether the claim is met; None if it is reported only.
     """
 
     text: str
@@ -107,12 +107,12 @@ class Claim:
 @final
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that can be put on a page and written as PNG.
+    """Figure for a page and for a PNG file.
 
     Attributes:
-        draw: draws on the axes it is given.
-        caption: above it.
-        width, height: in inches; wider than 8, it takes the whole width of a page.
+        draw: function that draws on the axes it receives.
+        caption: text above the figure.
+        width, height: size in inches; a figure wider than 8 takes the whole width of a page.
     """
 
     draw: Callable[[Any], Any]
@@ -121,13 +121,13 @@ class Drawing:
     height: float = 3.6
 
     def part(self) -> Figure:
-        """The figure for a page.
+        """Return the figure for a page.
 
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        drawn = render_svg(self.draw, width=self.width, height=self.height, label=self.caption)
-        return Figure(Markup(drawn), self.caption, wide=self.width > _WIDE)
+        svg = render_svg(self.draw, width=self.width, height=self.height, label=self.caption)
+        return Figure(Markup(svg), self.caption, wide=self.width > _WIDE)
 
     def png(self, path: Path, *, dots_per_inch: int = 150) -> None:
         """Write the figure as PNG.
@@ -153,16 +153,16 @@ class Drawing:
 @final
 @dataclass(frozen=True)
 class StudyReport:
-    """What a study found.
+    """Report of a study.
 
     Attributes:
-        name: of the study.
-        title, subtitle: of the page.
-        claims: what was asked beside what was reached.
-        tables: file name without ending -> table; the first ones are what a reader looks for.
+        name: name of the study.
+        title, subtitle: title and subtitle of the page.
+        claims: results to reach beside results reached.
+        tables: file name without ending -> table, the most important first.
         drawings: file name without ending -> figure.
-        sections: of the page, after the claims.
-        figures: everything that was measured, as JSON data.
+        sections: sections of the page after the claims.
+        figures: all measurements, as JSON data.
         footer: small print: versions, machine.
     """
 
@@ -177,7 +177,7 @@ class StudyReport:
     footer: str = ""
 
     def page(self) -> Page:
-        """The page: claims, then the study's own sections."""
+        """Build the page: claims, then the study's own sections."""
         claims = Section("What was asked, and what came out", (_to_claims_table(self.claims),))
         first = (claims,) if self.claims else ()
         return Page(self.title, self.subtitle, (*first, *self.sections), self.footer)
@@ -186,7 +186,7 @@ class StudyReport:
         """Write ``report.html``, ``figures.json``, a CSV for each table and a PNG for each drawing.
 
         Returns:
-            The page.
+            The path of the page.
 
         Raises:
             MissingDependencyError: matplotlib is not installed.
@@ -202,15 +202,15 @@ class StudyReport:
         return self.page().write(folder / "report.html")
 
     def __rich__(self) -> RenderableType:
-        """The first table, and the claims; of many claims, how many are met and which are not."""
+        """Return the first table and the claims; of many claims, only the count and those that are not met."""
         shown = (
             self.claims if len(self.claims) <= _CLAIMS_SHOWN else [c for c in self.claims if c.met is False]
         )
-        judged = [claim.met for claim in self.claims if claim.met is not None]
+        outcomes = [claim.met for claim in self.claims if claim.met is not None]
         return Group(
             *(_to_terminal_table(table) for table in list(self.tables.values())[:1]),
             *((_to_terminal_table(_to_claims_table(shown, self.title)),) if shown else ()),
-            *((f"{sum(judged)} of {len(judged)} claims are met",) if judged else ()),
+            *((f"{sum(outcomes)} of {len(outcomes)} claims are met",) if outcomes else ()),
         )
 
 
