@@ -1,4 +1,4 @@
-"""SymTorch: wrap a trained PyTorch block, fit equations to what it computes, and run the equations in its place.
+"""SymTorch: wrap a trained PyTorch block, fit equations to its function, and run the equations in its place.
 
 >>> import symtorch_core as st
 >>> sorted(record.name for record in st.available("reducers"))  # doctest: +ELLIPSIS

@@ -1,4 +1,4 @@
-"""The ``symtorch`` command: what is installed, whether it works, saved results, studies, and a demonstration."""
+"""The ``symtorch`` command: installed components and their state, saved results, studies, and a demonstration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
     from symtorch_core.studies.study import Study
 
-_INTERRUPTED: Final = 130  # what a shell says of a program that Ctrl-C ended
+_INTERRUPTED: Final = 130  # exit code that shells use for Ctrl-C
 
 app: Final = typer.Typer(
     help="Turn trained PyTorch blocks into equations.",
@@ -38,7 +38,7 @@ app: Final = typer.Typer(
 def plugins(
     kind: Annotated[str | None, typer.Option(help="Only this kind: " + ", ".join(KINDS) + ".")] = None,
 ) -> None:
-    """List every component that is installed, by kind, and every plugin that failed to load."""
+    """List every installed component by kind, and every plugin that failed to load."""
     console = Console()
     everything = registry()
     records = _list_records(everything) if kind is None else everything.available(kind)
@@ -54,14 +54,14 @@ def plugins(
 def doctor(
     name: Annotated[str | None, typer.Argument(help="One component: everything there is to know.")] = None,
 ) -> None:
-    """Import every component and tell what works, what lacks a dependency, and what is broken."""
+    """Import every component, and show which work, which lack a dependency, and which are broken."""
     console = Console()
     everything = registry()
     if name is not None:
         _examine_closely(console, everything, name)
         return
     for name in (CORE_DISTRIBUTION, "torch"):
-        _print_line(console, f"{name} {_version(name)}")
+        _print_line(console, f"{name} {_get_version(name)}")
     _print_line(console, f"python {platform.python_version()}")
     states = [(record, *_describe_state(everything, record)) for record in _list_records(everything)]
     table = Table("kind", "name", "distribution", "state")
@@ -130,7 +130,7 @@ def run(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The study; leave it out to see which there are.")] = "",
 ) -> None:
-    """Run a study by name; `symtorch run NAME --help` tells its options."""
+    """Run a study by name; `symtorch run NAME --help` shows its options."""
     if not name or name == "--help":
         _list_studies(Console())
         return
@@ -141,7 +141,7 @@ def run(
 
 
 def _make_command(kind: type[Study]) -> Any:
-    """A function with the study's fields, and the folder, as its parameters: what typer reads options from."""
+    """Build a function whose parameters are the study's fields and the folder; typer reads its options from them."""
     hints = typing.get_type_hints(kind)
     fields = [entry for entry in dataclasses.fields(kind) if entry.init]  # type: ignore[arg-type]
     parameters = [
@@ -206,7 +206,7 @@ def _load_result(path: Path) -> Distillation:
 
 
 def main() -> None:
-    """Run the command line; an error of the framework's own ends it with its message, not a traceback."""
+    """Run the command line; an error of the framework ends it with its message and no traceback."""
     try:
         app()
     except SymTorchError as error:
@@ -219,11 +219,11 @@ def _list_records(everything: Registry) -> list[Available]:
 
 
 def _examine(everything: Registry, record: Available) -> tuple[str, str]:
-    """State and reason: a dependency that is not installed is the user's choice, all else is a fault."""
+    """Return state and reason: a dependency that is not installed is the user's choice, anything else is a fault."""
     try:
         everything.load(record.kind, record.name)
     except MissingDependencyError as error:
-        # A version that does not fit is a fault too; only what is absent altogether is a choice.
+        # A version that does not fit is a fault too; only a missing package is a choice.
         return ("missing" if isinstance(error.__cause__, ModuleNotFoundError) else "broken"), str(error)
     except SymTorchError as error:
         return "broken", str(error)
@@ -232,11 +232,11 @@ def _examine(everything: Registry, record: Available) -> tuple[str, str]:
 
 def _describe_state(everything: Registry, record: Available) -> tuple[str, str]:
     state, reason = _examine(everything, record)
-    wrong = (
+    failed = (
         [finding.text for finding in _check_up(everything, record) if not finding.ok] if state == "ok" else []
     )
-    if wrong:
-        return "not ready", f"{record.name}: {wrong[0]} (more: symtorch doctor {record.name})"
+    if failed:
+        return "not ready", f"{record.name}: {failed[0]} (more: symtorch doctor {record.name})"
     return state, reason
 
 
@@ -264,7 +264,7 @@ def _check_up(everything: Registry, record: Available) -> tuple[Finding, ...]:
     return target.checkup() if isinstance(target, type) and issubclass(target, Configurable) else ()
 
 
-def _version(distribution: str) -> str:
+def _get_version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -277,5 +277,5 @@ def _print_failures(console: Console, everything: Registry) -> None:
 
 
 def _print_line(console: Console, line: str) -> None:
-    # A plugin's words may hold brackets, which are no markup of rich's; whole lines can be copied.
+    # Text of a plugin may hold brackets, which are not rich's markup; soft wrap keeps lines whole for copying.
     console.print(line, markup=False, highlight=False, soft_wrap=True)

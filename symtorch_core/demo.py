@@ -27,7 +27,7 @@ LAW = "y = x0^2 + 3 sin(x4) - 4"
 _LAW_ROWS = 10_000
 _NOISE = 0.05
 _PATIENCE = 50.0
-"""Seconds for a search: on a slow or busy machine a demonstration should end before it has seen everything."""
+"""Time limit of a search in seconds: on a slow or busy machine, the demonstration ends before the search does."""
 
 
 def run(
@@ -38,13 +38,13 @@ def run(
     quick: bool = False,
     out: Path | None = None,
 ) -> None:
-    """Train, distill, switch, save, reload, check; print every step.
+    """Train, distill, switch, save, reload and check, and print every step.
 
     Args:
-        console: where to print.
+        console: console to print on.
         regressor: name of the backend.
-        seed: of data, training and search.
-        quick: less training and searching, for a first look in seconds.
+        seed: seed of data, training and search.
+        quick: train and search less, for a first look in seconds.
         out: folder for the saved models; a temporary one by default.
     """
     watch = Stopwatch()
@@ -57,7 +57,7 @@ def run(
 
 
 def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quick: bool) -> Distillation:
-    """A whole network trained on a noisy known law; returns its distillation."""
+    """Distill a whole network trained on a noisy known law, and return the distillation."""
     console.print(
         Panel(f"[bold]1. A network that learned a known law[/bold]\n{LAW}, {_LAW_ROWS:,} rows, 5 % noise")
     )
@@ -88,12 +88,12 @@ def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quic
         f"R2 against the noisy data: {result.task_metric.block:.4f} with the network, "
         f"{result.task_metric.equations:.4f} on the equation\n"
     )
-    _saved_and_back(console, folder / "law.pt", model, SymbolicModel(mlp([5, 64, 64, 64, 1], seed + 1)), X)
+    _check_reload(console, folder / "law.pt", model, SymbolicModel(mlp([5, 64, 64, 64, 1], seed + 1)), X)
     return result
 
 
 def real_data(console: Console, folder: Path, *, regressor: str, seed: int, quick: bool) -> Distillation:
-    """A hidden block of a classifier of real tumours; returns its distillation."""
+    """Distill a hidden block of a classifier of real tumours, and return the distillation."""
     console.print(
         Panel(
             "[bold]2. A hidden block of a classifier[/bold]\n"
@@ -126,13 +126,13 @@ def real_data(console: Console, folder: Path, *, regressor: str, seed: int, quic
     )
     fresh = Classifier(seed + 1)
     wrap(fresh, "head")
-    _saved_and_back(console, folder / "classifier.pt", network, fresh, X_test)
+    _check_reload(console, folder / "classifier.pt", network, fresh, X_test)
     return result
 
 
 @final
 class Classifier(nn.Module):
-    """30 measurements -> 3 features (body) -> 2 logits (head)."""
+    """Classifier: 30 measurements -> 3 features (body) -> 2 logits (head)."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Classifier(nn.Module):
 
 
 def law_data(seed: int) -> tuple[Tensor, Tensor]:
-    """Inputs (10,000, 5) uniform on [-2, 2] and noisy values (10,000,) of the law."""
+    """Return inputs (10,000, 5), uniform on [-2, 2], and noisy values (10,000,) of the law."""
     generator = np.random.default_rng(seed)
     X = generator.uniform(-2, 2, (_LAW_ROWS, 5))
     y = X[:, 0] ** 2 + 3 * np.sin(X[:, 4]) - 4
@@ -154,7 +154,7 @@ def law_data(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def tumour_data(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Standardised measurements and labels (0 malignant, 1 benign), as (train, test)."""
+    """Return standardised measurements (n, 30) and labels (n,) (0 malignant, 1 benign), as (train, test)."""
     from sklearn.datasets import load_breast_cancer  # only the demo needs data
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
@@ -170,7 +170,7 @@ def tumour_data(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]
 
 
 def mlp(sizes: Sequence[int], seed: int) -> nn.Sequential:
-    """Build a tanh network of these widths, its weights drawn from its own seed."""
+    """Build a tanh network with these widths and weights drawn from this seed."""
     with fork_seed(seed):
         layers = [(nn.Linear(wide, narrow), nn.Tanh()) for wide, narrow in itertools.pairwise(sizes)]
     return nn.Sequential(*list(itertools.chain.from_iterable(layers))[:-1])
@@ -204,18 +204,18 @@ def train(
 
 
 def r2(model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor) -> float:
-    """Share of the variance of y that the model explains."""
+    """Return the share of the variance of y that the model explains."""
     with torch.no_grad():
         return 1 - float((model(X) - y).square().mean() / y.var(unbiased=False))
 
 
 def accuracy(model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor) -> float:
-    """Share of right classes."""
+    """Return the share of correctly predicted classes."""
     with torch.no_grad():
         return float((model(X).argmax(1) == y).float().mean())
 
 
-def _saved_and_back(console: Console, path: Path, model: nn.Module, fresh: nn.Module, X: Tensor) -> None:
+def _check_reload(console: Console, path: Path, model: nn.Module, fresh: nn.Module, X: Tensor) -> None:
     torch.save(model.state_dict(), path)
     fresh.load_state_dict(torch.load(path, weights_only=True))
     with torch.no_grad():

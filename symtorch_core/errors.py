@@ -1,7 +1,7 @@
-"""Every error the framework raises on purpose.
+"""The errors that the framework raises.
 
 Each class derives from :class:`SymTorchError`, so ``except st.SymTorchError`` catches them all, and from the
-built-in exception a Python user would expect (``LookupError`` for an unknown name, ``ValueError`` for bad data...).
+built-in exception that a Python user would expect (``LookupError`` for an unknown name, ``ValueError`` for bad data).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 
 class SymTorchError(Exception):
-    """Base class of the framework's own errors."""
+    """Base class of the framework's errors."""
 
 
 class UnknownComponentError(SymTorchError, LookupError):
-    """No plugin offers a component of that name."""
+    """No plugin offers a component with this name."""
 
 
 class DuplicateComponentError(SymTorchError, LookupError):
@@ -27,35 +27,35 @@ class MissingDependencyError(SymTorchError, ImportError):
 
 
 class CaptureError(SymTorchError, ValueError):
-    """The data, the block or the way it is called do not give usable activations."""
+    """The data, the block or its calls do not give usable activations."""
 
 
 class ExpressionError(SymTorchError, ValueError):
-    """A text or a sympy object is not an expression the framework can represent."""
+    """A text or a sympy object is not an expression that the framework can represent."""
 
 
 class SearchError(SymTorchError, ValueError):
-    """A search was asked for something that its settings, its data or its backend cannot honour."""
+    """An option of a search is invalid, or its data or its backend cannot honour it."""
 
 
 class BackendError(SymTorchError, RuntimeError):
-    """A backend stopped before it was done: it crashed, was killed, or did not keep its time limit."""
+    """A backend stopped before the end: it crashed, was killed, or exceeded its time limit."""
 
 
 class SelectionError(SymTorchError, LookupError):
-    """A selection rule or a complexity does not pick any equation of the front."""
+    """A selection rule or a complexity does not choose any equation of the front."""
 
 
 class SwitchError(SymTorchError, RuntimeError):
-    """A block cannot be switched to (or from) its equations; the model is as it was."""
+    """A block cannot be switched to or from its equations; the model is unchanged."""
 
 
 class FileFormatError(SymTorchError, ValueError):
-    """A file or a state_dict does not hold what its schema promises."""
+    """A file or a state_dict does not match its schema."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the closest known one, or nothing.
+    """Return the end of a message about an unknown name: the closest known name, or nothing.
 
     >>> did_you_mean("neighbors", ["neighbours", "samples"])
     " Did you mean 'neighbours'?"

@@ -1,1 +1,1 @@
-"""Rows of a running block: hooks, batches, a sample of fixed size, and a model left as it was."""
+"""Capture of a block's rows: hooks, batches, a sample of fixed size, and a guard of the model's state."""

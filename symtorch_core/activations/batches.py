@@ -1,4 +1,4 @@
-"""Data as a model's arguments: what counts as a batch, and what of it the model takes."""
+"""Data as a model's arguments: splitting into batches, and selecting what the model takes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from symtorch_core.activations.tensor_paths import get_parameters
 from symtorch_core.errors import CaptureError
 
 RowMask = Callable[[Any], Tensor | np.ndarray] | str | None
-"""Which rows count: the key of a dict batch, or a function of the batch; None for all."""
+"""The rows to keep: the key of a dict batch, or a function of the batch; None for all."""
 
 
 def count_batches(data: Any, batch_size: int) -> int | None:
-    """How many batches the data will give; None where they do not say."""
+    """Return the number of batches in the data; None if unknown."""
     if isinstance(data, (Tensor, np.ndarray)):
         return -(-len(data) // batch_size) if data.ndim else 1
     if isinstance(data, Mapping):
@@ -30,13 +30,13 @@ def count_batches(data: Any, batch_size: int) -> int | None:
 
 
 def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
-    """The batches in the data: slices of a tensor or array, a single dict, or whatever an iterable gives.
+    """Yield the batches of the data: slices of a tensor or array, a single dict, or the items of an iterable.
 
     Raises:
-        CaptureError: the data are empty or no data at all.
+        CaptureError: the data are empty or of an unknown type.
     """
     if isinstance(data, (Tensor, np.ndarray)):
-        yield from _slices(data, batch_size)
+        yield from _slice_rows(data, batch_size)
         return
     if isinstance(data, Mapping):
         yield data
@@ -56,47 +56,47 @@ def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
         raise CaptureError("the data are empty: the loader gave no batch")
 
 
-def _slices(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor | np.ndarray]:
+def _slice_rows(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor | np.ndarray]:
     if data.ndim == 0 or len(data) == 0:
         raise CaptureError("the data are empty: give at least one row")
     floating = data.is_floating_point() if isinstance(data, Tensor) else data.dtype.kind == "f"
     if data.ndim == 1 and floating:
         raise CaptureError(
-            f"the data have shape ({len(data)},): rows and features are wanted, as in data[:, None] for "
+            f"the data have shape ({len(data)},), but need rows and features, as in data[:, None] for "
             "rows of one number or data[None, :] for one row"
         )
     yield from (data[start : start + batch_size] for start in range(0, len(data), batch_size))
 
 
 def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | str | None) -> Any:
-    """A batch as the model can take it: a module gets tensors, on its device.
+    """Return a batch that the model can take: a module gets tensors, on its device.
 
     Args:
         batch: tensors and arrays, nested in tuples, lists and mappings.
-        model: who takes it. Arrays become tensors for a module, floating-point ones of its parameters' type.
-        device: where to; None for the device of the module's first parameter.
+        model: the model. For a module, arrays become tensors, and floating-point arrays get its parameters' type.
+        device: target device; None for the device of the module's first parameter.
     """
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    where = parameters[0].device if device is None and parameters else device
+    target = parameters[0].device if device is None and parameters else device
     dtype = next((p.dtype for p in parameters if p.is_floating_point()), None)
 
-    def fit(value: Any) -> Any:
+    def convert(value: Any) -> Any:
         if isinstance(value, np.ndarray) and isinstance(model, nn.Module):
             value = torch.from_numpy(np.array(value))
             value = value.to(dtype) if value.is_floating_point() and dtype is not None else value
         if isinstance(value, Tensor):
-            return value if where is None else value.to(where)
+            return value if target is None else value.to(target)
         if isinstance(value, Mapping):
-            return {key: fit(item) for key, item in value.items()}
+            return {key: convert(item) for key, item in value.items()}
         if isinstance(value, (tuple, list)):
-            return tuple(fit(item) for item in value)
+            return tuple(convert(item) for item in value)
         return value
 
-    return fit(batch)
+    return convert(batch)
 
 
 def get_row_mask(batch: Any, row_mask: RowMask) -> Tensor | None:
-    """Which rows of a batch count, as a boolean tensor of the leading shape; None for all.
+    """Return a boolean tensor of the leading shape that is True for the rows to keep; None for all.
 
     Raises:
         CaptureError: the mask is not a tensor.
@@ -115,7 +115,7 @@ def get_row_mask(batch: Any, row_mask: RowMask) -> Tensor | None:
 
 
 def to_arguments(model: Callable[..., Any], batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A batch as positional and keyword arguments, without what the model does not take (labels, masks)."""
+    """Return a batch as positional and keyword arguments, without what the model does not take (labels, masks)."""
     takes = _Signature(model)
     if isinstance(batch, Mapping):
         return (), {name: value for name, value in batch.items() if takes.keyword(str(name))}
@@ -126,13 +126,13 @@ def to_arguments(model: Callable[..., Any], batch: Any) -> tuple[tuple[Any, ...]
 
 @final
 class _Signature:
-    """What a model can be called with; anything, where it does not say."""
+    """The arguments a model can be called with; anything, if its signature is unknown."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
         self._parameters = get_parameters(model)
 
     def positional(self, given: int) -> int:
-        """How many of so many positional arguments it takes."""
+        """Return how many of ``given`` positional arguments the model takes."""
         if self._parameters is None:
             return given
         kinds = [parameter.kind for parameter in self._parameters]
@@ -142,7 +142,7 @@ class _Signature:
         return min(given, sum(kind in positional for kind in kinds))
 
     def keyword(self, name: str) -> bool:
-        """Whether it takes an argument of that name."""
+        """Return whether the model takes an argument of this name."""
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         return self._parameters is None or any(
             p.kind is inspect.Parameter.VAR_KEYWORD or (p.kind in named and p.name == name)

@@ -1,4 +1,4 @@
-"""A block seen as a function of rows."""
+"""A block as a function of rows."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _PROBE_ROWS = 16
 
 
 def as_row_function(block: Callable[..., Any], activations: Activations) -> BlockFunction | None:
-    """The block as a function (n, d_in) -> (n, d_out), differentiable where it is, or None where it is none.
+    """Return the block as a function (n, d_in) -> (n, d_out), or None if it is not a function of rows.
 
-    A block qualifies when it takes one positional tensor (a function, perhaps, one array) and gives the
-    captured outputs back for captured inputs whatever shape they once came in; attention, which mixes rows,
-    does not.
+    A block qualifies if it takes one positional tensor (or, for a function, one array) and returns the captured
+    outputs for the captured inputs, whatever shape they had. Attention, which mixes rows, does not qualify. The
+    function is differentiable if the block is.
 
     Args:
-        block: the module or function the activations came from.
-        activations: what was captured, with its source.
+        block: the module or function that the activations came from.
+        activations: the captured rows, with their source.
     """
     if activations.source.select_input != ("0",):
         return None
     parameters = list(block.parameters()) if isinstance(block, nn.Module) else []
-    like = next((p for p in parameters if p.is_floating_point()), None)
-    ways: list[Callable[[Tensor], Any]] = [
-        lambda rows: rows if like is None else rows.to(like.device, like.dtype)
+    parameter = next((p for p in parameters if p.is_floating_point()), None)
+    conversions: list[Callable[[Tensor], Any]] = [
+        lambda rows: rows if parameter is None else rows.to(parameter.device, parameter.dtype)
     ]
     if not isinstance(block, nn.Module):
-        ways.append(lambda rows: rows.numpy())
+        conversions.append(lambda rows: rows.numpy())
     probe = activations.rows(torch.arange(min(_PROBE_ROWS, len(activations))))
-    functions = (_as_block_function(block, way, activations.source) for way in ways)
+    functions = (_as_block_function(block, conversion, activations.source) for conversion in conversions)
     return next((function for function in functions if _reproduces(function, probe)), None)
 
 

@@ -1,4 +1,4 @@
-"""Capture: run a model on data and keep what went into its blocks and what came out."""
+"""Capture: run a model on data and keep the inputs and outputs of its blocks."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from symtorch_core.events.records import (
 )
 
 DEFAULT_MAX_ROWS = 20_000
-"""Rows kept of a block unless asked otherwise; far more than a search looks at."""
+"""Default number of rows kept of a block; far more than a search uses."""
 
 
 class Capture(Configurable):
-    """Collects the activations of a block; one instance holds one capture's own options."""
+    """Method that collects the activations of a block; an instance holds the options of its capture."""
 
     @abstractmethod
     def collect(
@@ -59,31 +59,30 @@ class Capture(Configurable):
             block: a module, or any function of tensors or arrays.
             data: see :func:`capture`.
             parent: the model that calls the block; None feeds the data to the block itself.
-            max_rows: rows kept, a uniform seeded sample.
+            max_rows: number of rows kept, a uniform seeded sample.
             seed: same seed, same rows.
-            callbacks: told of progress.
+            callbacks: called with each event.
 
         Raises:
-            CaptureError: no rows came out, or they are not usable.
+            CaptureError: the block gave no rows, or they are not usable.
         """
 
 
 @final
 @dataclass(frozen=True)
 class HookCapture(Capture):
-    """Forward hooks on modules; functions are called directly.
+    """Capture with forward hooks on modules; functions are called directly.
 
     Attributes:
-        select_input: which tensors of a call are the inputs: a position, a keyword, a path like ``"1.0"``, or
+        select_input: the input tensors of a call: a position, a keyword, a path like ``"1.0"``, or
             a sequence of them, concatenated along the last dimension. None: the only floating-point tensor.
-        select_output: which tensor of the result is the output: a position, key or path. None: the first
+        select_output: the output tensor of the result: a position, key or path. None: the first
             floating-point tensor.
-        row_mask: which rows count: the key of a dict batch (an attention mask; used where the batch has it),
-            or a function of the batch that gives a boolean tensor of the leading shape. None: all.
+        row_mask: the rows to keep: the key of a dict batch (an attention mask; ignored if the batch has no such key),
+            or a function of the batch that returns a boolean tensor of the leading shape. None: all.
         on_nonfinite: ``"raise"``, or ``"drop"`` rows with NaN or infinite values.
-        batch_size: rows per forward pass where the data are one tensor or array.
-        device: where batches are moved before the model sees them; None for where the model's first parameter
-            is.
+        batch_size: rows per forward pass if the data are one tensor or array.
+        device: device that batches are moved to; None for the device of the model's first parameter.
     """
 
     name: ClassVar[str] = "hooks"
@@ -125,7 +124,7 @@ class HookCapture(Capture):
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
     ) -> dict[str, Activations]:
-        """Several blocks of one model in one pass; see :func:`capture`."""
+        """Capture several blocks of one model in one pass; see :func:`capture`."""
         if max_rows < 1:
             raise CaptureError("max_rows must be at least 1")
         watched = _resolve(model, blocks)
@@ -166,23 +165,23 @@ def capture(
     callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> dict[str, Activations]:
-    """Activations of several blocks of one model from ONE pass over the data.
+    """Return the activations of several blocks of one model from ONE pass over the data.
 
     The model runs without gradients and in evaluation mode, and is left exactly as it was: training flags,
-    hooks, gradients, buffers, and the random state of torch, numpy and Python. Every call of a block counts;
-    any leading shape becomes rows.
+    hooks, gradients, buffers, and the random state of torch, numpy and Python. Every call of a block counts,
+    and any leading shape is flattened to rows.
 
     Args:
         model: a module or function that runs the blocks.
         blocks: modules by a name of your choice, or paths like ``"layers.7.mlp"`` into the model.
         data: a tensor or array, a DataLoader, or any iterable of batches; a batch is a tensor or array (the
-            one argument), a tuple or list (positional arguments) or a dict (keyword arguments). What the
-            model's ``forward`` has no parameter for (the labels of a DataLoader) is left out. Where it has
-            one that must not be filled, give a generator: ``(x for x, y in loader)``.
-        max_rows: rows kept of each block, a uniform sample of all that pass; it does not depend on how the
+            one argument), a tuple or list (positional arguments) or a dict (keyword arguments). Arguments that
+            the model's ``forward`` does not have (the labels of a DataLoader) are left out. If it has one that
+            must not be filled, give a generator: ``(x for x, y in loader)``.
+        max_rows: number of rows kept of each block, a uniform sample of all rows; it does not depend on how the
             data are cut into batches.
-        seed: of that sample.
-        callbacks: told of progress.
+        seed: seed of that sample.
+        callbacks: called with each event.
         **options: fields of :class:`HookCapture`.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
@@ -190,9 +189,9 @@ def capture(
     torch.Size([10, 4])
 
     Raises:
-        CaptureError: the data are empty, a block was never called, gave no usable tensors or non-finite
+        CaptureError: the data are empty, or a block was never called, or gave no usable tensors or non-finite
             values.
-        SearchError: there is no such option.
+        SearchError: an option is unknown.
     """
     hooks = HookCapture.with_options(options)
     return hooks.collect_all(model, blocks, data, max_rows=max_rows, seed=seed, callbacks=callbacks)
@@ -220,10 +219,10 @@ def _resolve(
 
 
 def find_block(model: nn.Module, path: str) -> nn.Module:
-    """The submodule at a dotted path.
+    """Return the submodule at a dotted path.
 
     Raises:
-        CaptureError: there is none; the message lists the closest paths.
+        CaptureError: there is no such submodule; the message lists the closest paths.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if path in modules:
@@ -234,14 +233,14 @@ def find_block(model: nn.Module, path: str) -> nn.Module:
 
 
 def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
-    """The block's path in the model, or its type where it has none."""
+    """Return the block's path in the model, or its type if it has none."""
     paths = model.named_modules() if isinstance(model, nn.Module) else ()
     return next((path for path, module in paths if module is block and path), type(block).__name__)
 
 
 @contextmanager
 def _disable_fused_attention() -> Iterator[None]:
-    """PyTorch's fused attention uses its children's weights without calling them; not inside here."""
+    """Disable PyTorch's fused attention, which uses its children's weights without calling them."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -251,7 +250,7 @@ def _disable_fused_attention() -> Iterator[None]:
 
 
 def _copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies, because a block may change its input in place; one copy for a tensor that is passed twice."""
+    """Copy tensors, because a block may change its input in place; a tensor passed twice is copied once."""
     copies: dict[int, Tensor] = {}
     return {path: copies.setdefault(id(tensor), tensor.clone()) for path, tensor in tensors.items()}
 

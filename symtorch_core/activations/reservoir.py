@@ -1,4 +1,4 @@
-"""The rows of one block, as calls go by: a uniform sample of fixed size."""
+"""A uniform sample of fixed size of the rows of one block."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from symtorch_core.errors import CaptureError
 
 @final
 class Reservoir:
-    """A uniform sample of the rows of one block, of fixed size however long the data are.
+    """Uniform sample of the rows of one block, of fixed size however long the data are.
 
-    Every row draws a random key; the rows with the smallest keys are kept. That is a uniform sample, and the
-    same one for any cut into batches.
+    Every row draws a random key, and the rows with the smallest keys are kept. This gives a uniform sample, the
+    same for any cut into batches.
 
     Args:
-        name: of the block, for messages.
-        select_input: which tensors of a call are the inputs.
-        select_output: which tensor of the result is the output.
+        name: name of the block, for messages.
+        select_input: the input tensors of a call.
+        select_output: the output tensor of the result.
         on_nonfinite: ``"raise"`` or ``"drop"``.
         max_rows: size of the sample.
-        seed: of the sample.
+        seed: seed of the sample.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class Reservoir:
         self._output_path: str | None = None
 
     def add(self, tensors: Mapping[str, Tensor], result: Any, mask: Tensor | None) -> None:
-        """Take the rows of one call.
+        """Add the rows of one call.
 
         Args:
-            tensors: of the call, by path.
-            result: of the call.
-            mask: which rows count, of the leading shape or flat; None for all.
+            tensors: tensors of the call, by path.
+            result: result of the call.
+            mask: True for the rows to keep, of the leading shape or flat; None for all.
 
         Raises:
-            CaptureError: the call has no such tensors, or inputs and outputs do not match row by row.
+            CaptureError: the selected tensors are missing, or inputs and outputs do not match row by row.
         """
         inputs, self._input_paths = pick_inputs(tensors, self._input_paths, self._name)
         self._output_path, output = pick_tensor(
@@ -92,13 +92,13 @@ class Reservoir:
             )
         rows_in, rows_out = as_feature_rows(inputs), as_feature_rows(output)
         if mask is not None:
-            chosen = self._flat(mask, tuple(inputs.shape[:-1])).to(rows_in.device)
+            chosen = self._flatten_mask(mask, tuple(inputs.shape[:-1])).to(rows_in.device)
             rows_in, rows_out = rows_in[chosen], rows_out[chosen]
         self._keep(rows_in, rows_out)
 
-    def _flat(self, mask: Tensor, leading: tuple[int, ...]) -> Tensor:
-        # A block may see the rows flat, but never in another order: (tokens, batch) under a (batch, tokens)
-        # mask is no match although the numbers agree.
+    def _flatten_mask(self, mask: Tensor, leading: tuple[int, ...]) -> Tensor:
+        # A block may see the rows flat, but never in another order: a (batch, tokens) mask does not fit
+        # (tokens, batch) rows although the numbers agree.
         if tuple(mask.shape) != leading and (mask.numel(),) != leading:
             raise CaptureError(
                 f"the row mask has shape {tuple(mask.shape)}, but {self._name} sees rows of shape {leading}: "
@@ -117,7 +117,7 @@ class Reservoir:
             entering = np.flatnonzero(keys < self._keys.max())
             index = torch.from_numpy(entering).to(rows_in.device)
             rows_in, rows_out, keys, order = rows_in[index], rows_out[index], keys[entering], order[entering]
-        # Copies, because the model may go on to change in place what it hands from block to block.
+        # Copies, because the model may later change these tensors in place.
         inputs = as_real_tensor(rows_in, "inputs").clone()
         outputs = as_real_tensor(rows_out, "outputs").clone()
         if self._inputs is not None and self._outputs is not None:
@@ -140,10 +140,10 @@ class Reservoir:
             )
 
     def finish(self) -> Activations:
-        """The sample, in the order the rows came.
+        """Return the sample, in the order of the rows.
 
         Raises:
-            CaptureError: there is none, or it is not finite.
+            CaptureError: there are no rows, or they are not finite.
         """
         if self._calls == 0 or self._inputs is None or self._outputs is None:
             raise CaptureError(
@@ -152,7 +152,7 @@ class Reservoir:
             )
         if len(self._inputs) == 0:
             raise CaptureError(
-                f"no row of {self._name} is left: the data are empty, or the row mask drops all of them"
+                f"{self._name} gave no rows: the data are empty, or the row mask drops all of them"
             )
         order = torch.from_numpy(np.argsort(self._order))
         inputs, outputs = self._inputs[order], self._outputs[order]

@@ -1,4 +1,4 @@
-"""Activations: the rows a search learns from, as plain tensors."""
+"""Activations: the rows a search learns from, as tensors."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from symtorch_core.errors import CaptureError
 @final
 @dataclass(frozen=True)
 class Source:
-    """Where activations came from.
+    """Origin of activations.
 
     Attributes:
         block: path or type of the block, or "arrays".
-        rows_seen: rows that passed the block, before sampling and dropping.
+        rows_seen: rows that passed through the block, before sampling and dropping.
         rows_dropped: rows left out because they held non-finite values.
-        calls: how often the block was called.
-        scalar_output: whether the block gives one number per row without a feature dimension, (n,) for (n,
-            d).
-        select_input: which tensor(s) of the call are the inputs; see :func:`symtorch_core.activations.hooks.capture`.
-        select_output: which tensor of the result is the output.
+        calls: number of calls of the block.
+        scalar_output: whether the block gives one number per row without a feature dimension: (n,) for (n, d).
+        select_input: the input tensor(s) of the call; see :func:`symtorch_core.activations.hooks.capture`.
+        select_output: the output tensor of the result.
     """
 
     block: str = "arrays"
@@ -41,15 +40,15 @@ class Source:
 @final
 @dataclass(frozen=True)
 class Activations:
-    """Inputs and outputs of a block, row by row. Always on the CPU, finite, in float32 or float64.
+    """Inputs and outputs of a block, row by row: on the CPU, finite, in float32 or float64.
 
     Attributes:
         inputs: shape (n, d_in).
         outputs: shape (n, d_out).
-        weights: shape (n,), non-negative; None weighs all rows alike.
+        weights: shape (n,), non-negative; None weighs all rows equally.
         input_names: d_in names.
         output_names: d_out names.
-        source: where they came from.
+        source: origin of the rows.
     """
 
     inputs: Tensor
@@ -92,12 +91,12 @@ class Activations:
         output_names: Sequence[str] = (),
         on_nonfinite: str = "raise",
     ) -> Activations:
-        """Activations from arrays, tensors, lists or data frames.
+        """Build activations from arrays, tensors, lists or data frames.
 
         Args:
             X: inputs, shape (n, d_in) or (n,); any further leading dimensions become rows.
             Y: outputs with the same leading dimensions.
-            weights: a non-negative number for each row.
+            weights: a non-negative number for each row, shape (n,).
             variable_names: d_in names; x0, x1, ... by default.
             output_names: d_out names; y0, y1, ... by default.
             on_nonfinite: ``"raise"``, or ``"drop"`` to leave out rows with NaN or infinite values.
@@ -127,12 +126,12 @@ class Activations:
         return len(self.inputs)
 
     def rows(self, index: Tensor) -> Activations:
-        """Some of the rows, by an index or boolean tensor."""
+        """Return some of the rows, by an index or boolean tensor."""
         weights = None if self.weights is None else self.weights[index]
         return replace(self, inputs=self.inputs[index], outputs=self.outputs[index], weights=weights)
 
     def select_outputs(self, outputs: Sequence[int]) -> Activations:
-        """Some of the output columns."""
+        """Return the activations with some of the output columns only."""
         return replace(
             self,
             outputs=self.outputs[:, list(outputs)],
@@ -140,21 +139,21 @@ class Activations:
         )
 
     def named(self, variable_names: Sequence[str]) -> Activations:
-        """The same rows with other input names."""
+        """Return the same rows with other input names."""
         return replace(self, input_names=tuple(variable_names))
 
     def with_weights(self, weights: Any) -> Activations:
-        """The same rows with a non-negative weight for each, times the weight it has already."""
+        """Return the same rows with these non-negative weights, shape (n,), times the weights they already have."""
         given = as_real_tensor(weights, "weights").reshape(-1)
         if self.weights is not None and given.shape == self.weights.shape:
             given = given * self.weights
         return replace(self, weights=given)
 
     def split(self, fraction: float, seed: int) -> tuple[Activations, Activations | None]:
-        """Rows to fit on and rows held out, by a seeded shuffle.
+        """Split the rows into rows to fit on and held-out rows, by a seeded shuffle.
 
         Returns:
-            (fit, held out); held out is None for a fraction of 0 or where fewer than two rows would be left
+            (fit, held out); held out is None for a fraction of 0, or if fewer than two rows would remain
             to fit.
         """
         if not 0 <= fraction < 1:
@@ -177,10 +176,10 @@ def _check_names(kind: str, names: Sequence[str], count: int, identifiers: bool 
 
 
 def as_real_tensor(values: Any, name: str) -> Tensor:
-    """Any array-like as a CPU tensor of float64 (where it came as such) or float32.
+    """Return an array-like as a CPU tensor: float64 if it was float64, and float32 otherwise.
 
     Raises:
-        CaptureError: it is not an array of real numbers.
+        CaptureError: the values are not an array of real numbers.
     """
     try:
         tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
@@ -192,28 +191,28 @@ def as_real_tensor(values: Any, name: str) -> Tensor:
 
 
 def as_rows(tensor: Tensor) -> Tensor:
-    """(..., d) as (n, d); a vector of n numbers as (n, 1)."""
+    """Return (..., d) as (n, d), and a vector of n numbers as (n, 1)."""
     if tensor.ndim == 0:
         return tensor.reshape(1, 1)
     return tensor[:, None] if tensor.ndim == 1 else tensor.reshape(-1, tensor.shape[-1])
 
 
 def as_feature_rows(tensor: Tensor) -> Tensor:
-    """(..., d) as (n, d), where a vector (d,) is a single row."""
+    """Return (..., d) as (n, d), and a vector (d,) as a single row."""
     return tensor.reshape(1, -1) if tensor.ndim == 1 else as_rows(tensor)
 
 
 def check_on_nonfinite(value: str) -> None:
-    """Refuse, with a :class:`CaptureError`, anything but the two words that say what to do."""
+    """Refuse, with a :class:`CaptureError`, any value but ``"raise"`` and ``"drop"``."""
     if value not in ("raise", "drop"):
         raise CaptureError(f'on_nonfinite must be "raise" or "drop", got {value!r}')
 
 
 def find_finite_rows(inputs: Tensor, outputs: Tensor, on_nonfinite: str) -> Tensor:
-    """Which rows are finite throughout, shape (n,).
+    """Return a boolean tensor of shape (n,) that is True for rows that are finite throughout.
 
     Raises:
-        CaptureError: some are not and ``on_nonfinite`` is ``"raise"``; the message counts them.
+        CaptureError: some rows are not finite and ``on_nonfinite`` is ``"raise"``; the message counts them.
     """
     check_on_nonfinite(on_nonfinite)
     good_inputs = torch.isfinite(inputs).all(dim=1)

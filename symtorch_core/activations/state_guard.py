@@ -1,4 +1,4 @@
-"""Running somebody's model without leaving a trace."""
+"""A guard that leaves a model's state as it was."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 @contextmanager
 def preserve_state(*parts: Callable[..., Any], gradients: bool = False) -> Iterator[None]:
-    """Evaluation mode inside; everything as it was afterwards, also when something inside raises.
+    """Run the block in evaluation mode and restore everything afterwards, also when an exception is raised.
 
-    Training flags, buffers, and the random state of torch (CPU and the modules' CUDA devices), numpy and
-    Python.
+    Restored are training flags, buffers, and the random state of torch (CPU and the modules' CUDA devices), numpy
+    and Python.
 
     Args:
-        *parts: modules to protect; plain functions are let through.
+        *parts: modules to protect; plain functions are ignored.
         gradients: whether operations inside are recorded for differentiation.
     """
     modules = list(dict.fromkeys(m for part in parts if isinstance(part, nn.Module) for m in part.modules()))
@@ -47,7 +47,7 @@ def _copy_buffers(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _restore_buffers(module: nn.Module, held: dict[str, Tensor | None], values: dict[str, Tensor]) -> None:
-    """Both ways a module changes a buffer: another tensor under the name, other numbers in the tensor."""
+    """Undo both ways a module changes a buffer: another tensor under the name, or other numbers in the tensor."""
     if any(module._buffers.get(name) is not buffer for name, buffer in held.items()) or len(held) != len(
         module._buffers
     ):

@@ -1,4 +1,4 @@
-"""Which tensors of a call are a block's inputs and output: nested arguments as flat paths."""
+"""Paths to the tensors of a call: nested arguments and results by flat names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from symtorch_core.activations.rows import as_real_tensor
 from symtorch_core.errors import CaptureError
 
 Selector = int | str | Sequence[int | str] | None
-"""A position, keyword or dotted path of a tensor; several of them; or None for the default."""
+"""A position, keyword or dotted path of a tensor; a sequence of them; or None for the default."""
 
 
 def flatten_tensors(value: Any, path: str = "") -> dict[str, Tensor]:
-    """Tensors (and arrays) nested in tuples, lists and mappings, by dotted path; a bare tensor has the path
-    "".
+    """Return the tensors (and arrays) nested in tuples, lists and mappings, by dotted path.
+
+    A bare tensor has the path "".
 
     >>> list(flatten_tensors((torch.ones(1), {"h": torch.ones(2)})))
     ['0', '1.h']
@@ -39,12 +40,12 @@ def flatten_tensors(value: Any, path: str = "") -> dict[str, Tensor]:
 
 
 def collect_call_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors among the arguments of a call: positional ones as "0", "1", ..., keyword ones by name."""
+    """Return the tensors among the arguments of a call: positional ones as "0", "1", ..., keyword ones by name."""
     return {**flatten_tensors(args), **flatten_tensors(dict(kwargs))}
 
 
 def to_paths(selector: Selector) -> tuple[str, ...] | None:
-    """A selector as paths, None for the default."""
+    """Return a selector as paths; None for the default."""
     if selector is None:
         return None
     if isinstance(selector, (int, str)):
@@ -55,11 +56,13 @@ def to_paths(selector: Selector) -> tuple[str, ...] | None:
 def pick_inputs(
     tensors: Mapping[str, Tensor], paths: tuple[str, ...] | None, block: str
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """The input tensor of a call, several concatenated along the last dimension, and the paths it came from.
+    """Return the input tensor of a call and the paths it came from.
+
+    Several inputs are concatenated along the last dimension.
 
     Raises:
-        CaptureError: a path is not there, or there is no path and more than one candidate; the message lists
-            what was seen.
+        CaptureError: a path does not exist, or no path was given and there are several candidates; the message
+            lists the tensors of the call.
     """
     if paths is None:
         paths = (_find_only_input(tensors, block),)
@@ -84,10 +87,10 @@ def _find_only_input(tensors: Mapping[str, Tensor], block: str) -> str:
 
 
 def pick_tensor(tensors: Mapping[str, Tensor], selector: Selector, where: str) -> tuple[str, Tensor]:
-    """One tensor and its path: the selected one, or the first floating-point one.
+    """Return one tensor and its path: the selected one, or the first floating-point one.
 
     Raises:
-        CaptureError: it is not there; the message lists what was seen.
+        CaptureError: the tensor does not exist; the message lists the tensors that do.
     """
     if selector is not None:
         path = str(selector)
@@ -103,7 +106,7 @@ def pick_tensor(tensors: Mapping[str, Tensor], selector: Selector, where: str) -
 
 
 def describe_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """What was seen, for messages: path, shape and type of each tensor."""
+    """Describe tensors, for messages: path, shape and type of each."""
     if not tensors:
         return "no tensor"
     return ", ".join(
@@ -113,7 +116,7 @@ def describe_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def replace_tensor(value: Any, path: str, tensor: Tensor) -> Any:
-    """A copy of a nested result with the tensor at ``path`` replaced; the containers keep their types."""
+    """Return a copy of a nested result with the tensor at ``path`` replaced; containers keep their types."""
     if path == "":
         return tensor
 
@@ -134,7 +137,7 @@ def replace_tensor(value: Any, path: str, tensor: Tensor) -> Any:
 
 
 def nest_tensor(tensor: Tensor, path: str) -> Any:
-    """A tensor at its place in a tuple or dict whose other entries are gone (None); "" is the tensor itself.
+    """Return a tensor at its place in a tuple or dict with all other entries None; "" is the tensor itself.
 
     >>> nest_tensor(torch.ones(1), "1")
     (None, tensor([1.]))
@@ -147,7 +150,7 @@ def nest_tensor(tensor: Tensor, path: str) -> Any:
 
 
 def get_parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
-    """The parameters of a function, or of a module's ``forward``; None for a builtin that does not say."""
+    """Return the parameters of a function or of a module's ``forward``; None if they are unknown (a builtin)."""
     try:
         called = function.forward if isinstance(function, nn.Module) else function
         return list(inspect.signature(called).parameters.values())
@@ -156,7 +159,7 @@ def get_parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | No
 
 
 def get_argument_aliases(block: Callable[..., Any]) -> dict[str, str]:
-    """For each argument that a block takes by position or by keyword: its position by its name, and back."""
+    """Return, for each argument that can go by position or keyword, its position by name and its name by position."""
     parameters = get_parameters(block) or []
     both = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     aliases = {name: str(position) for position, name in enumerate(both)}

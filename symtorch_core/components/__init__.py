@@ -1,1 +1,1 @@
-"""What plugins register and users pick by name: hooks, registry, declared options."""
+"""Components, which plugins register and users choose by name: hooks, registry and declared options."""

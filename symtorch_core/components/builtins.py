@@ -9,7 +9,7 @@ from symtorch_core.components.hookspecs import Component, hookimpl
 
 @hookimpl
 def symtorch_captures() -> Iterator[Component]:
-    """Offer the capture that reads a block through PyTorch's forward hooks."""
+    """Offer the capture of a block through PyTorch's forward hooks."""
     yield Component(
         name="hooks",
         target="symtorch_core.activations.hooks:HookCapture",
@@ -19,11 +19,11 @@ def symtorch_captures() -> Iterator[Component]:
 
 @hookimpl
 def symtorch_reducers() -> Iterator[Component]:
-    """Offer the reducer that changes nothing."""
+    """Offer the reducer that leaves inputs and outputs unchanged."""
     yield Component(
         name="identity",
         target="symtorch_core.reduction.linear:IdentityReducer",
-        summary="Keeps every input and output as it is",
+        summary="Keeps every input and output unchanged",
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks of what a user gives: each says what must be, what was given, and refuses before work begins."""
+"""Checks of arguments: each message says what the value must be and what was given, before any work begins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from symtorch_core.errors import SearchError, did_you_mean
 
 
 def check_whole(name: str, value: Any, least: int = 0, error: type[Exception] = SearchError) -> None:
-    """Refuse anything but a whole number of at least ``least``.
+    """Refuse any value but a whole number of at least ``least``.
 
     >>> check_whole("epochs", 3, 1)
     >>> check_whole("epochs", 2.5, 1)
@@ -35,7 +35,7 @@ def check_number(
     open_high: bool = False,
     error: type[Exception] = SearchError,
 ) -> None:
-    """Refuse anything but a finite number between two bounds, which count unless they are open.
+    """Refuse any value but a finite number between two bounds, which are included unless they are open.
 
     >>> check_number("test_fraction", 1.0, 0, 1, open_high=True)
     Traceback (most recent call last):
@@ -60,7 +60,7 @@ def check_number(
 
 
 def check_flag(name: str, value: Any, error: type[Exception] = SearchError) -> None:
-    """Refuse anything but True and False."""
+    """Refuse any value but True and False."""
     if not isinstance(value, bool):
         raise error(f"{name} must be True or False, got {value!r}")
 
@@ -68,7 +68,7 @@ def check_flag(name: str, value: Any, error: type[Exception] = SearchError) -> N
 def check_choice(
     name: str, value: Any, choices: Collection[str], error: type[Exception] = SearchError
 ) -> None:
-    """Refuse anything but one of these words; the message lists them, and the closest.
+    """Refuse any value but one of these words; the message lists them and the closest match.
 
     >>> check_choice("method", "trianed", ["trained", "pls"])
     Traceback (most recent call last):
@@ -84,7 +84,7 @@ def check_choice(
 
 
 def check_names(name: str, value: Any, error: type[Exception] = SearchError) -> None:
-    """Refuse a single text where a list of texts is meant, and anything in it that is not text."""
+    """Refuse a single string in place of a list of strings, and any entry that is not a string."""
     if isinstance(value, str):
         raise error(f"{name} takes a list of names, like [{value!r}]")
     try:

@@ -1,13 +1,13 @@
-"""What a plugin may offer, in one file.
+"""The hooks of a plugin, in one file.
 
-A plugin is a module, installed by any distribution, that an entry point of the group ``symtorch`` names:
+A plugin is a module, installed by any distribution and named by an entry point of the group ``symtorch``:
 
     [project.entry-points.symtorch]
     gplearn = "symtorch_gplearn.plugin"
 
 The module defines one or more of the hooks below, each marked ``@hookimpl``. A hook yields :class:`Component`
-records: a few words and a dotted path. The plugin module imports nothing heavy, since it is read whenever
-components are listed; the path is imported only when somebody asks for the component by name.
+records: a short description and a dotted path. The plugin module must import nothing heavy, since it is imported
+whenever components are listed; the path is imported only when the component is loaded by name.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ hookimpl: Final = pluggy.HookimplMarker(PROJECT)
 @final
 @dataclass(frozen=True)
 class Component:
-    """One thing that a plugin offers.
+    """One component that a plugin offers.
 
-    ``name`` is what users type, ``target`` is where the class lives ("package.module:Attribute"), ``summary``
-    is one line for listings, and ``hint`` says how to get a dependency that the target turns out to miss.
+    ``name`` is what users type, ``target`` is the location of the class ("package.module:Attribute"), ``summary``
+    is one line for listings, and ``hint`` says how to install a missing dependency of the target.
 
     >>> Component(name="pca", target="symtorch_pca.reducer:PCAReducer", summary="Principal components").name
     'pca'
@@ -62,12 +62,12 @@ class Component:
 
     @property
     def module(self) -> str:
-        """The module part of the target."""
+        """Module part of the target."""
         return self.target.partition(":")[0]
 
     @property
     def attribute(self) -> str:
-        """The attribute part of the target."""
+        """Attribute part of the target."""
         return self.target.partition(":")[2]
 
 
@@ -93,7 +93,7 @@ def symtorch_captures() -> Iterable[Component]:
 def symtorch_reducers() -> Iterable[Component]:
     """Offer maps that make a wide block narrow enough for a search.
 
-    The target is a subclass of :class:`symtorch_core.reduction.reducer.Reducer`. A complete package around this hook is
+    The target is a subclass of :class:`symtorch_core.reduction.reducer.Reducer`. A complete package with this hook is
     in ``docs/examples/symtorch-example-reducer``.
 
     >>> from symtorch_core import Component, hookimpl
@@ -110,7 +110,7 @@ def symtorch_reducers() -> Iterable[Component]:
 
 @hookspec
 def symtorch_regressors() -> Iterable[Component]:
-    """Offer searches that turn rows of numbers into fronts of equations.
+    """Offer searches that find fronts of equations for rows of data.
 
     The target is a subclass of :class:`symtorch_core.search.regressor.Regressor`.
 
@@ -131,8 +131,8 @@ def symtorch_regressors() -> Iterable[Component]:
 def symtorch_surrogates() -> Iterable[Component]:
     """Offer modules that run equations in place of a block.
 
-    The target is an :class:`torch.nn.Module` class that is built as
-    :class:`symtorch_core.surrogates.surrogate.TorchSurrogate` is.
+    The target is an :class:`torch.nn.Module` class with the constructor of
+    :class:`symtorch_core.surrogates.surrogate.TorchSurrogate`.
 
     >>> from symtorch_core import Component, hookimpl
     >>> @hookimpl
@@ -140,7 +140,7 @@ def symtorch_surrogates() -> Iterable[Component]:
     ...     yield Component(
     ...         name="table",
     ...         target="my_package.table:TableSurrogate",
-    ...         summary="Looks values up in a grid computed once",
+    ...         summary="Looks values up in a precomputed grid",
     ...     )
     """
     return ()
@@ -148,7 +148,7 @@ def symtorch_surrogates() -> Iterable[Component]:
 
 @hookspec
 def symtorch_studies() -> Iterable[Component]:
-    """Offer experiments that a user starts by name (``symtorch run NAME``), with figures to compare with.
+    """Offer experiments that a user starts by name (``symtorch run NAME``), with published figures to compare with.
 
     The target is a subclass of :class:`symtorch_core.studies.study.Study`.
 

@@ -1,4 +1,4 @@
-"""Declared options: what every component that a user chooses by name has in common."""
+"""Declared options, common to all components that a user chooses by name."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from symtorch_core.errors import SearchError, did_you_mean
 @final
 @dataclass(frozen=True)
 class Finding:
-    """One line of a check-up: what was looked at, and whether it is as it should be."""
+    """One line of a check-up: whether an item is in order, and a description."""
 
     ok: bool
     text: str
 
 
 class Configurable(ABC):
-    """A component whose options are declared fields.
+    """Component whose options are declared fields.
 
-    A subclass that can be used is a frozen dataclass: its fields are its options, with their defaults.
+    A concrete subclass is a frozen dataclass: its fields are its options, with their defaults.
     """
 
     name: ClassVar[str]
 
     @classmethod
     def checkup(cls) -> tuple[Finding, ...]:
-        """What ``symtorch doctor NAME`` tells of this component; quick, and installs nothing.
+        """Return the lines of ``symtorch doctor NAME`` for this component; quick, and installs nothing.
 
-        A component that needs more than Python packages says here whether it is there.
+        A component that needs more than Python packages reports here whether they are installed.
         """
         return ()
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:
-        """Names of the options."""
+        """Return the names of the options."""
         return tuple(entry.name for entry in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
 
     @classmethod
     def with_options(cls, options: Mapping[str, Any]) -> Self:
-        """Make an instance with these options.
+        """Build an instance with these options.
 
         Raises:
-            SearchError: there is no such option (the message lists those there are and the closest match), or one is
+            SearchError: an option is unknown (the message lists the known options and the closest match), or
                 invalid.
         """
         known = cls.option_names()
@@ -62,7 +62,7 @@ class Configurable(ABC):
     def at_least(self, least: float, *options: str) -> None:
         """Refuse, with a :class:`SearchError`, options that are not numbers of at least ``least``.
 
-        Where the default is a whole number, so must the option be.
+        If an option's default is a whole number, the option must be one too.
         """
         for option in options:
             value, name = getattr(self, option), f"{self.name}'s {option}"

@@ -1,8 +1,7 @@
-"""Finds the components that installed plugins offer, and imports one when it is asked for.
+"""The registry of components: it lists what installed plugins offer, and imports a component on request.
 
-Why it is built this way: listing must stay cheap, so records are collected without importing their targets;
-and one broken plugin must not take the others down, so each is loaded on its own, and its failure is kept for
-error messages and ``symtorch doctor`` to tell.
+Listing must stay cheap, so records are collected without importing their targets. One broken plugin must not take
+the others down, so each is loaded separately, and its failure is kept for error messages and ``symtorch doctor``.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ KINDS: Final = ("captures", "reducers", "regressors", "surrogates", "studies")
 CORE_DISTRIBUTION: Final = "symtorch-core"
 DISABLE_VARIABLE: Final = "SYMTORCH_DISABLE_PLUGINS"
 
-# Which distribution brings which name; an unknown name is looked up here before it is called unknown.
+# The distribution of each first-party name, for the installation advice in messages about unknown names.
 FIRST_PARTY: Final[Mapping[tuple[str, str], str]] = {
     ("regressors", "pysr"): "symtorch-pysr",
     ("regressors", "gplearn"): "symtorch-gplearn",
@@ -54,7 +53,7 @@ _PLUGIN_ERRORS: Final = (Exception, SystemExit)
 @final
 @dataclass(frozen=True)
 class Available:
-    """A component, its kind, and where it came from."""
+    """A component with its kind and origin."""
 
     component: Component
     kind: str
@@ -64,19 +63,19 @@ class Available:
 
     @property
     def name(self) -> str:
-        """The component's name."""
+        """Name of the component."""
         return self.component.name
 
     @property
     def origin(self) -> str:
-        """Distribution and version, as messages show them."""
+        """Distribution and version, for messages."""
         return f"{self.distribution} {self.version}".strip()
 
 
 @final
 @dataclass(frozen=True)
 class Failure:
-    """A plugin that failed, wholly or in part, and why."""
+    """A plugin that failed, completely or in part, with the reason."""
 
     plugin: str
     distribution: str
@@ -91,7 +90,7 @@ class Failure:
 class Registry:
     """The components of the core and of the plugins named by some entry points.
 
-    Most users want :func:`available` and :func:`load`, which share one registry of everything installed.
+    Most users need only :func:`available` and :func:`load`, which share one registry of everything installed.
 
     >>> Registry(entry_points=()).available("reducers")[0].name
     'identity'
@@ -104,22 +103,22 @@ class Registry:
         self._sources: dict[str, tuple[str, str, str]] = {}
         self._failures: list[Failure] = []
 
-        self._add("core", CORE_DISTRIBUTION, _core_version(), lambda: builtins)
-        for entry_point in sorted(entry_points, key=lambda point: (_source(point), point.name)):
-            self._add(entry_point.name, *_source(entry_point), entry_point.load)
+        self._add("core", CORE_DISTRIBUTION, _get_core_version(), lambda: builtins)
+        for entry_point in sorted(entry_points, key=lambda point: (_get_source(point), point.name)):
+            self._add(entry_point.name, *_get_source(entry_point), entry_point.load)
         self._records = {kind: tuple(self._collect(kind)) for kind in KINDS}
 
     def available(self, kind: str) -> tuple[Available, ...]:
-        """Every component of a kind, imported or not; a name that two plugins offer is listed twice."""
+        """Return every component of a kind, imported or not; a name that two plugins offer is listed twice."""
         if kind not in KINDS:
             raise UnknownComponentError(f"There is no kind {kind!r}; the kinds are {', '.join(KINDS)}.")
         return self._records[kind]
 
     def load(self, kind: str, name: str) -> Any:
-        """Import the component of that kind and name, and return the object its target names."""
+        """Import the component of this kind and name, and return the object its target names."""
         matches = [record for record in self.available(kind) if record.name == name]
         if not matches:
-            raise UnknownComponentError(self._unknown(kind, name))
+            raise UnknownComponentError(self._explain_unknown(kind, name))
         if len(matches) > 1:
             offers = "; ".join(f"{m.origin} (plugin {m.plugin!r}, {m.component.target})" for m in matches)
             raise DuplicateComponentError(
@@ -129,16 +128,16 @@ class Registry:
         return _import_target(matches[0])
 
     def failures(self) -> tuple[Failure, ...]:
-        """Every plugin that failed to load, or one of whose hooks or records did."""
+        """Return every plugin that failed to load, or had a hook or record that failed."""
         return tuple(self._failures)
 
     def _add(self, name: str, distribution: str, version: str, load: Callable[[], object]) -> None:
-        """Register one plugin; on any failure remember why and leave the others alone.
+        """Register one plugin; on failure, record the reason and leave the others alone.
 
-        pluggy's own entry-point loader passes silently over a second plugin of the same name, so this one
-        gives each plugin a key that holds its distribution too.
+        pluggy's own entry-point loader silently skips a second plugin of the same name, so each plugin gets a key
+        that includes its distribution.
         """
-        # By either name: two plugins of one name can be told apart only by their distributions.
+        # By either name: two plugins of one name differ only in their distributions.
         if not self.disabled.isdisjoint((name, distribution)):
             return
         key = f"{distribution}:{name}"
@@ -162,7 +161,7 @@ class Registry:
                 self._fail(key, f"there is no hook {caller.name!r}; did you mean {close[0]!r}?")
 
     def _collect(self, kind: str) -> Iterable[Available]:
-        # One by one, not through the hook: so we know who yielded what, and a failure stays with its owner.
+        # One by one, not through the hook, to know who yielded what and to keep a failure with its owner.
         for implementation in getattr(self._manager.hook, f"{PROJECT}_{kind}").get_hookimpls():
             key = implementation.plugin_name
             plugin, distribution, version = self._sources[key]
@@ -178,7 +177,7 @@ class Registry:
     def _fail(self, key: str, reason: str) -> None:
         self._failures.append(Failure(*self._sources[key], reason))
 
-    def _unknown(self, kind: str, name: str) -> str:
+    def _explain_unknown(self, kind: str, name: str) -> str:
         names = sorted({record.name for record in self._records[kind]})
         lines = [
             f"There is no component {name!r} among the {kind}; installed: {', '.join(names) or 'none'}.",
@@ -186,11 +185,11 @@ class Registry:
         known = {first for of_kind, first in FIRST_PARTY if of_kind == kind}
         candidates = {candidate.lower(): candidate for candidate in sorted(known.union(names))}
         close = difflib.get_close_matches(name.lower(), candidates, n=1)
-        wanted = name if name in known else (candidates[close[0]] if close else None)
-        if wanted is not None and wanted != name:
-            lines.append(f"Did you mean {wanted!r}?")
-        if wanted is not None and wanted in known.difference(names):
-            lines.append(f"For {wanted!r}, run `pip install {FIRST_PARTY[kind, wanted]}`.")
+        match = name if name in known else (candidates[close[0]] if close else None)
+        if match is not None and match != name:
+            lines.append(f"Did you mean {match!r}?")
+        if match is not None and match in known.difference(names):
+            lines.append(f"For {match!r}, run `pip install {FIRST_PARTY[kind, match]}`.")
         if self._failures:
             lines.append("Failed to load: " + "; ".join(map(str, self._failures)) + ".")
         if self.disabled:
@@ -226,14 +225,14 @@ def _import_target(record: Available) -> object:
         ) from error
 
 
-def _source(entry_point: metadata.EntryPoint) -> tuple[str, str]:
+def _get_source(entry_point: metadata.EntryPoint) -> tuple[str, str]:
     distribution = entry_point.dist
     if distribution is None:
         return "unknown", ""
     return distribution.name or "unknown", distribution.version or ""
 
 
-def _core_version() -> str:
+def _get_core_version() -> str:
     try:
         return metadata.version(CORE_DISTRIBUTION)
     except metadata.PackageNotFoundError:  # run from a source tree
@@ -242,7 +241,7 @@ def _core_version() -> str:
 
 @functools.cache
 def registry() -> Registry:
-    """The registry of everything installed, built on first use."""
+    """Return the registry of everything installed, built on first use."""
     disabled = os.environ.get(DISABLE_VARIABLE, "").split(",")
     return Registry(
         metadata.entry_points(group=PROJECT),
@@ -251,7 +250,7 @@ def registry() -> Registry:
 
 
 def available(kind: str) -> tuple[Available, ...]:
-    """List the components of a kind: captures, reducers, regressors, surrogates or studies.
+    """Return the components of a kind: captures, reducers, regressors, surrogates or studies.
 
     Nothing that a component needs is imported.
 
@@ -262,7 +261,7 @@ def available(kind: str) -> tuple[Available, ...]:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import a component by name: a class.
+    """Import the class of a component by kind and name.
 
     >>> load("reducers", "identity").__name__
     'IdentityReducer'
@@ -271,5 +270,5 @@ def load(kind: str, name: str) -> Any:
 
 
 def list_failures() -> tuple[Failure, ...]:
-    """The plugins that failed to load, with the reason of each."""
+    """Return the plugins that failed to load, with their reasons."""
     return registry().failures()

@@ -1,7 +1,7 @@
-"""What a long run tells whoever watches, and those who watch: progress bars and logs.
+"""Events of a long run, and callbacks for them: progress bars and logs.
 
 A callback is any function of one event. It runs in the process that called the pipeline, between steps of the
-search, so it should be quick; raising ``KeyboardInterrupt`` in it stops the search as Ctrl-C does.
+search, so it should be quick. Raising ``KeyboardInterrupt`` in it stops the search as Ctrl-C does.
 
 >>> log = []
 >>> notify([log.append], StageStarted("regress", total=2))

@@ -1,4 +1,4 @@
-"""Callbacks that write: a log of JSON lines, and TensorBoard.
+"""Callbacks that write logs: JSON lines and TensorBoard.
 
 with jsonl_log("run.jsonl") as log:
     st.distill(model, X, callbacks=[log])
@@ -28,13 +28,13 @@ from symtorch_core.events.records import (
 
 @contextmanager
 def jsonl_log(path: Path | str) -> Iterator[Callback]:
-    """A callback that appends every event to a file, one JSON object a line, written at once.
+    """Yield a callback that appends every event to a file, one JSON object a line, written at once.
 
     Each line has ``event``, the name of its class, ``elapsed`` seconds since the log was opened, ``time`` (UTC,
     ISO 8601), and the event's own fields; a front is its list of equations.
 
     Args:
-        path: of the file; made if missing, continued if not.
+        path: path of the file; created if missing, continued otherwise.
     """
     watch = Stopwatch()
     with Path(path).open("a", encoding="utf-8") as file:
@@ -62,10 +62,10 @@ def _to_json(event: Event) -> dict[str, Any]:
 
 @contextmanager
 def tensorboard_log(folder: Path | str) -> Iterator[Callback]:
-    """A callback that draws the lowest loss of each output, and writes its equation, for TensorBoard.
+    """Yield a callback that logs the loss and equation of each output, and its front, for TensorBoard.
 
     Args:
-        folder: where TensorBoard looks.
+        folder: folder that TensorBoard reads.
 
     Raises:
         MissingDependencyError: tensorboard is not installed.

@@ -1,4 +1,4 @@
-"""Progress bars on the terminal, fed by events."""
+"""Progress bars in the terminal, driven by events."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _SHOWN = 70
 
 @contextmanager
 def progress_bars(console: Console | None = None) -> Iterator[Callback]:
-    """A callback that draws a bar for each stage and for each output being searched, with its best equation.
+    """Yield a callback that draws a bar for each stage and each output in the search, with its best equation.
 
-    Bars vanish when the stage is over. Nothing is drawn where the console is not a terminal.
+    Bars disappear at the end of the stage. Nothing is drawn if the console is not a terminal.
 
     Args:
-        console: where to draw; standard error by default.
+        console: console to draw on; standard error by default.
     """
     from rich.console import Console  # slow to import
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -61,17 +61,17 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
                 case StageFinished(stage, _) if stage in stages:
                     bars.remove_task(stages.pop(stage))
                 case OutputProgressed(output, fraction):
-                    bars.update(_task(output), completed=round(100 * fraction))
+                    bars.update(_get_task(output), completed=round(100 * fraction))
                 case OutputImproved(output, equation, loss) if loss < lowest.get(output, float("inf")):
                     lowest[output] = loss
-                    bars.update(_task(output), note=_shorten(f"{loss:.3g}  {equation}"))
+                    bars.update(_get_task(output), note=_shorten(f"{loss:.3g}  {equation}"))
                 case OutputFinished(output, _):
                     if output in outputs:
                         bars.remove_task(outputs.pop(output))
                     if "regress" in stages:
                         bars.advance(stages["regress"])
 
-        def _task(output: int) -> TaskID:
+        def _get_task(output: int) -> TaskID:
             if output not in outputs:
                 outputs[output] = bars.add_task(f"  output {output}", total=100, note="")
             return outputs[output]

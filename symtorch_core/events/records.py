@@ -1,4 +1,4 @@
-"""Events: small records of what happened, handed to plain functions; and the clock they are timed with."""
+"""Events, small records that callbacks receive, and the clock that times them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Event(ABC):  # noqa: B024 - a family of records with nothing to implement
-    """Something that happened during a run."""
+    """Event of a run."""
 
 
 @dataclass(frozen=True)
 class OutputEvent(Event):
-    """Something that happened to one output, which a backend numbers among those it was given."""
+    """Event of one output; a backend numbers the outputs it received."""
 
     output: int
 
@@ -26,7 +26,7 @@ class OutputEvent(Event):
 @final
 @dataclass(frozen=True)
 class StageStarted(Event):
-    """A stage of the pipeline begins; ``total`` counts its steps (batches, outputs), None if unknown."""
+    """Start of a stage of the pipeline; ``total`` is its number of steps (batches, outputs), None if unknown."""
 
     stage: str
     total: int | None = None
@@ -35,7 +35,7 @@ class StageStarted(Event):
 @final
 @dataclass(frozen=True)
 class StageAdvanced(Event):
-    """``steps`` more steps of a stage are done."""
+    """Completion of ``steps`` more steps of a stage."""
 
     stage: str
     steps: int = 1
@@ -44,7 +44,7 @@ class StageAdvanced(Event):
 @final
 @dataclass(frozen=True)
 class StageTold(Event):
-    """What a stage is busy with, in words, where it does not count steps (a backend that starts, say)."""
+    """Description of the present work of a stage that does not count steps (the start of a backend, say)."""
 
     stage: str
     text: str
@@ -53,7 +53,7 @@ class StageTold(Event):
 @final
 @dataclass(frozen=True)
 class StageFinished(Event):
-    """A stage of the pipeline is over, after so many seconds."""
+    """End of a stage of the pipeline, with its duration in seconds."""
 
     stage: str
     seconds: float
@@ -62,7 +62,7 @@ class StageFinished(Event):
 @final
 @dataclass(frozen=True)
 class OutputProgressed(OutputEvent):
-    """The search for one output has done ``fraction`` (0..1) of what it was asked to do at most."""
+    """Progress of the search for one output: ``fraction`` (0..1) of its largest effort."""
 
     fraction: float
 
@@ -70,10 +70,10 @@ class OutputProgressed(OutputEvent):
 @final
 @dataclass(frozen=True)
 class OutputImproved(OutputEvent):
-    """The search for one output found a better equation (its own estimate, perhaps on some rows).
+    """A better equation for one output; the loss is the search's own estimate, perhaps on a sample of the rows.
 
-    Backends that tell ``complexity`` tell every equation that is the best of its complexity so far, so that a callback
-    can keep the whole front; the others tell only equations of the lowest loss.
+    Backends that report ``complexity`` send every equation that is the best of its complexity so far, so that a
+    callback can keep the whole front; other backends send only equations of the lowest loss.
     """
 
     equation: str
@@ -84,7 +84,7 @@ class OutputImproved(OutputEvent):
 @final
 @dataclass(frozen=True)
 class OutputFinished(OutputEvent):
-    """The search for one output is over, with this front."""
+    """End of the search for one output, with its front."""
 
     front: ParetoFront
 
@@ -92,7 +92,7 @@ class OutputFinished(OutputEvent):
 @final
 @dataclass(frozen=True)
 class OutputInterrupted(OutputEvent):
-    """The search for one output was stopped, by the user or by a failure; the front is the best so far, kept."""
+    """Stop of the search for one output, by the user or by a failure, with the best front so far."""
 
     front: ParetoFront
 
@@ -100,7 +100,7 @@ class OutputInterrupted(OutputEvent):
 @final
 @dataclass(frozen=True)
 class Interrupted(Event):
-    """The run was stopped, by the user or by a failure; so many outputs are kept, some perhaps not finished."""
+    """Stop of the run, by the user or by a failure; ``kept`` outputs are kept, some perhaps unfinished."""
 
     kept: int
 
@@ -109,18 +109,18 @@ Callback = Callable[[Event], None]
 
 
 def notify(callbacks: Iterable[Callback], event: Event) -> None:
-    """Hand an event to every callback, in order."""
+    """Send an event to every callback, in order."""
     for callback in callbacks:
         callback(event)
 
 
 @final
 class Stopwatch:
-    """Wall-clock seconds since it was made."""
+    """Clock of wall-clock seconds since its creation."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
 
     def seconds(self) -> float:
-        """Seconds so far."""
+        """Return the seconds so far."""
         return time.perf_counter() - self._start

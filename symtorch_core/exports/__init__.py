@@ -1,4 +1,4 @@
-"""Equations for other programs: source code, tables, graphs."""
+"""Equations for other programs: source code, tables and graphs."""
 
 from symtorch_core.exports.deployed import Deployed
 from symtorch_core.exports.formats import FORMATS, export

@@ -1,4 +1,4 @@
-"""Expressions in numpy and in C: what every operator of the table is called there."""
+"""Expressions in numpy and in C: the spelling of every operator of the table."""
 
 from __future__ import annotations
 
@@ -137,12 +137,12 @@ C: Mapping[str, str] = MappingProxyType(
 
 
 def to_source(node: Expression, operators: Mapping[str, str], names: Mapping[str, str]) -> str:
-    """An expression as source code.
+    """Return an expression as source code.
 
     Args:
         node: the expression.
         operators: :data:`NUMPY` or :data:`C`.
-        names: of the variables in the code.
+        names: names of the variables in the code.
 
     >>> from symtorch_core.expressions import parse
     >>> to_source(parse("2*sin(x) - 1e-9"), C, {"x": "x[0]"})

@@ -22,17 +22,17 @@ Matrix = tuple[tuple[float, ...], ...]
 @final
 @dataclass(frozen=True)
 class AffineMap:
-    """x -> weight x + bias, row by row of the weight."""
+    """The map x -> weight x + bias; ``weight`` is a tuple of its rows."""
 
     weight: Matrix
     bias: tuple[float, ...]
 
     @classmethod
     def of(cls, module: nn.Module | None) -> AffineMap | None:
-        """The numbers of a module; None for one that changes nothing.
+        """Build the map of a module; None for a module that changes nothing.
 
         Raises:
-            FileFormatError: it is not linear.
+            FileFormatError: the module is not linear.
         """
         if module is None or isinstance(module, nn.Identity):
             return None
@@ -50,15 +50,15 @@ class AffineMap:
 @final
 @dataclass(frozen=True)
 class Deployed:
-    """From a block's inputs to its outputs: y = linear(z) + up(equations(z)), z = down(transforms(x)).
+    """The function from a block's inputs to its outputs: y = linear(z) + up(equations(z)), z = down(transforms(x)).
 
     Attributes:
         inputs: names of the block's inputs.
-        transforms: derived variables; the inputs themselves where there are none.
+        transforms: derived variables; empty if the inputs are the variables.
         variables: names of z.
-        equations: in those names.
+        equations: expressions in those names.
         outputs: names of the outputs.
-        down, up, linear: None where they change nothing.
+        down, up, linear: affine maps; None for a map that changes nothing.
     """
 
     inputs: tuple[str, ...]
@@ -72,7 +72,7 @@ class Deployed:
 
     @classmethod
     def of(cls, result: Distillation, surrogate: Surrogate | None = None) -> Self:
-        """What a distillation chose, or what a surrogate made from it runs by now.
+        """Build it from the chosen equations, or from a surrogate with its present constants.
 
         Raises:
             FileFormatError: a transform is a Python function, or a map of the reducer is not linear.

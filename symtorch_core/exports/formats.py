@@ -1,4 +1,4 @@
-"""One door for all formats: the file's ending says which."""
+"""Export of equations to files; the file's ending gives the format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def export(result: Distillation, path: Path | str, surrogate: Surrogate | None = None) -> Path:
-    """Write the deployed equations to a file in the format that its ending names.
+    """Write the deployed equations to a file, in the format of its ending.
 
     ======== ==========================================================================
     ``.py``  a numpy module with a function ``equations(X)``
@@ -32,16 +32,16 @@ def export(result: Distillation, path: Path | str, surrogate: Surrogate | None =
     ======== ==========================================================================
 
     Args:
-        result: what was distilled.
-        path: of the file; it is overwritten.
-        surrogate: what runs by now, where its constants differ from the distillation's.
+        result: the distillation.
+        path: path of the file, which is overwritten.
+        surrogate: surrogate with its present constants, if they differ from the distillation's.
 
     Returns:
         The path.
 
     Raises:
-        FileFormatError: no such format, or the equations cannot be written in it.
-        MissingDependencyError: a package for it is not installed.
+        FileFormatError: the format is unknown, or the equations cannot be written in it.
+        MissingDependencyError: a package for the format is not installed.
     """
     path = Path(path)
     write = FORMATS.get(path.suffix)
@@ -53,30 +53,30 @@ def export(result: Distillation, path: Path | str, surrogate: Surrogate | None =
     return path
 
 
-def _python(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+def _write_python(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
     path.write_text(to_python(Deployed.of(result, surrogate)), encoding="utf-8")
 
 
-def _c(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+def _write_c(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
     path.write_text(to_c(Deployed.of(result, surrogate)), encoding="utf-8")
 
 
-def _latex(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+def _write_latex(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
     fronts = dict(zip(result.equation_names, result.fronts, strict=True))
     path.write_text(to_latex_table(fronts) + "\n", encoding="utf-8")
 
 
-def _json(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+def _write_json(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
     result.save(path)
 
 
-def _single_precision(result: Distillation, surrogate: Surrogate | None) -> Surrogate:
-    """On the CPU, for float32 rows, which is what other programs feed."""
+def _to_single_precision(result: Distillation, surrogate: Surrogate | None) -> Surrogate:
+    """Return the surrogate on the CPU, for float32 rows, which other programs pass."""
     return (result.surrogate() if surrogate is None else surrogate).cpu().float().eval()
 
 
-def _onnx(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    module = _single_precision(result, surrogate)
+def _write_onnx(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+    module = _to_single_precision(result, surrogate)
     example = torch.zeros(2, len(result.transforms.input_names))
     rows = torch.export.Dim("rows")
     try:
@@ -97,8 +97,8 @@ def _onnx(result: Distillation, path: Path, surrogate: Surrogate | None) -> None
         ) from error
 
 
-def _exported(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    module = _single_precision(result, surrogate)
+def _write_exported_program(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
+    module = _to_single_precision(result, surrogate)
     example = torch.zeros(2, len(result.transforms.input_names))
     rows = torch.export.Dim("rows")
     program = torch.export.export(module, (example,), dynamic_shapes=({0: rows},))
@@ -106,6 +106,13 @@ def _exported(result: Distillation, path: Path, surrogate: Surrogate | None) -> 
 
 
 FORMATS: Mapping[str, Callable[[Distillation, Path, Surrogate | None], None]] = MappingProxyType(
-    {".py": _python, ".c": _c, ".tex": _latex, ".json": _json, ".onnx": _onnx, ".pt2": _exported}
+    {
+        ".py": _write_python,
+        ".c": _write_c,
+        ".tex": _write_latex,
+        ".json": _write_json,
+        ".onnx": _write_onnx,
+        ".pt2": _write_exported_program,
+    }
 )
-"""File endings and what writes them."""
+"""Writers by file ending."""

@@ -1,4 +1,4 @@
-"""Source code that needs nothing of ours: a numpy module, and C99."""
+"""Source code that needs none of this project: a numpy module, and C99."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _TEMPLATES = "symtorch_core.exports.templates"
 
 
 def to_python(deployed: Deployed, name: str = "equations") -> str:
-    """A Python module with one function ``name(X)``: (n, d_in) to (n, d_out), float64; it needs numpy only.
+    """Return a Python module with one function ``name(X)``: (n, d_in) to (n, d_out), float64, with numpy only.
 
     Raises:
-        FileFormatError: ``name`` is no name for a function.
+        FileFormatError: ``name`` cannot name a function.
     """
     return _render("equations.py.j2", deployed, name, NUMPY, "x[:, {}]", "z[:, {}]")
 
 
 def to_c(deployed: Deployed, name: str = "equations") -> str:
-    """A C99 file with one function ``void name(const double *x, double *y)``; it needs <math.h> only.
+    """Return a C99 file with one function ``void name(const double *x, double *y)``, with <math.h> only.
 
     Raises:
-        FileFormatError: ``name`` is no name for a function.
+        FileFormatError: ``name`` cannot name a function.
     """
     return _render("equations.c.j2", deployed, name, C, "x[{}]", "z[{}]")
 
@@ -61,7 +61,7 @@ def _collect_maps(deployed: Deployed) -> Iterator[tuple[str, AffineMap]]:
 
 
 def _to_comment(names: Sequence[str]) -> str:
-    """Names for a comment: nothing in them can end it."""
+    """Return names for a comment, without characters that could end it."""
     return (
         ", ".join(names)
         .encode("ascii", "backslashreplace")

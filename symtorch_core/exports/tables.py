@@ -8,10 +8,10 @@ from symtorch_core.search.front import ParetoFront
 
 
 def to_latex_table(fronts: Mapping[str, ParetoFront], digits: int = 4) -> str:
-    r"""Fronts as one LaTeX table (needs the package booktabs).
+    r"""Return fronts as one LaTeX table (needs the package booktabs).
 
     Args:
-        fronts: by the name of the output.
+        fronts: fronts by the name of the output.
         digits: significant digits of the constants.
 
     >>> from symtorch_core.expressions import parse

@@ -1,4 +1,4 @@
-"""The core's own expression tree: parse, print, simplify, count, and convert to sympy and to torch."""
+"""The core's own expression trees: parsing, printing, simplification, complexity, and conversion to sympy and torch."""
 
 from symtorch_core.expressions.complexity import ComplexityRules, satisfies_constraints
 from symtorch_core.expressions.definitions import Definition, as_double, is_definition, parse_definition

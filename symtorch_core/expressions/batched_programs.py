@@ -1,9 +1,9 @@
-"""Many expressions evaluated together: operations of a kind become one operation on a block of rows.
+"""Evaluation of many expressions together: equal operations become one operation on a block of rows.
 
-Every distinct subexpression owns a row of a buffer (slots, rows). Subexpressions whose operands are ready,
-with the same operator, lie next to each other, so that one call computes all of them: a few dozen calls
-instead of a few hundred. Outputs that are long sums, as sparse regression finds them, are weighted together.
-It writes in place, so it is for inference only.
+Every distinct subexpression owns a row of a buffer (slots, rows). Subexpressions with the same operator whose
+operands are ready lie next to each other, so that one call computes all of them: a few dozen calls instead of a few
+hundred. Outputs that are long sums, as sparse regression finds them, are computed as weighted sums of rows. The
+buffer is written in place, so this form is for inference only.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _CACHED_ELEMENTS = 2**21
 _CUDA_ELEMENTS = 2**28
 _LEAST_TERMS = 4
 
-# What an operand or a result is: ("input", column), ("number", position), ("one",), (operator, *operands)
-# or ("sum", position).
+# Key of an operand or result: ("input", column), ("number", position), ("one",), (operator, *operands) or
+# ("sum", position).
 _Key = tuple[object, ...]
 _ONE: _Key = ("one",)
 
@@ -33,7 +33,7 @@ _ONE: _Key = ("one",)
 @final
 @dataclass(frozen=True)
 class _Operand:
-    """Where the operands of a step are: a run of the ordered numbers, or a run or an index of the buffer."""
+    """Location of the operands of a step: a run of the ordered numbers, or a run or an index of the buffer."""
 
     is_number: bool
     run: tuple[int, int] | None
@@ -43,7 +43,7 @@ class _Operand:
 @final
 @dataclass(frozen=True)
 class _Step:
-    """One operator on several rows at once, results into rows ``start`` to ``stop``; or a whole power."""
+    """One operator (or integer power) on several rows at once, with results in rows ``start`` to ``stop``."""
 
     operator: str
     exponent: int | None
@@ -55,7 +55,7 @@ class _Step:
 @final
 @dataclass(frozen=True)
 class _Addend:
-    """A part of a sum, sign * number * term; without a number, sign * term."""
+    """Part of a sum: sign * number * term, or sign * term without a number."""
 
     sign: int
     number: int | None
@@ -67,10 +67,10 @@ _NOTHING = _Addend(0, None, _ONE)
 
 @final
 class _Sums(nn.Module):
-    """Sums of numbers times rows of the buffer, each sum into a row of its own.
+    """Sums of numbers times rows of the buffer, one row for each sum.
 
-    As one matrix product where that is exact and quick to check. Otherwise every sum gathers its terms, which
-    takes three operations however many sums there are.
+    They are computed as one matrix product if that is exact and quick to check. Otherwise every sum gathers its
+    terms, which takes three operations for any number of sums.
     """
 
     def __init__(self, sums: Sequence[Sequence[_Addend]], rows: dict[_Key, int]) -> None:
@@ -86,11 +86,11 @@ class _Sums(nn.Module):
         _add_index(self, "terms", terms)
         _add_index(self, "places", places)
         _add_index(self, "signs", [addend.sign for addend in addends])
-        # Terms without a number take the one that forward() puts before the numbers.
+        # Terms without a number use the 1 that forward() puts before the numbers.
         _add_index(self, "numbers", [0 if a.number is None else 1 + a.number for a in addends])
 
     def forward(self, buffer: Tensor, numbers: Tensor, target: Tensor) -> None:
-        """Writes the sums (k, n) to target, from the buffer (slots, n) and the constants."""
+        """Write the sums (k, n) to target, from the buffer (slots, n) and the constants."""
         indices: dict[str, Tensor] = self._buffers  # type: ignore[assignment]
         factors = torch.cat([numbers.new_ones(1), numbers]).index_select(0, indices["numbers"])
         factors = (factors * indices["signs"]).to(buffer.dtype)
@@ -99,7 +99,7 @@ class _Sums(nn.Module):
             weights.index_add_(0, indices["places"], factors)
             terms = buffer[self._first : self._first + self._width]
             torch.mm(weights.view(self._count, self._width), terms, out=target)
-            # A term that is not finite spoils all sums of its row, also those without it: 0 * inf is NaN.
+            # A non-finite term spoils all sums of its row, also those without it: 0 * inf is NaN.
             if math.isfinite(target.sum().item()):
                 return
         gathered = buffer.index_select(0, indices["terms"]).mul_(factors[:, None])
@@ -107,12 +107,12 @@ class _Sums(nn.Module):
 
 
 def _multiplies_exactly(buffer: Tensor) -> bool:
-    """Whether matrix products keep all digits, and looking at a result does not wait for a device."""
+    """Return whether matrix products keep all digits, and reading a result does not wait for a device."""
     if buffer.device.type != "cpu" or buffer.dtype not in (torch.float32, torch.float64):
         return False
     try:
         return buffer.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
-    except RuntimeError:  # set in torch's newer way, for which this question has no one answer
+    except RuntimeError:  # precision set by torch's newer settings, which this function cannot read
         return False
 
 
@@ -123,11 +123,11 @@ def _add_index(module: nn.Module, name: str, values: Sequence[int]) -> None:
 
 @final
 class Batched(nn.Module):
-    """Evaluates expressions for rows (n, d) without gradients, for :class:`Program`."""
+    """Evaluation of expressions on rows (n, d) without gradients, for :class:`Program`."""
 
     def __init__(self, expressions: Sequence[Expression], variables: Sequence[str]) -> None:
         super().__init__()
-        keys, roots, sums = _flattened(expressions, variables)
+        keys, roots, sums = _group_subexpressions(expressions, variables)
         rows: dict[_Key, int] = {("input", i): i for i in range(len(variables))}
         rows[_ONE] = len(rows)
         self._number_order: list[int] = []
@@ -167,17 +167,17 @@ class Batched(nn.Module):
         return _Operand(False, None, name)
 
     def most_rows(self, device: torch.device) -> int:
-        """Rows up to which this is the faster form.
+        """Return the number of rows up to which this form is the faster one.
 
-        On a CPU the buffer must stay in cache; beyond, one operation per node is as fast. On a GPU what costs
-        is the number of operations, and only the memory sets a limit.
+        On a CPU the buffer must stay in cache; for more rows, one operation per node is as fast. On a GPU, time
+        depends on the number of operations, and only memory sets a limit.
         """
         if device.type == "cuda":
             return _CUDA_ELEMENTS // (self._slots + (self._sums.entries if self._sums else 0))
         return _CACHED_ELEMENTS // self._slots
 
     def forward(self, x: Tensor, numbers: Tensor) -> Tensor:
-        """Values (n, k) for rows (n, d) and the constants of all expressions."""
+        """Return the values (n, k) for rows (n, d) and the constants of all expressions."""
         result = x.new_empty(len(x), len(self._roots) + len(self._numbers))
         buffer = x.new_empty(self._slots, len(x))
         indices: dict[str, Tensor] = self._buffers  # type: ignore[assignment]  # named_buffers() walks all modules
@@ -218,26 +218,26 @@ def _run(step: _Step, buffer: Tensor, indices: dict[str, Tensor], numbers: Tenso
 
 
 def _position(number: object) -> int:
-    """The position of a number among the constants, from its key."""
+    """Return the position of a number among the constants, from its key."""
     assert isinstance(number, tuple)
     return int(number[1])
 
 
-def _addends(node: Expression, sign: int = 1) -> Iterator[tuple[int, Expression]]:
-    """What a tree of sums, differences and negations adds up, left to right, with signs."""
+def _iterate_addends(node: Expression, sign: int = 1) -> Iterator[tuple[int, Expression]]:
+    """Yield the terms of a tree of sums, differences and negations, left to right, with signs."""
     if isinstance(node, Call) and node.operator in ("+", "-", "neg"):
         last = sign if node.operator == "+" else -sign
         for child in node.args[:-1]:
-            yield from _addends(child, sign)
-        yield from _addends(node.args[-1], last)
+            yield from _iterate_addends(child, sign)
+        yield from _iterate_addends(node.args[-1], last)
     else:
         yield sign, node
 
 
-def _flattened(
+def _group_subexpressions(
     expressions: Sequence[Expression], variables: Sequence[str]
 ) -> tuple[list[list[_Key]], list[_Key], dict[_Key, list[_Addend]]]:
-    """Groups of subexpressions that can be computed together, in order, the key of each expression, and sums."""
+    """Return groups of subexpressions to compute together, in order, the key of each expression, and the sums."""
     levels: dict[_Key, int] = {}
     sums: dict[_Key, list[_Addend]] = {}
     position = 0
@@ -270,7 +270,7 @@ def _flattened(
         return _Addend(sign, None, visit(node))
 
     def visit_root(root: Expression) -> _Key:
-        parts = list(_addends(root))
+        parts = list(_iterate_addends(root))
         if sum(not isinstance(part, Constant) for _, part in parts) < _LEAST_TERMS:
             return visit(root)
         key = ("sum", len(sums))

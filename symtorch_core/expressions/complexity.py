@@ -1,6 +1,6 @@
-"""How complex an expression is, and whether it respects a search's constraints.
+"""Complexity of expressions, and the constraints of a search.
 
-The core counts, so that fronts of different backends compare: one per node by default, as PySR does.
+The core counts complexity for all backends, so that their fronts compare: one per node by default, as in PySR.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import final
 from symtorch_core.expressions.tree import Call, Constant, Expression, walk
 
 COMMUTATIVE = frozenset({"+", "*"})
-"""Operators whose arguments any step of simplification may swap."""
+"""Operators whose arguments simplification may swap."""
 
 
 @final
 @dataclass(frozen=True)
 class ComplexityRules:
-    """What each node adds to the complexity of an expression.
+    """Complexity of each kind of node.
 
     Attributes:
-        operators: complexity of an operator, by name; 1 where it is not named.
+        operators: complexity of an operator, by name; 1 for operators not named.
         constants: complexity of a constant.
-        variables: complexity of a variable, one number or by name (1 where it is not named).
+        variables: complexity of a variable; one number, or a number by name (1 for variables not named).
     """
 
     operators: Mapping[str, int] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class ComplexityRules:
     variables: int | Mapping[str, int] = 1
 
     def count(self, expression: Expression) -> int:
-        """Complexity of the whole expression.
+        """Return the complexity of the whole expression.
 
         >>> from symtorch_core.expressions import parse
         >>> ComplexityRules().count(parse("2*sin(x) + 1"))
@@ -58,12 +58,12 @@ def satisfies_constraints(
     constraints: Mapping[str, tuple[int, ...]],
     nested_constraints: Mapping[str, Mapping[str, int]],
 ) -> bool:
-    """Whether an expression obeys PySR's two kinds of constraints.
+    """Return whether an expression respects PySR's two kinds of constraints.
 
     Args:
-        expression: what to check.
+        expression: the expression to check.
         rules: how complexity is counted.
-        constraints: operator -> largest complexity of each argument (-1: any); of a sum or a product, in either
+        constraints: operator -> largest complexity of each argument (-1: any); for a sum or a product, in either
             order.
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested inside the
             outer.
@@ -92,6 +92,6 @@ def _satisfies_limits(limits: tuple[int, ...], node: Call, rules: ComplexityRule
 
 
 def _measure_nesting(expression: Expression, operator: str) -> int:
-    """Most calls of ``operator`` on one path from the root to a leaf."""
+    """Return the largest number of calls of ``operator`` on one path from the root to a leaf."""
     here = int(isinstance(expression, Call) and expression.operator == operator)
     return here + max((_measure_nesting(child, operator) for child in expression.args), default=0)

@@ -1,8 +1,8 @@
 """Operators that a user defines for one search: ``name(x, y) = expression``.
 
-A definition is a way of searching, not a new kind of node: equations come back written out in the operators of the
-table, so that they run, print and export like any other. Where the right-hand side is not in the core's grammar (Julia
-code, say), a backend may still search with it; equations that use it cannot run.
+A definition serves the search and is not a new kind of node: equations come back expanded in the operators of the
+table, so that they run, print and export like any other. If the right-hand side is not in the core's grammar (Julia
+code, say), a backend may still search with it, but equations that use it cannot run.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Definition:
     """An operator defined by the user.
 
     Attributes:
-        name: what it is called.
+        name: name of the operator.
         parameters: names of its arguments.
-        source: the whole definition, as it was given.
-        body: its right-hand side in the operators of the table; None where the grammar cannot read it.
-        unreadable: why it cannot be read; empty where it can.
+        source: the whole definition as given.
+        body: its right-hand side in the operators of the table; None if the grammar cannot read it.
+        unreadable: the reason if it cannot be read; empty otherwise.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Definition:
     unreadable: str = ""
 
     def expand(self, *args: Expression) -> Expression:
-        """The body, for these arguments.
+        """Return the body for these arguments.
 
         Raises:
-            ExpressionError: there is no body, or another number of arguments.
+            ExpressionError: there is no body, or the number of arguments is wrong.
         """
         if self.body is None:
             raise ExpressionError(f"{self.name!r} is defined by {self.source!r}: {self.unreadable}")
@@ -56,21 +56,21 @@ class Definition:
 
 
 def is_definition(text: str) -> bool:
-    """Whether an operator is given by a definition, not by name."""
+    """Return whether an operator is given by a definition and not by name."""
     return "(" in text
 
 
 def parse_definition(text: str) -> Definition:
-    """Read ``name(x, y) = expression``.
+    """Parse ``name(x, y) = expression``.
 
-    Numbers may be written as Julia writes single precision, ``1.5f0``.
+    Numbers may be in Julia's notation for single precision, ``1.5f0``.
 
     >>> parse_definition("gauss(x) = exp(-x^2)").expand(Variable("t"))
     ... # doctest: +ELLIPSIS
     Call(operator='exp', ...)
 
     Raises:
-        ExpressionError: the text is no definition, or gives another meaning to a name of the table.
+        ExpressionError: the text is not a definition, or gives another meaning to a name of the table.
     """
     found = _FORM.fullmatch(text)
     if found is None:
@@ -89,7 +89,7 @@ def parse_definition(text: str) -> Definition:
 
 
 def as_double(text: str) -> str:
-    """Julia's single-precision numbers, ``1.5f-3``, as everybody writes them.
+    """Return text with Julia's single-precision numbers, ``1.5f-3``, in the usual notation.
 
     >>> as_double("1.5f-3*x + buff0")
     '1.5e-3*x + buff0'
@@ -98,7 +98,7 @@ def as_double(text: str) -> str:
 
 
 def _check_meaning(definition: Definition) -> None:
-    """A name of the table may be defined again, as people do for ``inv(x) = 1/x``, if it means the same."""
+    """Refuse a new meaning for a name of the table; definitions that agree, like ``inv(x) = 1/x``, are allowed."""
     operator = OPERATORS[ALIASES.get(definition.name, definition.name)]
     if definition.body is not None and len(definition.parameters) == operator.arity:
         columns = {

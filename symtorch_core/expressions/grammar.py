@@ -1,4 +1,4 @@
-"""The grammar of expressions, and what builds a tree while the parser runs."""
+"""The grammar of expressions, and the builder of trees from it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _COMPARISONS = {">": "greater", "<": "less", ">=": "greater_equal", "<=": "less_
 @final
 @v_args(inline=True)
 class _Builder(Transformer[Any, Expression]):
-    """Builds the tree bottom-up while the parser runs."""
+    """Builder of the tree, bottom-up while the parser runs."""
 
     def __init__(self, definitions: Collection[Macro]) -> None:
         super().__init__()
@@ -89,9 +89,9 @@ class _Builder(Transformer[Any, Expression]):
 
 
 def build_parser(macros: Collection[Macro]) -> Callable[[str], Expression]:
-    """Return a function that reads text; its trees have these macros expanded.
+    """Return a function that parses text into trees with these macros expanded.
 
-    It raises an :class:`ExpressionError` where the text is not an expression.
+    The function raises an :class:`ExpressionError` if the text is not an expression.
     """
     lark = Lark(_GRAMMAR, parser="lalr", transformer=_Builder(macros))
 

@@ -1,9 +1,8 @@
 """The operator table: one entry for every operator a search may use.
 
-Names are PySR's. An entry says how the operator computes in torch, what it is in sympy, how many arguments it
-takes, where it is defined, and which identities the simplifier may use. To add an operator, add one entry
-here: the parser, the printer, the complexity count, the surrogate and the tests that walk the table pick it
-    up.
+Names are PySR's. An entry holds the operator's torch function, its sympy function, its number of arguments, its
+domain, and identities for the simplifier. To add an operator, add one entry here: the parser, the printer, the
+complexity count, the surrogate and the tests that walk the table use it from there.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from symtorch_core.errors import ExpressionError, did_you_mean
 
 @final
 class _LazySympy:
-    """sympy's functions by name; the package is heavy, and imported when one of them is first called."""
+    """The functions of sympy by name; the package is slow to import, so the first call of one imports it."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *args: getattr(importlib.import_module("sympy"), name)(*args)
@@ -41,11 +40,11 @@ class Operator:
     """One row of the table.
 
     Attributes:
-        name: PySR's word for it, e.g. ``"+"`` or ``"sin"``.
+        name: PySR's name, e.g. ``"+"`` or ``"sin"``.
         arity: number of arguments.
         torch: elementwise function of ``arity`` tensors.
         sympy: function of ``arity`` sympy expressions.
-        domain: for each argument the open interval on which the result is real and finite.
+        domain: for each argument, an open interval on which the result is real and finite.
         parity: 1 if f(-x) = f(x), -1 if f(-x) = -f(x), else 0 (unary operators only).
         degree: d if f(c x) = c**d f(x) for every c > 0, else None (unary operators only).
     """
@@ -78,7 +77,7 @@ def _indicator(condition: Any) -> Any:
 
 
 def _wrap(x: Tensor) -> Tensor:
-    # Into [-1, 1), where x stays as it is to the last digit.
+    # Into [-1, 1), where x keeps every digit.
     return x - 2 * torch.floor((x + 1) / 2)
 
 
@@ -202,7 +201,7 @@ _ROWS = (
 )
 
 OPERATORS = MappingProxyType({row.name: row for row in _ROWS})
-"""Every operator by its name."""
+"""All operators by name."""
 
 ALIASES = MappingProxyType(
     {
@@ -222,17 +221,17 @@ ALIASES = MappingProxyType(
         "ln": "log",
     }
 )
-"""Other spellings that PySR, sympy and users write."""
+"""Other names of operators, in PySR, sympy and common use."""
 
 
 def lookup(name: str) -> Operator:
-    """The table's row for an operator name or alias.
+    """Return the table's entry for an operator name or alias.
 
     >>> lookup("pow").name
     '^'
 
     Raises:
-        ExpressionError: no such operator; the message lists the table and the closest match.
+        ExpressionError: the operator is unknown; the message lists the table and the closest match.
     """
     found = OPERATORS.get(ALIASES.get(name, name))
     if found is not None:

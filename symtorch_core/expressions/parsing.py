@@ -1,4 +1,4 @@
-"""Text to tree, by a grammar: nothing that is read is ever executed."""
+"""Parsing of text into trees, by a grammar: text is never executed."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def _get_parser(macros: tuple[Macro, ...]) -> Callable[[str], Expression]:
 def parse(
     text: str, variables: Collection[str] | None = None, definitions: Collection[Macro] = ()
 ) -> Expression:
-    """Read an infix expression.
+    """Parse an infix expression.
 
     Args:
         text: infix text with ``+ - * / ^`` (or ``**``), comparisons, and the operators of the table as
-            functions; ``pi`` is the number unless it is among the variables.
+            functions; ``pi`` is the number unless a variable has this name.
         variables: the names that may appear; None accepts any.
-        definitions: operators beside those of the table; the tree has them written out.
+        definitions: operators beside those of the table, which the tree has expanded.
 
     >>> parse("2*sin(x0) + x1^2", variables=["x0", "x1"]).operator
     '+'
 
     Raises:
-        ExpressionError: the text is not an expression (the message points at the place), names an unknown
+        ExpressionError: the text is not an expression (the message names the position), contains an unknown
             operator or variable, or is longer or deeper than any real equation.
     """
     if len(text) > _MAX_LENGTH:

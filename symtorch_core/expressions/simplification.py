@@ -1,9 +1,8 @@
-"""Rewriting an expression into a shorter one of the same value.
+"""Simplification: rewriting an expression into a shorter one of the same value.
 
-Symbolic regression leaves numbers everywhere: weights of one, sums of constants, a scale inside and outside a
-bracket. Each superfluous number makes an equation harder to read and its constants impossible to fit (only
-their product matters). The rules here use real algebra that holds wherever the original is defined; nothing
-is cancelled.
+Symbolic regression leaves superfluous numbers: weights of one, sums of constants, a scale inside and outside a
+bracket. Each makes an equation harder to read and its constants impossible to fit (only their product matters).
+The rules here use real algebra that holds wherever the original is defined; nothing is cancelled.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from symtorch_core.expressions.tree import (
 )
 
 _MOST_FACTORS = 64
-"""Powers of powers are multiplied out up to so many factors."""
+"""Powers of powers are multiplied out up to this number of factors."""
 _ROUNDS = 4
 _LARGEST_EXPONENT = 20.0
-"""exp(x + c) becomes exp(c) exp(x) up to this |c|: beyond, exp(x) may overflow where exp(x + c) does not."""
+"""exp(x + c) becomes exp(c) exp(x) up to this |c|: for larger c, exp(x) may overflow where exp(x + c) does not."""
 _LOG_BASE = {"log": math.e, "log_abs": math.e, "log2": 2.0, "log2_abs": 2.0, "log10": 10.0, "log10_abs": 10.0}
 
 
 @final
 @dataclass(frozen=True)
 class _Sum:
-    """constant + sum of coefficient * term; no term is itself a sum, a number or has a numeric factor."""
+    """The form constant + sum of coefficient * term; no term is a sum or a number, or has a numeric factor."""
 
     constant: float = 0.0
     terms: Mapping[Expression, float] = field(default_factory=dict)
 
     def plus(self, other: _Sum, factor: float = 1.0) -> _Sum:
-        """self + factor * other, without the terms that vanish."""
+        """Return self + factor * other, without the terms that vanish."""
         terms = dict(self.terms)
         for term, coefficient in other.terms.items():
             terms[term] = terms.get(term, 0.0) + factor * coefficient
@@ -54,12 +53,12 @@ class _Sum:
         return _Sum().plus(self, factor)
 
     def single(self) -> tuple[Expression, float] | None:
-        """(term, coefficient) where that is all there is."""
+        """Return (term, coefficient) if there is one term and no constant; else None."""
         return next(iter(self.terms.items())) if len(self.terms) == 1 and self.constant == 0.0 else None
 
     @property
     def lead(self) -> float:
-        """The coefficient of the term that is printed first; one where there is no term."""
+        """Coefficient of the term that is printed first; one if there is no term."""
         positive = (coefficient for coefficient in self.terms.values() if coefficient > 0)
         return next(positive, next(iter(self.terms.values()), 1.0))
 
@@ -67,7 +66,7 @@ class _Sum:
 @final
 @dataclass(frozen=True)
 class _Product:
-    """coefficient * product of above / product of below; factors are neither numbers nor products."""
+    """The form coefficient * product of above / product of below; factors are neither numbers nor products."""
 
     coefficient: float = 1.0
     above: tuple[Expression, ...] = ()
@@ -84,10 +83,10 @@ class _Product:
 
 
 def simplify(expression: Expression) -> Expression:
-    """A shorter expression of the same value, or the expression itself.
+    """Return a shorter expression of the same value, or the expression itself.
 
-    Numbers are folded and moved outwards, like terms collected, repeated factors written as powers. The
-    result never has more nodes than the original.
+    Numbers are folded and moved outwards, like terms are collected, and repeated factors are written as powers.
+    The result never has more nodes than the original.
 
     >>> from symtorch_core.expressions import parse
     >>> print(simplify(parse("0.5*(2*x + 4*sin(1.0*y)) - 3 + 1")))
@@ -117,7 +116,7 @@ def _size(expression: Expression) -> tuple[int, int]:
     return sum(1 for _ in walk(expression)), len(constants(expression))
 
 
-def _finite(value: float) -> float:
+def _check_finite(value: float) -> float:
     if not math.isfinite(value):
         raise OverflowError
     return value
@@ -125,20 +124,20 @@ def _finite(value: float) -> float:
 
 @final
 class _Pass:
-    """One pass over an expression; remembers the form of every part, since outer forms ask for inner ones."""
+    """One pass over an expression, which remembers the form of every part, since outer forms need inner ones."""
 
     def __init__(self) -> None:
         self._sums: dict[Expression, _Sum] = {}
         self._products: dict[Expression, _Product] = {}
 
     def sum_of(self, node: Expression) -> _Sum:
-        """The node as constant + coefficient * term + ..."""
+        """Return the node as constant + coefficient * term + ..."""
         if node not in self._sums:
             self._sums[node] = self._as_sum(node)
         return self._sums[node]
 
     def product_of(self, node: Expression) -> _Product:
-        """The node as coefficient * factors; sums among the factors get a leading coefficient of one."""
+        """Return the node as coefficient * factors; sums among the factors get a leading coefficient of one."""
         if node not in self._products:
             self._products[node] = self._as_product(node)
         return self._products[node]
@@ -159,8 +158,8 @@ class _Pass:
         return self._distribute(self.product_of(node))
 
     def _distribute(self, product: _Product) -> _Sum:
-        """A number times a single bracket is multiplied out where that saves numbers."""
-        _finite(product.coefficient)
+        """Multiply out a number times a single bracket if that saves numbers."""
+        _check_finite(product.coefficient)
         if product.coefficient == 0.0 or not (product.above or product.below):
             return _Sum(constant=product.coefficient)
         if len(product.above) == 1 and not product.below and _is_sum(product.above[0]):
@@ -204,7 +203,7 @@ class _Pass:
             return product
         above, pulled_above = self._units(product.above)
         below, pulled_below = self._units(product.below)
-        return _Product(_finite(product.coefficient * pulled_above / pulled_below), above, below)
+        return _Product(_check_finite(product.coefficient * pulled_above / pulled_below), above, below)
 
     def _units(self, factors: Iterable[Expression]) -> tuple[tuple[Expression, ...], float]:
         units, pulled = [], 1.0
@@ -219,7 +218,7 @@ class _Pass:
         return tuple(units), pulled
 
     def _function(self, node: Call) -> _Product:
-        """Any other operator: fold numbers, use parity, scaling and exp(a + b) = exp(a) exp(b)."""
+        """Simplify any other operator: fold numbers, use parity, scaling and exp(a + b) = exp(a) exp(b)."""
         totals = [self.sum_of(child) for child in node.args]
         operator = OPERATORS[node.operator]
         if operator.arity != 1 or not totals[0].terms:
@@ -240,7 +239,7 @@ class _Pass:
         return _Product(coefficient=coefficient, above=(Call(node.operator, _from_sum(total)),))
 
     def _logarithm(self, node: Call) -> _Sum:
-        """log(c x) = log(c) + log(x) for a positive number c."""
+        """Return log(c x) as log(c) + log(x) for a positive number c."""
         total, base = self.sum_of(node.args[0]), _LOG_BASE[node.operator]
         if not total.terms:
             return _Sum(constant=_fold(Call(node.operator, Constant(total.constant))))
@@ -262,60 +261,62 @@ def _is_sum(node: Expression) -> bool:
 def _fold(call: Call) -> float:
     from symtorch_core.expressions.torch_programs import evaluate  # only folding needs to compute
 
-    return _finite(float(evaluate(call, {"_": torch.zeros((), dtype=torch.float64)})))
+    return _check_finite(float(evaluate(call, {"_": torch.zeros((), dtype=torch.float64)})))
 
 
 def _from_sum(total: _Sum) -> Expression:
-    _finite(total.constant)
-    parts = [(_finite(coefficient), term) for term, coefficient in total.terms.items() if coefficient != 0.0]
+    _check_finite(total.constant)
+    parts = [
+        (_check_finite(coefficient), term) for term, coefficient in total.terms.items() if coefficient != 0.0
+    ]
     if not parts:
         return Constant(total.constant)
-    # Start with a positive term where there is one, so that no sum starts with a minus it can avoid.
+    # Start with a positive term if there is one, to avoid a leading minus.
     lead = next((position for position, (coefficient, _) in enumerate(parts) if coefficient > 0), None)
     constant = total.constant
     if lead is not None:
         parts.insert(0, parts.pop(lead))
-        result = _scaled(*parts.pop(0))
+        result = _scale_term(*parts.pop(0))
     elif constant > 0:
         result, constant = Constant(constant), 0.0
     else:
-        result = _scaled(*parts.pop(0))
+        result = _scale_term(*parts.pop(0))
     for coefficient, term in parts:
-        result = Call("+" if coefficient > 0 else "-", result, _scaled(abs(coefficient), term))
+        result = Call("+" if coefficient > 0 else "-", result, _scale_term(abs(coefficient), term))
     if constant != 0.0:
         result = Call("+" if constant > 0 else "-", result, Constant(abs(constant)))
     return result
 
 
-def _scaled(coefficient: float, term: Expression) -> Expression:
+def _scale_term(coefficient: float, term: Expression) -> Expression:
     if coefficient == 1.0:
         return term
     if coefficient == -1.0:
         return Call("neg", term)
     if isinstance(term, Call) and term.operator == "/":
-        return Call("/", _scaled(coefficient, term.args[0]), term.args[1])
+        return Call("/", _scale_term(coefficient, term.args[0]), term.args[1])
     if isinstance(term, Call) and term.operator == "inv":
         return Call("/", Constant(coefficient), term.args[0])
     if isinstance(term, Call) and term.operator == "*":
-        return Call("*", _scaled(coefficient, term.args[0]), term.args[1])
+        return Call("*", _scale_term(coefficient, term.args[0]), term.args[1])
     return Call("*", Constant(coefficient), term)
 
 
 def _join(above: Iterable[Expression], below: Iterable[Expression]) -> Expression:
-    top, bottom = _powers(above), _powers(below)
+    top, bottom = _collect_powers(above), _collect_powers(below)
     if not top:
-        return Call("inv", _chain(bottom))
-    return Call("/", _chain(top), _chain(bottom)) if bottom else _chain(top)
+        return Call("inv", _multiply_all(bottom))
+    return Call("/", _multiply_all(top), _multiply_all(bottom)) if bottom else _multiply_all(top)
 
 
-def _chain(factors: list[Expression]) -> Expression:
+def _multiply_all(factors: list[Expression]) -> Expression:
     result = factors[0]
     for factor in factors[1:]:
         result = Call("*", result, factor)
     return result
 
 
-def _powers(factors: Iterable[Expression]) -> list[Expression]:
+def _collect_powers(factors: Iterable[Expression]) -> list[Expression]:
     counts: dict[Expression, int] = {}
     for factor in factors:
         counts[factor] = counts.get(factor, 0) + 1

@@ -1,4 +1,4 @@
-"""Equations in the operators that a search has: what people and the simplifier write, said in other words."""
+"""Rewriting of equations in the operators that a search has."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from symtorch_core.expressions.tree import Call, Constant, Expression, whole_pow
 
 
 def respell(expression: Expression, operators: Collection[str]) -> Expression:
-    """The same value with these operators, where differences, quotients and whole powers can be said in them.
+    """Return the same value in these operators, as far as differences, quotients and integer powers allow.
 
-    Anything else stays as it is.
+    Other operators stay unchanged.
 
     >>> from symtorch_core.expressions import parse
     >>> print(respell(parse("x - 2/y^2"), {"+", "*", "inv"}))

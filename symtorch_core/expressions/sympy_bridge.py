@@ -1,4 +1,4 @@
-"""The tree to sympy, and sympy to the tree."""
+"""Conversion of trees to sympy and back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def to_sympy(expression: Expression, digits: int | None = None) -> sp.Expr:
-    """The expression as a sympy object over real symbols.
+    """Return the expression as a sympy object over real symbols.
 
     Args:
-        expression: what to convert.
-        digits: round constants to so many significant digits; None keeps them exactly.
+        expression: the expression to convert.
+        digits: significant digits that constants are rounded to; None keeps them exactly.
 
     >>> from symtorch_core.expressions import parse
     >>> to_sympy(parse("x*x + 3.0*y"))
@@ -28,7 +28,7 @@ def to_sympy(expression: Expression, digits: int | None = None) -> sp.Expr:
     import sympy as sp
 
     if isinstance(expression, Constant):
-        return _number(expression.value, digits)
+        return _convert_number(expression.value, digits)
     if isinstance(expression, Variable):
         return sp.Symbol(expression.name, real=True)
     assert isinstance(expression, Call)
@@ -37,12 +37,12 @@ def to_sympy(expression: Expression, digits: int | None = None) -> sp.Expr:
     return result
 
 
-def _number(value: float, digits: int | None) -> sp.Expr:
+def _convert_number(value: float, digits: int | None) -> sp.Expr:
     import sympy as sp
 
     if digits is not None:
         value = float(f"{value:.{digits}g}")
-    # Whole numbers as integers, so that x**2.0 and 3.0*x print as people write them.
+    # Integers, so that x**2.0 and 3.0*x print in the usual way.
     if value.is_integer() and abs(value) < 1e15:
         return sp.Integer(int(value))
     # The shortest decimal that reads back as this number: 0.1, not 0.10000000000000001.
@@ -51,7 +51,7 @@ def _number(value: float, digits: int | None) -> sp.Expr:
 
 @functools.cache
 def _get_operators() -> dict[Any, str]:
-    """Return the operator of each class of sympy."""
+    """Return the operator of each sympy class."""
     import sympy as sp
 
     return {
@@ -90,7 +90,7 @@ def _get_operators() -> dict[Any, str]:
 
 
 def from_sympy(expression: sp.Basic) -> Expression:
-    """A sympy object as a tree.
+    """Return a sympy object as a tree.
 
     >>> import sympy as sp
     >>> x = sp.Symbol("x")
@@ -98,7 +98,7 @@ def from_sympy(expression: sp.Basic) -> Expression:
     0.3333333333333333*x^2 - sin(x)
 
     Raises:
-        ExpressionError: it holds something the operator table has no row for (the message names it).
+        ExpressionError: the object holds something that is not in the operator table (the message names it).
     """
     import sympy as sp
 
@@ -107,11 +107,11 @@ def from_sympy(expression: sp.Basic) -> Expression:
     if expression in {sp.true, sp.false}:
         return Constant(float(bool(expression)))
     if isinstance(expression, sp.Expr) and expression.is_number:
-        return _constant(expression)
+        return _convert_constant(expression)
     if isinstance(expression, sp.Add):
-        return _sum(expression.as_ordered_terms())
+        return _convert_sum(expression.as_ordered_terms())
     if isinstance(expression, sp.Mul):
-        return _product(expression)
+        return _convert_product(expression)
     if isinstance(expression, sp.Pow):
         base, exponent = expression.args
         if exponent == -1:
@@ -120,7 +120,7 @@ def from_sympy(expression: sp.Basic) -> Expression:
             return Call("sqrt", from_sympy(base))
         return Call("^", from_sympy(base), from_sympy(exponent))
     if isinstance(expression, sp.Piecewise):
-        return _pieces(expression.args)
+        return _convert_pieces(expression.args)
     name = _get_operators().get(expression.func)
     if name is None:
         raise ExpressionError(f"the operator table has no row for sympy's {expression.func.__name__}")
@@ -130,29 +130,29 @@ def from_sympy(expression: sp.Basic) -> Expression:
     return Call(name, *args)
 
 
-def _constant(number: sp.Expr) -> Constant:
+def _convert_constant(number: sp.Expr) -> Constant:
     value = number.evalf(17)
     if not value.is_real:
         raise ExpressionError(f"{number} is not a real number")
     return Constant(float(value))
 
 
-def _pieces(pieces: Sequence[tuple[sp.Expr, sp.Basic]]) -> Expression:
-    """The first piece whose condition holds: conditions are 1 or 0, ``cond`` is 0 unless its is positive."""
+def _convert_pieces(pieces: Sequence[tuple[sp.Expr, sp.Basic]]) -> Expression:
+    """Return the first piece whose condition holds: conditions are 1 or 0, and ``cond`` is 0 unless its is positive."""
     import sympy as sp
 
     (value, condition), *others = pieces
     if condition == sp.true or not others:
         first = from_sympy(value)
         return first if condition == sp.true else Call("cond", from_sympy(condition), first)
-    holds, rest = from_sympy(condition), _pieces(others)
+    holds, rest = from_sympy(condition), _convert_pieces(others)
     if rest == Constant(0.0):
         return Call("cond", holds, from_sympy(value))
     fails = Call("-", Constant(1.0), holds)
     return Call("+", Call("cond", holds, from_sympy(value)), Call("cond", fails, rest))
 
 
-def _sum(terms: Sequence[sp.Basic]) -> Expression:
+def _convert_sum(terms: Sequence[sp.Basic]) -> Expression:
     result: Expression | None = None
     for term in terms:
         if result is not None and term.as_coeff_Mul()[0].is_negative:
@@ -164,7 +164,7 @@ def _sum(terms: Sequence[sp.Basic]) -> Expression:
     return result
 
 
-def _product(expression: sp.Mul) -> Expression:
+def _convert_product(expression: sp.Mul) -> Expression:
     import sympy as sp
 
     numerator, denominator = sp.fraction(expression)

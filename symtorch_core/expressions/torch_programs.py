@@ -1,6 +1,6 @@
-"""Expressions as torch programs: an interpreter for fitting, a compiled program for deployment.
+"""Expressions as torch programs: an interpreter for fitting, and a compiled program for deployment.
 
-All of them call the operators of one table on the same tree, so they agree to rounding.
+Both call the operators of one table on the same tree, so they agree to rounding.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from symtorch_core.expressions.tree import (
 def evaluate(
     expression: Expression, columns: Mapping[str, Tensor], values: Tensor | Sequence[Tensor] | None = None
 ) -> Tensor:
-    """Value of an expression on tensors, by walking the tree.
+    """Return the value of an expression on tensors, by walking the tree.
 
     Args:
-        expression: what to evaluate.
-        columns: a tensor for each variable; all of one shape.
+        expression: the expression to evaluate.
+        columns: a tensor for each variable, all of one shape.
         values: constants to use instead of the expression's own, shape ``(len(constants(expression)),)``.
 
     Returns:
-        A tensor of the columns' shape, or a scalar where the expression has no variable.
+        A tensor of the columns' shape, or a scalar if the expression has no variable.
 
     >>> from symtorch_core.expressions import parse
     >>> evaluate(parse("2*x + 1"), {"x": torch.tensor([1.0, 2.0])})
@@ -64,13 +64,12 @@ def evaluate(
 class Program(nn.Module):
     """Several expressions as ONE torch program in which equal subexpressions are computed once.
 
-    It exists in two forms. A graph with one operation per node, for everything that looks into a program:
-    gradients, torch.compile, torch.export, vmap. And a batched form for plain eager inference, where
-    operations of a kind are done together, because there the cost of starting an operation outweighs its
-    work.
+    It has two forms: a graph with one operation per node, for everything that looks into a program (gradients,
+    torch.compile, torch.export, vmap); and a batched form for plain eager inference, where equal operations run
+    together because starting an operation costs more than its work.
 
     Args:
-        expressions: one for each output.
+        expressions: one expression for each output.
         variables: names of the inputs, in column order.
 
     >>> from symtorch_core.expressions import parse
@@ -82,11 +81,11 @@ class Program(nn.Module):
         super().__init__()
         self._expressions = tuple(expressions)
         self._variables = tuple(variables)
-        self._graph = fx.GraphModule(nn.Module(), _graph(self._expressions, self._variables))
+        self._graph = fx.GraphModule(nn.Module(), _build_graph(self._expressions, self._variables))
         self._batched = Batched(self._expressions, self._variables)
 
     def forward(self, x: Tensor, numbers: Tensor) -> Tensor:
-        """Evaluate.
+        """Evaluate all expressions.
 
         Args:
             x: shape (..., len(variables)).
@@ -96,7 +95,7 @@ class Program(nn.Module):
             Shape (..., len(expressions)).
 
         Raises:
-            ExpressionError: x has another number of columns than there are variables.
+            ExpressionError: the number of columns of x is not the number of variables.
         """
         if x.shape[-1] != len(self._variables):
             raise ExpressionError(
@@ -107,7 +106,7 @@ class Program(nn.Module):
             rows = x.reshape(-1, x.shape[-1])
             values: Tensor = self._batched(rows, numbers)
             return values.reshape(*x.shape[:-1], len(self._expressions))
-        # Without numbers there is nothing to take apart; exported programs cannot hold an empty result.
+        # Without numbers there is nothing to unbind; exported programs cannot hold an empty result.
         results = self._graph(x.unbind(-1), numbers.unbind(0) if numbers.shape[0] else ())
         return torch.stack([result.expand(x.shape[:-1]) for result in results], dim=-1)
 
@@ -120,7 +119,7 @@ class Program(nn.Module):
 
 
 def _is_plain(x: Tensor, numbers: Tensor) -> bool:
-    """Whether this is eager inference: nobody differentiates, traces or transforms."""
+    """Return whether this is eager inference, without differentiation, tracing or transforms."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
     if torch._C._len_torch_dispatch_stack() > 0:  # make_fx, fake tensors, counters of operations
@@ -132,7 +131,7 @@ def _is_plain(x: Tensor, numbers: Tensor) -> bool:
     return torch.autograd.forward_ad.unpack_dual(x).tangent is None
 
 
-def _graph(expressions: Sequence[Expression], variables: Sequence[str]) -> fx.Graph:
+def _build_graph(expressions: Sequence[Expression], variables: Sequence[str]) -> fx.Graph:
     graph = fx.Graph()
     columns = graph.placeholder("columns")
     numbers = graph.placeholder("numbers")
@@ -140,8 +139,7 @@ def _graph(expressions: Sequence[Expression], variables: Sequence[str]) -> fx.Gr
     position = 0
 
     def emit(key: object, function: object, *args: object) -> fx.Node:
-        # Two subexpressions are the same when operator and operands are; each constant is an operand of its
-        # own.
+        # Two subexpressions are equal if operator and operands are; each constant is an operand of its own.
         if key not in known:
             known[key] = graph.call_function(function, args)  # type: ignore[arg-type]
         return known[key]
@@ -150,10 +148,10 @@ def _graph(expressions: Sequence[Expression], variables: Sequence[str]) -> fx.Gr
         nonlocal position
         if isinstance(node, Variable):
             index = variables.index(node.name)
-            return emit(("column", index), _pick, columns, index)
+            return emit(("column", index), _get_item, columns, index)
         if isinstance(node, Constant):
             position += 1
-            return emit(("number", position), _pick, numbers, position - 1)
+            return emit(("number", position), _get_item, numbers, position - 1)
         assert isinstance(node, Call)
         if is_exponent(node, 1):
             base, exponent = visit(node.args[0]), whole_exponent(node)
@@ -165,5 +163,5 @@ def _graph(expressions: Sequence[Expression], variables: Sequence[str]) -> fx.Gr
     return graph
 
 
-def _pick(values: tuple[Tensor, ...], index: int) -> Tensor:
+def _get_item(values: tuple[Tensor, ...], index: int) -> Tensor:
     return values[index]

@@ -1,4 +1,4 @@
-"""The expression tree: three node types and the few functions every other room needs to walk it."""
+"""The expression tree: three node types and the functions that walk them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions.operators import lookup
 
 MAX_DEPTH = 200
-"""Deepest tree accepted; far beyond any readable equation, well below Python's recursion limit."""
+"""Largest depth of a tree; far beyond any readable equation, well below Python's recursion limit."""
 
 
 class Expression(ABC):
-    """A closed-form expression: a :class:`Constant`, a :class:`Variable` or a :class:`Call` of an operator.
+    """Closed-form expression: a :class:`Constant`, a :class:`Variable` or a :class:`Call` of an operator.
 
-    Immutable and hashable; two expressions are equal when their trees are. ``str(expression)`` is text that
+    Expressions are immutable and hashable; two are equal if their trees are. ``str(expression)`` is text that
     :func:`symtorch_core.expressions.parse` reads back to an equal tree.
     """
 
@@ -27,7 +27,7 @@ class Expression(ABC):
     @property
     @abstractmethod
     def args(self) -> tuple[Expression, ...]:
-        """The child expressions; empty for a leaf."""
+        """Child expressions; empty for a leaf."""
 
     def __str__(self) -> str:
         return write_infix(self, repr)
@@ -36,7 +36,7 @@ class Expression(ABC):
 @final
 @dataclass(frozen=True, slots=True)
 class Constant(Expression):
-    """A finite real number."""
+    """Finite real number."""
 
     value: float
 
@@ -53,7 +53,7 @@ class Constant(Expression):
 @final
 @dataclass(frozen=True, slots=True)
 class Variable(Expression):
-    """An input, by name."""
+    """Input, by name."""
 
     name: str
 
@@ -71,7 +71,7 @@ class Variable(Expression):
 @final
 @dataclass(frozen=True, slots=True, init=False)
 class Call(Expression):
-    """An operator of the table applied to as many arguments as its arity says.
+    """Operator of the table applied to its arguments.
 
     >>> print(Call("+", Variable("x"), Constant(1)))
     x + 1.0
@@ -89,18 +89,18 @@ class Call(Expression):
 
 
 class Macro(Protocol):
-    """A function of expressions that text may call by name, beside the operators of the table."""
+    """Function of expressions that text may call by name, beside the operators of the table."""
 
     @property
     def name(self) -> str:
-        """What it is called in text."""
+        """Name of the function in text."""
 
     def expand(self, *args: Expression) -> Expression:
-        """Return the expression that stands for a call with these arguments."""
+        """Return the expression for a call with these arguments."""
 
 
 def walk(expression: Expression) -> Iterator[Expression]:
-    """Every node, parents before children, left to right."""
+    """Yield every node, parents before children, left to right."""
     stack = [expression]
     while stack:
         node = stack.pop()
@@ -109,7 +109,7 @@ def walk(expression: Expression) -> Iterator[Expression]:
 
 
 def depth(expression: Expression) -> int:
-    """Number of nodes on the longest path from the root to a leaf."""
+    """Return the number of nodes on the longest path from the root to a leaf."""
     deepest, stack = 0, [(expression, 1)]
     while stack:
         node, level = stack.pop()
@@ -119,7 +119,7 @@ def depth(expression: Expression) -> int:
 
 
 def variables(expression: Expression) -> tuple[str, ...]:
-    """Names of the variables, in order of first appearance.
+    """Return the names of the variables, in order of first appearance.
 
     >>> variables(Call("*", Variable("b"), Variable("a")))
     ('b', 'a')
@@ -128,23 +128,23 @@ def variables(expression: Expression) -> tuple[str, ...]:
 
 
 def rebuild(expression: Expression, leaf: Callable[[Expression], Expression]) -> Expression:
-    """A copy in which every leaf went through ``leaf``, left to right."""
+    """Return a copy in which every leaf is replaced by ``leaf(leaf)``, left to right."""
     if isinstance(expression, Call):
         return Call(expression.operator, *(rebuild(child, leaf) for child in expression.args))
     return leaf(expression)
 
 
 def substitute(expression: Expression, values: Mapping[str, Expression]) -> Expression:
-    """Replace variables by expressions; names not in ``values`` stay."""
+    """Replace variables by expressions; names not in ``values`` stay unchanged."""
     return rebuild(
         expression, lambda leaf: values.get(leaf.name, leaf) if isinstance(leaf, Variable) else leaf
     )
 
 
 def is_exponent(parent: Expression, position: int) -> bool:
-    """Whether this argument is a literal whole exponent: part of the structure, not a number to be fitted.
+    """Return whether this argument is a literal integer exponent: part of the structure, not a number to fit.
 
-    Exponents that no integer of torch can hold are ordinary numbers.
+    Exponents that do not fit an integer of torch are ordinary numbers.
     """
     if not (isinstance(parent, Call) and parent.operator == "^" and position == 1):
         return False
@@ -153,7 +153,7 @@ def is_exponent(parent: Expression, position: int) -> bool:
 
 
 def whole_exponent(power: Call) -> int:
-    """The exponent of a power for which :func:`is_exponent` holds."""
+    """Return the exponent of a power for which :func:`is_exponent` holds."""
     exponent = power.args[1]
     assert isinstance(exponent, Constant)
     return int(exponent.value)
@@ -161,11 +161,11 @@ def whole_exponent(power: Call) -> int:
 
 _NAMED_POWERS = {"square": 2, "cube": 3}
 _LARGEST_POWER = 8
-"""Powers up to here may be written as products."""
+"""Largest power that may be written as a product."""
 
 
 def whole_power(call: Call) -> int | None:
-    """The exponent of a square, a cube or a small whole power; None for anything else."""
+    """Return the exponent of a square, a cube or a small integer power; None for any other call."""
     if call.operator in _NAMED_POWERS:
         return _NAMED_POWERS[call.operator]
     if is_exponent(call, 1):
@@ -175,7 +175,7 @@ def whole_power(call: Call) -> int | None:
 
 
 def constants(expression: Expression) -> tuple[float, ...]:
-    """The numbers a fit may change, left to right (whole exponents are structure and stay out).
+    """Return the numbers a fit may change, left to right; integer exponents are structure and not included.
 
     >>> x = Variable("x")
     >>> constants(Call("*", Constant(3), Call("^", x, Constant(2))))
@@ -195,10 +195,10 @@ def constants(expression: Expression) -> tuple[float, ...]:
 
 
 def with_constants(expression: Expression, values: Sequence[float]) -> Expression:
-    """The same structure with other numbers, given in the order of :func:`constants`.
+    """Return the same structure with other numbers, in the order of :func:`constants`.
 
     Raises:
-        ExpressionError: ``values`` has another length than ``constants(expression)``.
+        ExpressionError: ``values`` and ``constants(expression)`` differ in length.
     """
     expected = len(constants(expression))
     if len(values) != expected:
@@ -219,7 +219,7 @@ def with_constants(expression: Expression, values: Sequence[float]) -> Expressio
     return visit(expression)
 
 
-# How tightly each printed form binds; an argument that binds less gets brackets.
+# How tightly each printed form binds; an argument that binds less is put in brackets.
 _SUM, _PRODUCT, _UNARY, _POWER, _ATOM = range(5)
 _INFIX = {
     "+": (_SUM, " + "),
@@ -231,7 +231,7 @@ _INFIX = {
 
 
 def write_infix(expression: Expression, show: Callable[[float], str]) -> str:
-    """Return infix text with as few brackets as the grammar allows; ``show`` writes the constants."""
+    """Return infix text with as few brackets as the grammar allows; ``show`` prints the constants."""
     return _print(expression, show)[0]
 
 
@@ -256,8 +256,7 @@ def _print(node: Expression, show: Callable[[float], str]) -> tuple[str, int]:
     if node.operator == "^":
         exponent = str(whole_exponent(node)) if is_exponent(node, 1) else bracket(1, _ATOM)
         return f"{bracket(0, _ATOM)}{sign}{exponent}", binding
-    # Left-associative: a right argument of the same level keeps its brackets, and so does a leading minus
-    # there.
+    # Left-associative: a right argument of the same level keeps its brackets, and so does a leading minus.
     right_text, right_binding = printed[1]
     negative = right_text.startswith("-")
     right = right_text if right_binding > binding and not negative else f"({right_text})"

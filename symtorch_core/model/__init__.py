@@ -1,1 +1,1 @@
-"""The wrapper around a block inside a model: switching, saving, pruning, refining."""
+"""The wrapper around a block inside a model: switching, saving, pruning and refining."""

@@ -1,4 +1,4 @@
-"""A block behind a wrapper: what runs, what is masked, what a checkpoint holds."""
+"""The base of the wrapper around a block: running, masking and checkpoints."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _MASK = "output_mask"
 
 
 class BlockWrapper(nn.Module, ABC):
-    """Runs a block or its equations, and saves both; :class:`SymbolicModel` says how equations get here."""
+    """Wrapper that runs a block or its equations, and saves both; :class:`SymbolicModel` adds distillation."""
 
     output_mask: Tensor | None
-    """Which outputs are active, shape (d_out,), boolean; None where nothing was ever pruned."""
+    """True for active outputs, shape (d_out,), boolean; None if no output was ever pruned."""
 
     def __init__(self, block: Callable[..., Any], name: str | None = None) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class BlockWrapper(nn.Module, ABC):
 
     @property
     def mode(self) -> Mode:
-        """``"block"`` or ``"symbolic"``."""
+        """The current mode, ``"block"`` or ``"symbolic"``."""
         return self._mode
 
     @property
@@ -70,7 +70,7 @@ class BlockWrapper(nn.Module, ABC):
         """The last distillation.
 
         Raises:
-            SwitchError: there was none yet.
+            SwitchError: there is no distillation yet.
         """
         if self._distillation is None:
             raise SwitchError(f"{self.name} has no equations yet: call distill(data) first")
@@ -78,22 +78,22 @@ class BlockWrapper(nn.Module, ABC):
 
     @property
     def symbolic_outputs(self) -> tuple[int, ...]:
-        """The output columns that run on equations now; empty in block mode."""
+        """Output columns that run on equations now; empty in block mode."""
         return self._symbolic_outputs if self._mode == "symbolic" else ()
 
     @property
     def pruned_outputs(self) -> tuple[int, ...]:
-        """The output columns that are zero, whatever runs."""
+        """Output columns that are zero in both modes."""
         return () if self.output_mask is None else tuple((~self.output_mask).nonzero()[:, 0].tolist())
 
     def prune_outputs(self, active: Tensor) -> None:
         """Set outputs of the block to zero from now on, in both modes; see :class:`symtorch_core.OutputPruner`.
 
         Args:
-            active: shape (d_out,), boolean: True for those that stay.
+            active: shape (d_out,), boolean: True for outputs to keep.
 
         Raises:
-            SwitchError: an output would come back, or none would be left.
+            SwitchError: a pruned output would become active again, or no output would be active.
         """
         kept = active.detach().bool().reshape(-1)
         before = self.output_mask
@@ -102,15 +102,15 @@ class BlockWrapper(nn.Module, ABC):
         ):
             raise SwitchError(f"a pruned output of {self.name} stays pruned: make a mask from output_mask")
         if not bool(kept.any()):
-            raise SwitchError(f"no output of {self.name} would be left")
+            raise SwitchError(f"no output of {self.name} would be left: keep at least one")
         self.output_mask = kept.clone()
 
     @contextmanager
     def running(self, mode: Mode) -> Iterator[None]:
-        """Run on the block, or on the equations, inside; as before afterwards.
+        """Run on the block or on the equations inside the context, and restore the mode afterwards.
 
         Raises:
-            SwitchError: there is no block left, or there are no equations.
+            SwitchError: the block was released, or there are no equations.
         """
         if mode == "block" and self.released:
             raise SwitchError(f"{self.name} was released: there is no block to run")
@@ -124,17 +124,19 @@ class BlockWrapper(nn.Module, ABC):
             self._mode, self.surrogate, self._distillation, self._symbolic_outputs = before
 
     def capture(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Activations:
-        """Collect activations of the block, whatever the mode; see :func:`symtorch_core.capture`."""
-        collecting = {key: options.pop(key) for key in ("max_rows", "seed", "callbacks") if key in options}
+        """Return activations of the block, whatever the mode; see :func:`symtorch_core.capture`."""
+        collect_options = {
+            key: options.pop(key) for key in ("max_rows", "seed", "callbacks") if key in options
+        }
         hooks = HookCapture.with_options(options)
         with self.running("block"):
-            return hooks.collect(self.block, data, parent=parent, **collecting)
+            return hooks.collect(self.block, data, parent=parent, **collect_options)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self._mode == "symbolic":
             return self._run_symbolic(args, kwargs)
-        whole = self.block(*args, **kwargs)
-        return whole if self.output_mask is None else mask_result(whole, self.output_mask, self.name)
+        full = self.block(*args, **kwargs)
+        return full if self.output_mask is None else mask_result(full, self.output_mask, self.name)
 
     def _run_symbolic(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result, columns = self.distillation, self._symbolic_outputs
@@ -146,12 +148,12 @@ class BlockWrapper(nn.Module, ABC):
         if len(known) == result.block_outputs and (path == "" or self.released):
             y = apply_mask(spread_columns(y, columns, result.block_outputs), self.output_mask)
             return nest_tensor(y.squeeze(-1) if source.scalar_output else y, path)
-        # The block still gives what has no equation: other outputs, other tensors of its result.
+        # The block still computes what has no equation: other outputs, other tensors of its result.
         return mix_columns(self.block(*args, **kwargs), y, columns, source, self.output_mask, self.name)
 
     def __getattr__(self, name: str) -> Any:
-        # Models look into their blocks (a layer's weight, a batch_first flag): let them find what was there,
-        # but not compute with weights whose place the equations have taken.
+        # Models read attributes of their blocks (a layer's weight, a batch_first flag). They may read them here, but
+        # not compute with weights that the equations replace.
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -171,7 +173,7 @@ class BlockWrapper(nn.Module, ABC):
         return self.surrogate
 
     def _place(self, surrogate: Surrogate) -> Surrogate:
-        """Return the surrogate on the block's device; where it is for a block without tensors."""
+        """Return the surrogate on the block's device; unmoved if the block has no tensors."""
         device = self._find_device()
         return surrogate if device is None else surrogate.to(device)
 
@@ -195,7 +197,7 @@ class BlockWrapper(nn.Module, ABC):
         return state.to_tensor()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Do nothing: the state was used before the children loaded."""
+        """Do nothing: the state is used before the children load."""
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -205,7 +207,7 @@ class BlockWrapper(nn.Module, ABC):
             saved = state_dict.get(prefix + _MASK)
             self.output_mask = None if saved is None else torch.ones_like(saved, device=self._find_device())
         else:
-            # A checkpoint of the plain block: its keys lack the wrapper's level; the equations here stay.
+            # A checkpoint of the plain block: its keys lack the wrapper's level, and the equations here stay.
             for plain in [key for key in state_dict if key.startswith(prefix)]:
                 state_dict[f"{prefix}block.{plain[len(prefix) :]}"] = state_dict.pop(plain)
             if self.surrogate is not None:
@@ -221,7 +223,7 @@ class BlockWrapper(nn.Module, ABC):
         if state.distillation is not None:
             result = state.distillation
             kind: type[Surrogate] = load("surrogates", result.provenance.surrogate)
-            # On the distillation's own maps, so that their numbers arrive with the surrogate's: _copy_maps.
+            # On the distillation's own maps, so that their numbers load with the surrogate's: see _copy_maps.
             made = kind.build(state.structure, result.transforms, result.reduction)
             surrogate = self._place(made).trainable(state.trainable)
         if state.released:
@@ -232,7 +234,7 @@ class BlockWrapper(nn.Module, ABC):
 
 
 def _copy_maps(model: nn.Module, _: object) -> None:
-    """After loading, give the distillation maps of its own, as it has after a search."""
+    """After loading, give the distillation its own copy of the maps, as after a search."""
     assert isinstance(model, BlockWrapper)
     result = model._distillation
     if result is not None:

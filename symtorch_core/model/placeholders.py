@@ -1,4 +1,4 @@
-"""What stands where a block or its weights were."""
+"""Placeholders for a block or its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from symtorch_core.errors import SwitchError
 
 @final
 class FunctionBlock(nn.Module):
-    """A plain function as a module."""
+    """Function as a module."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class FunctionBlock(nn.Module):
 
 @final
 class ReleasedBlock(nn.Module):
-    """What is left of a block whose weights were freed."""
+    """Placeholder for a block whose weights were freed."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise SwitchError(
@@ -36,12 +36,11 @@ class ReleasedBlock(nn.Module):
 
 @final
 class WithheldWeight(Tensor):
-    """A weight of a block that runs on equations: type and shape may be seen, the numbers may not be used.
+    """Weight of a block that runs on equations: type and shape can be read, the numbers cannot be used.
 
-    Some modules compute with a child's weights without calling the child (PyTorch's attention does), and so
-    would go round the equations. Torch asks a subclass of Tensor before it computes with one: this one
-    refuses. PyTorch's fused encoder layers notice such a subclass and call their children instead, as they
-    should.
+    Some modules compute with a child's weights without calling the child (PyTorch's attention does), which would
+    bypass the equations. Torch asks a subclass of Tensor before it computes with one, and this one refuses. PyTorch's
+    fused encoder layers notice such a subclass and call their children instead, as required.
 
     >>> WithheldWeight.of(torch.ones(2, 3)).shape
     torch.Size([2, 3])
@@ -49,7 +48,7 @@ class WithheldWeight(Tensor):
 
     @classmethod
     def of(cls, tensor: Tensor) -> WithheldWeight:
-        """A view that withholds the numbers."""
+        """Return a view that withholds the numbers."""
         return tensor.detach().as_subclass(cls)
 
     @classmethod

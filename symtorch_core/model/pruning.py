@@ -1,4 +1,4 @@
-"""Pruning a block's outputs while it trains, until few are left to be explained (SymTorch paper, 4.2 and E.2)."""
+"""Pruning of a block's outputs during training, until few are left to explain (SymTorch paper, 4.2 and E.2)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from symtorch_core.reduction.moments import Moments
 
 Schedule = Literal["cosine", "exponential", "linear"]
 Importance = Callable[[Tensor], Tensor]
-"""Outputs of a block, shape (n, d), to one number for each of them, shape (d,): larger is kept longer."""
+"""Function from outputs of a block, shape (n, d), to their importance, shape (d,): larger is kept longer."""
 
-# From 1 at the start to 0 at the end; exponential: equal factors, not equal steps.
+# From 1 at the start to 0 at the end; exponential means equal factors, not equal steps.
 _SCHEDULES: Mapping[str, Callable[[float, int, int], float]] = MappingProxyType(
     {
         "cosine": lambda p, start, end: end + (start - end) * 0.5 * (1 + math.cos(math.pi * p)),
@@ -45,13 +45,13 @@ def count_active_outputs(
     schedule: str = "cosine",
     end_fraction: float = 0.65,
 ) -> int:
-    """How many outputs are active after so many steps.
+    """Return the number of active outputs after ``step`` steps.
 
     Args:
-        step: from 0.
-        outputs: how many there are.
-        target_dim: how many are left at the end.
-        total_steps: of the training.
+        step: number of steps taken, from 0.
+        outputs: number of outputs.
+        target_dim: number of outputs active at the end.
+        total_steps: number of steps of the training.
         schedule: ``"cosine"``, ``"exponential"`` or ``"linear"``.
         end_fraction: share of the training after which ``target_dim`` is reached, 0..1.
 
@@ -66,15 +66,15 @@ def count_active_outputs(
 
 
 def measure_spread(outputs: Tensor) -> Tensor:
-    """The standard deviation of each output, shape (d,), of rows (n, d): the paper's importance."""
+    """Return the standard deviation of each output, shape (d,), of rows (n, d): the paper's importance."""
     return outputs.double().std(dim=0, correction=0)
 
 
 def measure_principal_share(outputs: Tensor) -> Tensor:
-    """The share of the variance of all outputs, rows (n, d), that each has in their leading principal components.
+    """Return each output's share of the variance in the leading principal components, shape (d,), of rows (n, d).
 
-    Components count until they explain 95 % of the variance: an output that only holds noise of its own counts little,
-    however noisy.
+    As many components count as explain 95 % of the variance, so an output with noise of its own counts little,
+    however large the noise.
     """
     covariance = Moments.of(outputs, outputs).xx
     values, vectors = torch.linalg.eigh(covariance)
@@ -91,7 +91,7 @@ _IMPORTANCES: Mapping[str, Importance] = MappingProxyType(
 
 
 def _get_importance(by: str | Importance, names: Iterable[str]) -> Importance:
-    """An importance by name, or as it is given; ``names`` are those the caller takes."""
+    """Return an importance by name, or the given function; ``names`` are the names the caller accepts."""
     measure = _IMPORTANCES.get(by) if isinstance(by, str) else by
     if measure is None:
         known = ", ".join(map(repr, names))
@@ -101,19 +101,19 @@ def _get_importance(by: str | Importance, names: Iterable[str]) -> Importance:
 
 @final
 class OutputPruner:
-    """Zeroes a block's least important outputs, more of them as training goes on, until ``target_dim`` are left.
+    """Pruner that zeroes a block's least important outputs step by step, until ``target_dim`` are left.
 
-    Call :meth:`step` once for each training step, with what the block runs on. The mask lives in the block
+    Call :meth:`step` once for each training step, with a sample of the block's inputs. The mask lives in the block
     (:attr:`SymbolicModel.output_mask`): it moves, saves and compiles with it, and a pruned output is exactly zero, in
-    symbolic mode too. Once pruned, always pruned.
+    symbolic mode too. A pruned output stays pruned.
 
     Args:
         block: the wrapped block, in block mode.
-        target_dim: outputs left at the end.
-        total_steps: of the training.
-        schedule: how the number falls: ``"cosine"``, ``"exponential"`` or ``"linear"``.
+        target_dim: number of outputs left at the end.
+        total_steps: number of steps of the training.
+        schedule: decrease of the number: ``"cosine"``, ``"exponential"`` or ``"linear"``.
         end_fraction: share of the training after which ``target_dim`` is reached.
-        importance: ``"std"``, ``"pca"``, or a function of outputs (n, d) that gives (d,).
+        importance: ``"std"``, ``"pca"``, or a function of outputs (n, d) that returns (d,).
 
     >>> from symtorch_core import SymbolicModel
     >>> block = SymbolicModel(nn.Linear(3, 8))
@@ -147,7 +147,7 @@ class OutputPruner:
 
     @property
     def active(self) -> int | None:
-        """How many outputs are active; None before the first step, when nobody knows how many there are."""
+        """Number of active outputs; None before the first step, when the number of outputs is unknown."""
         mask = self.block.output_mask
         return None if mask is None else int(mask.sum())
 
@@ -157,23 +157,23 @@ class OutputPruner:
         return self.active == self.target_dim
 
     def step(self, sample: Any) -> None:
-        """One step of the schedule.
+        """Take one step of the schedule.
 
         Args:
-            sample: what the block runs on, as its one argument, a tuple of arguments, or a dict of keyword arguments;
-                any leading shape. Ranking runs the block on it in evaluation mode, without gradients or traces.
+            sample: input of the block, as its one argument, a tuple of arguments, or a dict of keyword arguments;
+                any leading shape. Ranking runs the block on it in evaluation mode, without gradients or side effects.
 
         Raises:
             CaptureError: the outputs cannot be ranked (fewer than two rows, or not finite); nothing is pruned then.
             SearchError: the block has fewer outputs than ``target_dim``.
         """
-        outputs = self._outputs(sample)
+        outputs = self._compute_outputs(sample)
         mask = self.block.output_mask
         if mask is None:
             mask = torch.ones(outputs.shape[1], dtype=torch.bool, device=outputs.device)
         if self.target_dim > len(mask):
             raise SearchError(f"target_dim is {self.target_dim}, but the block has {len(mask)} outputs")
-        wanted = count_active_outputs(
+        target = count_active_outputs(
             self.steps_taken + 1,
             len(mask),
             self.target_dim,
@@ -181,20 +181,20 @@ class OutputPruner:
             self.schedule,
             self.end_fraction,
         )
-        if wanted < int(mask.sum()) or self.block.output_mask is None:
+        if target < int(mask.sum()) or self.block.output_mask is None:
             importance = self._importance(outputs).to(mask.device)
             if importance.shape != mask.shape or not bool(torch.isfinite(importance).all()):
                 raise CaptureError(
                     f"the importance must give {len(mask)} finite numbers, one for each output"
                 )
-            # What is pruned already comes last, whatever it would rank.
+            # Outputs already pruned come last, whatever their importance.
             ranked = importance.double().masked_fill(~mask, -torch.inf)
             kept = torch.zeros_like(mask)
-            kept[ranked.argsort(descending=True, stable=True)[: min(wanted, int(mask.sum()))]] = True
+            kept[ranked.argsort(descending=True, stable=True)[: min(target, int(mask.sum()))]] = True
             self.block.prune_outputs(kept)
         self.steps_taken += 1
 
-    def _outputs(self, sample: Any) -> Tensor:
+    def _compute_outputs(self, sample: Any) -> Tensor:
         with preserve_state(self.block, gradients=False), torch.no_grad():
             args, kwargs = to_arguments(self.block.block, prepare_batch(sample, self.block.block, None))
             _, tensor = pick_tensor(
@@ -213,11 +213,11 @@ class OutputPruner:
 @final
 @dataclass(frozen=True)
 class Ranking:
-    """Outputs of a block by importance.
+    """Ranking of a block's outputs by importance.
 
     Attributes:
-        order: output columns, the most important first; those that are pruned are left out.
-        importance: of each output, in column order, shape (d,).
+        order: output columns, the most important first, without pruned ones.
+        importance: importance of each output, in column order, shape (d,).
     """
 
     order: tuple[int, ...]
@@ -235,21 +235,21 @@ def rank_outputs(
     seed: int = 0,
     batch_size: int = 1024,
 ) -> Ranking:
-    """Which outputs of a block matter.
+    """Rank the outputs of a block by importance.
 
     Args:
         block: a wrapped block.
-        data: what ``parent`` (or the block) runs on.
+        data: data for ``parent`` (or the block).
         by: ``"std"``, the standard deviation (the paper's); ``"pca"``, the share in the leading principal components;
-            ``"gradient"``, the mean of |output x slope of the task loss|, to first order what is lost without it; or a
-            function of outputs (n, d).
+            ``"gradient"``, the mean of |output x slope of the task loss|, which is to first order the loss incurred
+            without the output; or a function of outputs (n, d).
         parent: the model that calls the block.
-        loss: for ``"gradient"``: from what ``parent`` gives to a tensor of one number.
-        max_rows, seed: of the rows looked at.
-        batch_size: rows per forward pass where the data are one tensor.
+        loss: for ``"gradient"``: function from the result of ``parent`` to a tensor of one number.
+        max_rows, seed: size and seed of the sample of rows.
+        batch_size: rows per forward pass if the data are one tensor.
 
     Raises:
-        SearchError: there is no such importance, or ``loss`` is missing.
+        SearchError: the importance is unknown, or ``loss`` is missing.
         CaptureError: the data give no usable rows.
     """
     if by == "gradient":
@@ -268,7 +268,7 @@ def rank_outputs(
 def _measure_slopes(
     block: BlockWrapper, data: Any, model: Callable[..., Any], loss: Callable[[Any], Tensor], batch_size: int
 ) -> Tensor:
-    """Mean over rows of |output x slope of the loss|, for each output."""
+    """Return the mean over rows of |output x slope of the loss|, for each output, shape (d,)."""
     total: Tensor | None = None
     rows = 0
     with block.running("block"), preserve_state(model, gradients=True), _watch_outputs(block.block) as seen:
@@ -290,13 +290,13 @@ def _measure_slopes(
 
 @contextmanager
 def _watch_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
-    """The output tensors of a module's calls, for which gradients can be taken."""
+    """Yield the list of output tensors of a module's calls, for which gradients can be taken."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, result: Any) -> Any:
         path, tensor = pick_tensor(flatten_tensors(result), None, "the block's result")
         if not tensor.requires_grad:
-            # A block without parameters, on plain data: slopes start here.
+            # A block without parameters on plain data: the gradient starts here.
             tensor = tensor.detach().requires_grad_()
         seen.append(tensor)
         return replace_tensor(result, path, tensor)

@@ -1,4 +1,4 @@
-"""Gradient fine-tuning of equations that already run in a model: the constants, and the maps around them."""
+"""Refinement by gradients of equations in a model: their constants, and the maps around them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from symtorch_core.training.schedule import cosine_by_epochs
 
 _STAGE = "refine"
 _SMALLEST_STEP = 1e-2
-"""Constants far smaller than their neighbours move as if they were this share of the largest."""
+"""Constants far smaller than the largest move as if they were this share of it."""
 
 ModelLoss = Callable[[Any, Any], Tensor]
-"""A loss of what the model gives on equations and what it gives on its blocks (None where a block was released)."""
+"""Loss of the model's result on equations and its result on its blocks (None if a block was released)."""
 
 
 @final
 @dataclass(frozen=True)
 class Refinement:
-    """What fine-tuning did.
+    """Result of a refinement.
 
     Attributes:
-        before, after: the loss on held-out data, with the equations as they were and as they are.
-        epochs: passes over the data.
-        interrupted: whether the user stopped it; the best constants so far are kept.
-        seconds: wall clock.
+        before, after: loss on held-out data, before and after.
+        epochs: number of passes over the data.
+        interrupted: whether the user stopped the run; the best constants so far are kept.
+        seconds: wall-clock time.
     """
 
     before: float
@@ -48,7 +48,7 @@ class Refinement:
 
     @property
     def improvement(self) -> float:
-        """The share of the held-out loss that is gone, 1 - after / before."""
+        """Share of the held-out loss removed, 1 - after / before."""
         return 1.0 - self.after / self.before if self.before > 0 else 0.0
 
     def __str__(self) -> str:
@@ -76,35 +76,36 @@ def refine(
     max_rows: int | None = None,
     capture_options: Mapping[str, Any] | None = None,
 ) -> Refinement:
-    """Fine-tune the constants of equations in use, and the reducer's maps if asked; the equations stay what they are.
+    """Fine-tune the constants of equations in use, and on request the reducer's maps; their structure stays fixed.
 
-    Without ``loss``, one block's equations are fitted to what the block itself gives (mean squared error over all
-    symbolic outputs). With it, the whole model runs, on equations and on its blocks, and ``loss(on_equations,
-    on_blocks)`` is what falls: a divergence of logits, a loss with labels, anything differentiable.
+    Without ``loss``, one block's equations are fitted to the block's own outputs (mean squared error over all
+    symbolic outputs). With ``loss``, the whole model runs, on equations and on its blocks, and ``loss(on_equations,
+    on_blocks)`` is minimised: a divergence of logits, a loss with labels, anything differentiable.
 
-    Steps are relative: a learning rate of 0.01 moves each constant by about 1 % of its size. The best state on held-out
-    data is kept, which may be the first.
+    Steps are relative: a learning rate of 0.01 moves each constant by about 1 % of its size. The best state on
+    held-out data is kept, which may be the initial one.
 
     Args:
         blocks: wrapped blocks in symbolic mode; several at once only with ``loss``.
-        data: what ``parent`` (or the block) runs on; with ``loss``, data that can be run over again and again (a
-            tensor, a list of batches, a DataLoader).
-        parent: the model that calls the blocks; needed for a ``loss`` of more than the block's own output.
+        data: data for ``parent`` (or the block); with ``loss``, data that can be iterated repeatedly (a tensor, a
+            list of batches, a DataLoader).
+        parent: the model that calls the blocks; needed if ``loss`` depends on more than the block's own output.
         loss: see above.
         maps: also tune the maps into and out of the equations.
-        epochs: at most so many passes.
+        epochs: largest number of passes over the data.
         learning_rate: relative step (Adam, falling to zero by a cosine).
-        patience: epochs without a lower held-out loss after which to stop.
-        batch_size: rows in a step where the data are one tensor, or where rows were captured.
+        patience: number of epochs without a lower held-out loss after which to stop.
+        batch_size: rows in a step, if the data are one tensor or rows were captured.
         test_fraction: share of the data held out.
-        seed: of shuffles and the choice of what is held out.
-        callbacks: told of progress.
-        progress: draw a progress bar where standard error is a terminal.
-        max_rows: rows captured at most, without ``loss``; as many as :func:`symtorch_core.capture` by default.
-        capture_options: of the capture, such as ``{"select_input": 0}``; without ``loss``.
+        seed: seed of the shuffles and of the held-out part.
+        callbacks: called with each event.
+        progress: draw a progress bar if standard error is a terminal.
+        max_rows: largest number of rows captured, without ``loss``; the default is that of
+            :func:`symtorch_core.capture`.
+        capture_options: options of the capture, such as ``{"select_input": 0}``; without ``loss``.
 
     Raises:
-        SwitchError: a block does not run on equations, or nothing can be tuned.
+        SwitchError: a block does not run on equations, or there is nothing to tune.
         CaptureError: the data give no rows, or too few to hold some out.
     """
     chosen = list(blocks) if isinstance(blocks, Sequence) else [blocks]
@@ -120,7 +121,7 @@ def refine(
             raise CaptureError("the data are a single batch: give at least two, so that one can be held out")
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(seed)).tolist()
         held = max(1, round(test_fraction * len(parts)))
-        fitted, judged = [parts[i] for i in order[held:]], [parts[i] for i in order[:held]]
+        fitted, held_out_parts = [parts[i] for i in order[held:]], [parts[i] for i in order[:held]]
         tuned = stack.enter_context(_make_tunable([b.surrogate for b in chosen if b.surrogate], maps))
         optimizer = _RelativeAdam(tuned, learning_rate)
         shuffles = torch.Generator().manual_seed(seed)
@@ -131,7 +132,7 @@ def refine(
             optimizer=optimizer,
             schedule=cosine_by_epochs(optimizer, len(fitted), epochs),
             epochs=epochs,
-            judge=lambda: sum(float(cost(part)) for part in judged) / len(judged),
+            judge=lambda: sum(float(cost(part)) for part in held_out_parts) / len(held_out_parts),
             patience=patience,
             stage=_STAGE,
             callbacks=callbacks,
@@ -175,7 +176,7 @@ def _make_own_cost(
     seed: int,
     options: dict[str, Any],
 ) -> tuple[Callable[[Tensor], Tensor], Sequence[Tensor]]:
-    """Mean squared error against the block's own outputs, for batches of captured rows."""
+    """Return the mean squared error against the block's own outputs, and batches of captured rows for it."""
     source = block.distillation.provenance.source
     chosen = {"select_input": source.select_input, "select_output": source.select_output} | options
     activations = block.capture(data, parent=parent, seed=seed, **chosen)
@@ -184,10 +185,10 @@ def _make_own_cost(
     device = next(surrogate.parameters()).device
     X = activations.inputs.to(device)
     Y = activations.outputs[:, list(block.distillation.outputs)].to(device)
-    wanted = [block.distillation.outputs.index(column) for column in block.symbolic_outputs]
+    positions = [block.distillation.outputs.index(column) for column in block.symbolic_outputs]
 
     def cost(rows: Tensor) -> Tensor:
-        error = surrogate(X[rows])[:, wanted] - Y[rows][:, wanted]
+        error = surrogate(X[rows])[:, positions] - Y[rows][:, positions]
         mean: Tensor = error.double().square().mean()
         return mean
 
@@ -202,9 +203,9 @@ def _make_model_cost(
     batch_size: int,
     options: dict[str, Any],
 ) -> tuple[Callable[[Any], Tensor], Sequence[Any]]:
-    """The user's loss of the whole model, for batches of its data."""
+    """Return the user's loss of the whole model, and batches of its data."""
     if options:
-        raise CaptureError(f"{', '.join(options)}: with loss= nothing is captured; leave it out")
+        raise CaptureError(f"{', '.join(options)}: with loss= nothing is captured, so leave it out")
     neural = not any(block.released for block in blocks)
 
     def cost(batch: Any) -> Tensor:
@@ -220,16 +221,16 @@ def _make_model_cost(
             raise CaptureError("the loss must give a tensor of one number")
         return value
 
-    def guarded(batch: Any) -> Tensor:
+    def guarded_cost(batch: Any) -> Tensor:
         with preserve_state(model, gradients=torch.is_grad_enabled()):
             return cost(batch)
 
-    return guarded, list(iterate_batches(data, batch_size))
+    return guarded_cost, list(iterate_batches(data, batch_size))
 
 
 @contextmanager
 def _make_tunable(surrogates: Sequence[Any], maps: bool) -> Iterator[list[nn.Parameter]]:
-    """The parameters to tune, receiving gradients inside; flags are as before afterwards."""
+    """Yield the parameters to tune, which receive gradients inside the context; flags are restored afterwards."""
     parameters = list(itertools.chain.from_iterable(surrogate.parameters() for surrogate in surrogates))
     flags = [parameter.requires_grad for parameter in parameters]
     try:
@@ -249,7 +250,7 @@ def _make_tunable(surrogates: Sequence[Any], maps: bool) -> Iterator[list[nn.Par
 
 @final
 class _RelativeAdam(torch.optim.Adam):
-    """Adam on the relative change of every number, so that one learning rate suits them all."""
+    """Adam on the relative change of every number, so that one learning rate suits all."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float) -> None:
         self._tuned = list(parameters)
@@ -278,7 +279,7 @@ class _RelativeAdam(torch.optim.Adam):
 
 
 def _compute_sizes(value: Tensor) -> Tensor:
-    """Return how far each number moves at a step of one: constants by their own size, maps by their common one."""
+    """Return how far each number moves at a step of one: a constant by its size, a map by the rms of its entries."""
     if value.ndim > 1:
         return torch.full_like(value, float(value.square().mean().sqrt()) or 1.0)
     largest = float(value.abs().max()) or 1.0

@@ -1,4 +1,4 @@
-"""What runs in a block's place, as functions of tensors: find the inputs, compute, mix with what the block gives."""
+"""Running of equations in a block's place, as functions of tensors: find inputs, compute, and mix with the block."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def apply_mask(outputs: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def mask_result(result: Any, mask: Tensor, name: str) -> Any:
-    """Return a block's result with pruned outputs set to zero; ``name`` is the block's, for messages."""
+    """Return a block's result with pruned outputs set to zero; ``name`` is the block's name, for messages."""
     path, tensor = pick_tensor(flatten_tensors(result), None, f"the result of {name}")
     return replace_tensor(result, path, apply_mask(tensor, mask))
 
@@ -37,13 +37,13 @@ def find_inputs(
     aliases: Mapping[str, str],
     name: str,
 ) -> Tensor:
-    """Return the equations' inputs among the tensors of a call, whether passed by position or by keyword.
+    """Return the equations' inputs from the tensors of a call, passed by position or by keyword.
 
     Args:
-        args, kwargs: of the call.
-        source: says which tensors were captured.
+        args, kwargs: arguments of the call.
+        source: origin of the activations, with the captured tensors.
         aliases: position of each argument by its name, and back.
-        name: of the block, for messages.
+        name: name of the block, for messages.
     """
     tensors = collect_call_tensors(args, kwargs)
     wanted = source.select_input or ("0",)
@@ -56,11 +56,11 @@ def find_inputs(
 
 
 def compute_columns(surrogate: Surrogate, x: Tensor, given: Sequence[int], wanted: Sequence[int]) -> Tensor:
-    """Return the wanted output columns by equations.
+    """Return the wanted output columns by equations, shape (..., len(wanted)).
 
     Args:
-        surrogate: gives the columns ``given``.
-        x: inputs, shape (..., d_in); also nested, as a stock TransformerEncoder packs padded batches.
+        surrogate: the equations, for the columns ``given``.
+        x: inputs, shape (..., d_in), or a nested tensor, as a stock TransformerEncoder packs padded batches.
         given, wanted: output columns of the block.
     """
     if x.is_nested:
@@ -71,7 +71,13 @@ def compute_columns(surrogate: Surrogate, x: Tensor, given: Sequence[int], wante
 
 
 def spread_columns(y: Tensor, columns: Sequence[int], count: int) -> Tensor:
-    """Return ``count`` output columns, zero but for those that are given, shape (..., len(columns))."""
+    """Return ``count`` output columns that are zero except for the given ones, shape (..., count).
+
+    Args:
+        y: the given columns, shape (..., len(columns)).
+        columns: their positions.
+        count: number of columns of the result.
+    """
     if len(columns) == count:
         return y
     index = torch.tensor(list(columns), device=y.device)
@@ -84,12 +90,12 @@ def mix_columns(
     """Return a block's result with some of its output columns by equations.
 
     Args:
-        result: of the block.
+        result: result of the block.
         y: the columns by equations, shape (..., len(columns)).
-        columns: of the block's output.
-        source: says which tensor of the result was captured, and whether it has no feature dimension.
-        mask: which outputs are active, or None.
-        name: of the block, for messages.
+        columns: their positions in the block's output.
+        source: origin of the activations: which tensor was captured, and whether it has no feature dimension.
+        mask: True for active outputs, or None.
+        name: name of the block, for messages.
     """
     path = source.select_output or ""
     _, neural = pick_tensor(flatten_tensors(result), path, f"the result of {name}")

@@ -1,4 +1,4 @@
-"""What a wrapped block adds to a checkpoint: its mode and equations, as text in a tensor."""
+"""The state of a wrapped block in a checkpoint: its mode and equations, as text in a tensor."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _OPENING = b'{"schema":'
 @final
 @dataclass(frozen=True)
 class WrapperState:
-    """The state of a wrapped block beside its tensors.
+    """State of a wrapped block besides its tensors.
 
     Attributes:
-        name: what messages call it.
-        mode: what runs.
-        distillation: None before the first; its reducer's tensors are saved with the surrogate.
-        structure: the surrogate's equations as they were built.
+        name: name of the block in messages.
+        mode: the current mode.
+        distillation: the last one, or None; its reducer's tensors are saved with the surrogate.
+        structure: equations that the surrogate was built with.
         symbolic_outputs: the block's output columns that run on equations in symbolic mode.
         trainable: whether the surrogate's constants receive gradients.
         released: whether the block's weights were freed.
@@ -42,7 +42,7 @@ class WrapperState:
     released: bool = False
 
     def to_tensor(self) -> Tensor:
-        """As UTF-8 JSON in a byte tensor, which any checkpoint format can hold.
+        """Return the state as UTF-8 JSON in a byte tensor, which any checkpoint format can hold.
 
         Raises:
             FileFormatError: a transform is a Python function.
@@ -61,17 +61,17 @@ class WrapperState:
 
     @classmethod
     def is_in(cls, value: Any) -> bool:
-        """Whether an extra state is one of ours, not that of a block which keeps one itself."""
+        """Return whether an extra state is of this class, and not of a block with an extra state of its own."""
         if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.ndim != 1:
             return False
         return bytes(value[: len(_OPENING)].tolist()) == _OPENING
 
     @classmethod
     def from_tensor(cls, tensor: Tensor) -> WrapperState:
-        """Read what :meth:`to_tensor` wrote. Nothing in it is executed.
+        """Build the state from what :meth:`to_tensor` returned. Nothing in it is executed.
 
         Raises:
-            FileFormatError: it is damaged or of another version.
+            FileFormatError: the state is damaged or of another version.
             UnknownComponentError, MissingDependencyError: its reducer or surrogate is not installed.
         """
         try:

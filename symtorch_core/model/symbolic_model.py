@@ -1,4 +1,4 @@
-"""The wrapper that stands in a block's place and runs either the block or its equations."""
+"""The wrapper in a block's place, which runs either the block or its equations."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @final
 class SymbolicModel(BlockWrapper):
-    """A module in place of a block: bit-exact in block mode, its equations in symbolic mode.
+    """Module in place of a block: bit-exact in block mode, the equations in symbolic mode.
 
     Args:
         block: a module, or a function of tensors.
-        name: what to call it in messages and reports; the block's type by default.
+        name: name in messages and reports; the block's type by default.
 
     >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
     >>> block = wrap(model, "2")
@@ -51,15 +51,15 @@ class SymbolicModel(BlockWrapper):
     ) -> Distillation:
         """Fit equations to the block; see :func:`symtorch_core.distill` for the options.
 
-        The result stays here for :meth:`switch_to_symbolic`; until that is called, the block itself runs.
-        Where anything goes wrong, mode and equations are as they were.
+        The result stays here for :meth:`switch_to_symbolic`; until then, the block itself runs. If anything fails,
+        mode and equations stay as they were.
 
         Args:
-            data: what the block (or ``parent``) runs on.
+            data: data for the block (or ``parent``).
             parent: the model that calls the block.
             metric: a figure of merit of ``parent`` (or of this module), measured on the block and on the
                 equations.
-            **options: of :func:`symtorch_core.distill`.
+            **options: options of :func:`symtorch_core.distill`.
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: there is no block left to distill")
@@ -76,7 +76,7 @@ class SymbolicModel(BlockWrapper):
         return self._install(result, surrogate)
 
     def adopt(self, result: Distillation) -> SymbolicModel:
-        """Take equations that were found elsewhere: from one pass over several blocks, or from a file.
+        """Use equations found elsewhere: from one pass over several blocks, or from a file.
 
         As after :meth:`distill`, the block itself runs until :meth:`switch_to_symbolic` is called.
 
@@ -90,10 +90,10 @@ class SymbolicModel(BlockWrapper):
             result: a distillation of this block's inputs and outputs.
 
         Returns:
-            Itself.
+            The module itself.
 
         Raises:
-            SwitchError: the block was released, so that nothing could run until the switch.
+            SwitchError: the block was released, so nothing could run until the switch.
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: adopt equations before the block is freed")
@@ -113,14 +113,14 @@ class SymbolicModel(BlockWrapper):
         return result
 
     def _leave_out_pruned(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the options of a distillation that leaves out what is pruned."""
-        pruned, wanted = set(self.pruned_outputs), options.get("outputs")
+        """Return the options of a distillation without pruned outputs."""
+        pruned, columns = set(self.pruned_outputs), options.get("outputs")
         if self.output_mask is None or not pruned:
             return options
-        if wanted is not None and pruned & set(wanted):
-            raise SwitchError(f"output {min(pruned & set(wanted))} of {self.name} is pruned: it is zero")
+        if columns is not None and pruned & set(columns):
+            raise SwitchError(f"output {min(pruned & set(columns))} of {self.name} is pruned: it is zero")
         active = [column for column in range(len(self.output_mask)) if column not in pruned]
-        return {**options, "outputs": active if wanted is None else wanted}
+        return {**options, "outputs": active if columns is None else columns}
 
     # -- equations -----------------------------------------------------------------------
 
@@ -134,13 +134,13 @@ class SymbolicModel(BlockWrapper):
         return dict(zip(names, self._get_surrogate().equations(), strict=True))
 
     def get_symbolic_function(self, output: int = 0) -> Callable[[Tensor], Tensor]:
-        """Return one of the block's outputs by its equations, as a function (..., d_in) -> (...).
+        """Return one of the block's outputs, computed by its equation, as a function (..., d_in) -> (...).
 
         Args:
             output: column of the block's output.
 
         Raises:
-            SwitchError: that output has no equation.
+            SwitchError: the output has no equation.
         """
         outputs, surrogate = self.distillation.outputs, self._get_surrogate()
         if output not in outputs:
@@ -169,44 +169,44 @@ class SymbolicModel(BlockWrapper):
     ) -> SymbolicModel:
         """Run on equations from now on.
 
-        Equations that are chosen again keep the constants they have here, trained ones too.
+        Equations that stay chosen keep their present constants, also trained ones.
 
         Args:
-            complexity: use the equations of this complexity (one number, or equation number -> complexity).
-            select: else the rule that chooses them; by default the one the distillation was made with.
-            outputs: output columns of the block that become symbolic, the others stay neural; all that were
-                distilled by default.
+            complexity: choose the equations of this complexity (one number, or equation number -> complexity).
+            select: otherwise the rule that chooses them; by default the rule of the distillation.
+            outputs: output columns of the block that become symbolic, while the others stay neural; by default all
+                distilled ones.
             trainable: let the equations' constants receive gradients.
-            release_block: free the block's weights; the way back is then a fresh model and its checkpoint.
+            release_block: free the block's weights; to go back, build the model anew and load its checkpoint.
                 Every output must be symbolic. Tensors that the block returned beside the distilled one become
                 None.
 
         Returns:
-            Itself.
+            The module itself.
 
         Raises:
-            SwitchError, SelectionError: it cannot be done, and nothing has changed.
+            SwitchError, SelectionError: the switch is impossible, and nothing has changed.
         """
         result = self.distillation
-        wanted = result.outputs if outputs is None else tuple(int(column) for column in outputs)
-        self._check_switch(result, wanted, release_block)
+        columns = result.outputs if outputs is None else tuple(int(column) for column in outputs)
+        self._check_switch(result, columns, release_block)
         chosen = tuple(candidate.expression for candidate in result.chosen(select, complexity))
         surrogate = self._get_surrogate()
         if surrogate.structure() != chosen:
             surrogate = self._place(result.surrogate(select, complexity))
         surrogate.trainable(trainable)
-        self.surrogate, self._symbolic_outputs, self._mode = surrogate, tuple(sorted(wanted)), "symbolic"
+        self.surrogate, self._symbolic_outputs, self._mode = surrogate, tuple(sorted(columns)), "symbolic"
         if release_block:
             self.block = ReleasedBlock()
         return self
 
-    def _check_switch(self, result: Distillation, wanted: tuple[int, ...], release_block: bool) -> None:
-        if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= set(result.outputs):
+    def _check_switch(self, result: Distillation, columns: tuple[int, ...], release_block: bool) -> None:
+        if not columns or len(set(columns)) != len(columns) or not set(columns) <= set(result.outputs):
             raise SwitchError(
-                f"outputs={list(wanted)} cannot become symbolic: give different ones of those that were "
+                f"outputs={list(columns)} cannot become symbolic: give different ones of those that were "
                 f"distilled: {', '.join(map(str, result.outputs))}"
             )
-        unexplained = set(range(result.block_outputs)) - set(wanted) - set(self.pruned_outputs)
+        unexplained = set(range(result.block_outputs)) - set(columns) - set(self.pruned_outputs)
         if (release_block or self.released) and unexplained:
             raise SwitchError(
                 f"only {result.block_outputs - len(unexplained)} of {result.block_outputs} outputs would be symbolic: "
@@ -215,7 +215,7 @@ class SymbolicModel(BlockWrapper):
             )
 
     def switch_to_block(self) -> SymbolicModel:
-        """Run on the block again; the equations stay for later. Returns itself.
+        """Run on the block again, keep the equations for later, and return the module itself.
 
         Raises:
             SwitchError: the block was released.
@@ -236,18 +236,18 @@ class SymbolicModel(BlockWrapper):
 
 
 def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
-    """Replace a submodule by a :class:`SymbolicModel` around it, in place, and return that.
+    """Replace a submodule by a :class:`SymbolicModel` around it, in place, and return the wrapper.
 
     A module that sits in several places of the model is replaced in all of them.
 
     Args:
         model: the model that holds the block.
         path: dotted path of the block, as in ``model.named_modules()``.
-        name: what to call it; the path by default.
+        name: name of the wrapper; the path by default.
 
     Raises:
         CaptureError: the model has no such submodule; the message lists close ones.
-        SwitchError: it is wrapped already.
+        SwitchError: the submodule is wrapped already.
     """
     block = find_block(model, path)
     if path == "":
@@ -258,8 +258,10 @@ def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
         raise SwitchError(f"{path!r} is wrapped already")
     if any(isinstance(module, SymbolicModel) and module.block is block for module in model.modules()):
         raise SwitchError(f"{path!r} is wrapped already: leave out the last part of the path for its wrapper")
-    places = [(parent, key) for parent in model.modules() for key, m in parent._modules.items() if m is block]
+    positions = [
+        (parent, key) for parent in model.modules() for key, m in parent._modules.items() if m is block
+    ]
     wrapper = SymbolicModel(block, name or path)
-    for parent, key in places:
+    for parent, key in positions:
         setattr(parent, key, wrapper)
     return wrapper

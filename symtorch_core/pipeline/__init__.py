@@ -1,1 +1,1 @@
-"""The walk from a block to equations: what is asked is checked first, then each stage runs in its turn."""
+"""The pipeline from a block to equations: arguments are checked first, then the stages run in order."""

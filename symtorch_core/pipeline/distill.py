@@ -1,7 +1,6 @@
 """The pipeline: capture -> transform -> reduce -> regress -> select -> surrogate -> verify.
 
-:func:`distill` strings the rooms of the core together; each arrow is a function of its own that a user may
-call.
+:func:`distill` connects the rooms of the core; each arrow is a function that a user may call directly.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def distill(
     progress: bool = True,
     **search_fields: Any,
 ) -> Distillation:
-    """Fit equations to what a block computes.
+    """Fit equations to the function that a block computes.
 
     Args:
         block: a module or function, with ``data`` to run it on; or the data themselves: an ``(X, Y)`` pair of
@@ -75,40 +74,41 @@ def distill(
         reducer: name of a reducer, or an instance.
         reducer_options: options of a reducer given by name, such as ``{"k_in": 8}``.
         capture: name of a capture, or an instance.
-        capture_options: options of a capture given by name, such as ``{"select_input": 0}``. Where the rows are given
-            as arrays, only ``{"on_nonfinite": "drop"}`` has a meaning.
-        surrogate: name of the kind of surrogate.
+        capture_options: options of a capture given by name, such as ``{"select_input": 0}``. For rows given as
+            arrays, only ``{"on_nonfinite": "drop"}`` is valid.
+        surrogate: name of a surrogate.
         variable_names: a name for each input of the block; x0, x1, ... by default.
         output_names: a name for each output of the block; y0, y1, ... by default.
         transforms: derived variables that the equations are written in, instead of the inputs; see
             :class:`symtorch_core.Transforms`.
         outputs: distill only these output columns; all by default.
-        weights: a non-negative number for each captured row, times the weights that a capture gives.
-        search: the search space; or give its fields one by one.
+        weights: a non-negative number for each captured row, times the weights from the capture.
+        search: the search space; or pass its fields as keyword arguments.
         select: the rule that chooses an equation from each front; see :meth:`ParetoFront.select`.
-        test_fraction: share of the rows held out of the search, to judge on.
-        out_of_range: afterwards, ask a block that can be asked for rows beyond the range of the data, too, and
-            judge the equations there; False where each call is expensive, or numbers must be whole.
-        max_rows: rows kept of what passes the block, a uniform sample; arrays are used whole.
+        test_fraction: share of the rows held out of the search, for evaluation.
+        out_of_range: also evaluate block and equations on rows beyond the range of the data, if the block allows it;
+            set False if each call is expensive, or inputs must be integers.
+        max_rows: number of rows kept of those that pass through the block, a uniform sample; arrays are used in full.
         seed: same seed, same result.
-        resume: a folder where each finished front is written at once, and looked up before searching.
-        callbacks: functions told of every :class:`symtorch_core.events.Event`.
-        progress: draw progress bars where standard error is a terminal.
+        resume: folder where each finished front is saved at once, and looked up before searching.
+        callbacks: functions called with every :class:`symtorch_core.events.Event`.
+        progress: draw progress bars if standard error is a terminal.
         **search_fields: fields of :class:`SearchSpace`, such as ``niterations=100``.
 
     Returns:
-        The distillation. Ctrl-C during the search ends it, and so does a failure of the backend, with a warning:
-        outputs that are finished, or that the backend hands over, are kept and returned.
+        The distillation. If Ctrl-C or a failure of the backend (which is then a warning) stops the search, outputs
+        that are finished, or that the backend hands over, are returned.
 
     >>> X = torch.rand(200, 2)
     >>> result = distill((X, 2 * X[:, :1] + 1), regressor="operon", niterations=5)  # doctest: +SKIP
 
     Raises:
         CaptureError: the data do not give usable rows.
-        SearchError: an option does not exist or cannot be honoured.
-        UnknownComponentError, MissingDependencyError: a component is not there; the message says what is.
+        SearchError: an option is unknown or cannot be honoured.
+        UnknownComponentError, MissingDependencyError: a component is unknown or cannot be imported; the message lists
+            the known ones.
         SelectionError: the rule chooses nothing.
-        KeyboardInterrupt, BackendError: stopped before there was anything to keep.
+        KeyboardInterrupt, BackendError: the search was stopped before there was any front.
     """
     check_arguments(
         block=block,
@@ -138,11 +138,11 @@ def distill(
         search_fields,
         arguments=inspect.signature(distill).parameters,
     )
-    load("surrogates", surrogate)  # an unknown name is better known before the search than after
+    load("surrogates", surrogate)  # fail on an unknown name before the search, not after it
     with ExitStack() as stack:
         callbacks = [*callbacks, stack.enter_context(progress_bars())] if progress else list(callbacks)
         stages = _Stages(callbacks)
-        with stages.clock("capture"):  # a capture tells of its progress itself
+        with stages.clock("capture"):  # a capture reports its own progress
             activations = _collect(block, data, parent, components, weights, max_rows, seed, callbacks)
             activations = _apply_names(activations, variable_names, output_names)
             function = as_row_function(block, activations) if callable(block) else None
@@ -150,10 +150,10 @@ def distill(
         train, held_out = activations.split(test_fraction, seed)
         with stages.run("reduce"):
             derive = Transforms(activations.input_names, transforms)
-            # With transforms or fewer outputs, the block is another function than the rows show.
-            whole = transforms is None and outputs is None
+            # With transforms or fewer outputs, the rows show another function than the block.
+            unchanged = transforms is None and outputs is None
             reduction, Z, T = _reduce(
-                components.reducer, derive, train, columns, function if whole else None, seed
+                components.reducer, derive, train, columns, function if unchanged else None, seed
             )
         with stages.run("regress", T.shape[1]):
             found, interrupted = regress(
@@ -169,15 +169,15 @@ def distill(
             )
         with stages.run("verify"):
             if reduction.keeps_outputs:
-                # Each equation stands for itself, and those that are missing are left out.
+                # Equations are independent of each other, so missing ones are left out.
                 columns = tuple(columns[i] for i in sorted(found))
                 fronts = tuple(found[i] for i in sorted(found))
             else:
                 fronts = fill_missing_fronts(found, T, components.search, train.weights)
             fitted = train.select_outputs(columns)
-            judged = None if held_out is None else held_out.select_outputs(columns)
-            if judged is not None:
-                fronts = add_validation_losses(fronts, components.search, derive, reduction, judged)
+            evaluated = None if held_out is None else held_out.select_outputs(columns)
+            if evaluated is not None:
+                fronts = add_validation_losses(fronts, components.search, derive, reduction, evaluated)
             names = fitted.output_names
             result = Distillation(
                 fronts=fronts,
@@ -204,16 +204,16 @@ def distill(
                 train=train,
                 held_out=held_out,
             )
-            baseline = fit_linear_baseline(derive, reduction, fitted, judged or fitted)
-            asked = function if out_of_range else None
-            fidelity = verify(result.surrogate(), baseline, fitted, judged, asked, columns)
+            baseline = fit_linear_baseline(derive, reduction, fitted, evaluated or fitted)
+            evaluable = function if out_of_range else None
+            fidelity = verify(result.surrogate(), baseline, fitted, evaluated, evaluable, columns)
     provenance = replace(result.provenance, seconds=stages.seconds)
     return replace(result, fidelity=fidelity, provenance=provenance)
 
 
 @final
 class _Stages:
-    """Times the stages of one run and tells the callbacks."""
+    """Clock of the stages of one run, which notifies the callbacks."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._callbacks = callbacks
@@ -258,7 +258,7 @@ def _collect(
 
 
 def _take_rows(block: Any, options: Mapping[str, Any], weights: Any) -> Activations:
-    """Return activations that came as such, or as an (X, Y) pair of arrays."""
+    """Return activations given as such, or as an (X, Y) pair of arrays."""
     idle = set(options) - (set() if isinstance(block, Activations) else {"on_nonfinite"})
     if idle:
         raise SearchError(
@@ -289,7 +289,7 @@ def _check_columns(outputs: Sequence[int] | None, activations: Activations) -> t
     return columns
 
 
-def _derive(transforms: Transforms, activations: Activations) -> Tensor:
+def _apply_transforms(transforms: Transforms, activations: Activations) -> Tensor:
     derived: Tensor = transforms(activations.inputs)
     for name, column in zip(transforms.variable_names, derived.unbind(-1), strict=True):
         bad = int((~torch.isfinite(column)).sum())
@@ -308,18 +308,18 @@ def _reduce(
     function: BlockFunction | None,
     seed: int,
 ) -> tuple[Reduction, Tensor, Tensor]:
-    """What the reducer learned, and what is left for the search: inputs and targets of the equations."""
-    derived, wanted = _derive(transforms, train), train.outputs[:, list(columns)]
+    """Return the reduction, and inputs Z (n, k_in) and targets T (n, k_out) of the equations."""
+    derived, targets = _apply_transforms(transforms, train), train.outputs[:, list(columns)]
     reduction = reducer.fit(
         derived,
-        wanted,
+        targets,
         variable_names=transforms.variable_names,
         weights=train.weights,
         block=function,
         seed=seed,
     )
     Z = reduction.reduce_inputs(derived)
-    return reduction, Z, reduction.reduce_targets(wanted, Z)
+    return reduction, Z, reduction.reduce_targets(targets, Z)
 
 
 def _collect_versions(regressor: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a distillation is asked: components with their options, each option with its owner, all checked before work."""
+"""The request of a distillation: components with their options, each option with its owner, checked before any work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OWNERS: Final = {"captures": "capture", "regressors": "regressor", "reducers": 
 @final
 @dataclass(frozen=True)
 class Components:
-    """The components of one distillation, made with their options, and the search as the backend runs it."""
+    """Components of one distillation, built with their options, and the search as the backend runs it."""
 
     capture: Capture
     capture_options: Mapping[str, Any]
@@ -36,48 +36,48 @@ class Components:
 @final
 @dataclass(frozen=True)
 class _Part:
-    """A component as it was asked for: a name or an instance, and the options given for it."""
+    """A component as requested: a name or an instance, and the options for it."""
 
     kind: str
     base: type[Configurable]
-    given: str | Configurable
+    spec: str | Configurable
     options: Mapping[str, Any]
 
     @property
     def owner(self) -> str:
-        """How the user calls it: ``capture``, ``regressor`` or ``reducer``."""
+        """The user's word for it: ``capture``, ``regressor`` or ``reducer``."""
         return _OWNERS[self.kind]
 
     def type(self) -> type[Configurable]:
-        """Return the component's class, imported by its name.
+        """Return the component's class, imported by its name if needed.
 
         Raises:
-            SearchError: it is given as something else than a name or an instance.
-            UnknownComponentError, MissingDependencyError: there is no such component, or it lacks a dependency.
+            SearchError: the component is neither a name nor an instance.
+            UnknownComponentError, MissingDependencyError: the component is unknown, or lacks a dependency.
         """
-        if isinstance(self.given, self.base):
-            return type(self.given)
-        if not isinstance(self.given, str):
+        if isinstance(self.spec, self.base):
+            return type(self.spec)
+        if not isinstance(self.spec, str):
             raise SearchError(
                 f"{self.kind} are given by name or as an instance of {self.base.__name__}, "
-                f"not {type(self.given).__name__}"
+                f"not {type(self.spec).__name__}"
             )
-        found: type[Configurable] = load(self.kind, self.given)
-        return found
+        kind: type[Configurable] = load(self.kind, self.spec)
+        return kind
 
     def make(self) -> Any:
-        """Return the component.
+        """Return the component, built with its options.
 
         Raises:
-            SearchError: an option does not exist or is invalid, or an instance was given and options beside it.
+            SearchError: an option is unknown or invalid, or options were given beside an instance.
         """
-        if isinstance(self.given, self.base):
+        if isinstance(self.spec, self.base):
             if self.options:
                 raise SearchError(
-                    f"{', '.join(self.options)}: give options to the {self.given.name} instance itself, "
+                    f"{', '.join(self.options)}: give options to the {self.spec.name} instance itself, "
                     f"not in {self.owner}_options"
                 )
-            return self.given
+            return self.spec
         kind = self.type()
         for option in self.options:
             if option in SearchSpace.field_names() and option not in kind.option_names():
@@ -99,18 +99,19 @@ def resolve_components(
     search_fields: Mapping[str, Any],
     arguments: Iterable[str],
 ) -> Components:
-    """Return the components of a distillation, made with their options.
+    """Build the components of a distillation with their options.
 
     Args:
         capture, regressor, reducer: names or instances.
-        capture_options, regressor_options, reducer_options: of components given by name.
+        capture_options, regressor_options, reducer_options: options of components given by name.
         search: the search space, or None.
-        search_fields: its fields, given one by one.
-        arguments: the caller's own arguments, for hints.
+        search_fields: fields of the search space, given separately.
+        arguments: names of the caller's own arguments, for hints.
 
     Raises:
         SearchError: an option has no owner (the message names the closest one), or is invalid.
-        UnknownComponentError, MissingDependencyError: a component is not there; the message says what is.
+        UnknownComponentError, MissingDependencyError: a component is unknown or cannot be imported; the message lists
+            the known ones.
     """
     parts = [
         _Part("captures", Capture, capture, _check_options("capture_options", capture_options)),
@@ -140,18 +141,20 @@ def _check_options(name: str, options: Mapping[str, Any] | None) -> Mapping[str,
     if options is None:
         return {}
     if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
-        raise SearchError(f"{name} takes a dictionary of options by name, like {{'{_example(name)}': ...}}")
+        raise SearchError(
+            f"{name} takes a dictionary of options by name, like {{'{_get_example(name)}': ...}}"
+        )
     return dict(options)
 
 
-def _example(name: str) -> str:
+def _get_example(name: str) -> str:
     return {"capture_options": "select_input", "regressor_options": "n_jobs"}.get(name, "k_in")
 
 
 def _explain_unowned(
     name: str, parts: Sequence[_Part], kinds: Sequence[type[Configurable]], arguments: Iterable[str]
 ) -> str:
-    """Return what to say of an option that stands by itself and is no field of the search space."""
+    """Return the message about a keyword argument that is not a field of the search space."""
     owners = [part for part, kind in zip(parts, kinds, strict=True) if name in kind.option_names()]
     if owners:
         homes = " and ".join(
@@ -202,12 +205,12 @@ def check_arguments(
     callbacks: Any,
     progress: Any,
 ) -> None:
-    """Refuse, before any work, arguments of :func:`symtorch_core.distill` of a wrong type or without meaning.
+    """Refuse, before any work, arguments of :func:`symtorch_core.distill` with a wrong type or an invalid value.
 
     Raises:
-        CaptureError: the block, the data or the rows asked for are invalid.
-        SearchError: another argument is.
-        SelectionError: there is no such rule, or it needs held-out rows and there are to be none.
+        CaptureError: the block, the data or the number of rows is invalid.
+        SearchError: another argument is invalid.
+        SelectionError: the rule is unknown, or needs held-out rows and there are none.
     """
     if callable(block) and not isinstance(block, Activations):
         if data is None:
@@ -246,7 +249,7 @@ def check_arguments(
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Refuse, with a :class:`SearchError`, anything but a list of functions of one event."""
+    """Refuse, with a :class:`SearchError`, any value but a list of functions of one event."""
     if callable(callbacks) or not isinstance(callbacks, Iterable):
         raise SearchError("callbacks takes a list of functions, like [print]")
     for callback in callbacks:
@@ -255,7 +258,7 @@ def check_callbacks(callbacks: Any) -> None:
 
 
 def check_metric(metric: Callable[[Any], float] | None) -> None:
-    """Refuse, with a :class:`SearchError`, a metric that is no function of the model."""
+    """Refuse, with a :class:`SearchError`, a metric that is not a function of the model."""
     if metric is not None and not callable(metric):
         raise SearchError(
             f"metric must be a function of the model that gives a number, not {metric!r}; an option of that name "

@@ -1,4 +1,4 @@
-"""Maps that make a wide block narrow enough for a search, and what reducers are built from."""
+"""Reducers, which make a wide block narrow enough for a search, and the parts that they are built from."""
 
 from symtorch_core.activations.rows import BlockFunction
 from symtorch_core.reduction.linear import (

@@ -1,4 +1,4 @@
-"""Reductions made of linear maps: built from numbers, and rebuilt from a file."""
+"""Reductions made of linear maps: built from moments, and restored from a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from symtorch_core.reduction.moments import (
 from symtorch_core.reduction.reducer import MomentReducer, Reduction, read_variable_names
 
 Size = int | str | None
-"""How many dimensions to keep: a number, a share of the variance like ``"95%"``, or None for all as they are."""
+"""How many dimensions to keep: a number, a share of the variance like ``"95%"``, or None to keep all unchanged."""
 
 
 def build_linear_reduction(
@@ -36,20 +36,20 @@ def build_linear_reduction(
     kept_in: float | None = None,
     kept_of: str = "the variance",
 ) -> Reduction:
-    """A reduction from its input directions: the linear part, then the outputs' directions in what that leaves.
+    """Build a reduction from its input directions, with a linear part and the output directions of the remainder.
 
     Args:
-        moments: of inputs and outputs.
-        variable_names: d_in names of the inputs, used where all are kept; else z0, z1, ...
-        dtype: of the maps.
+        moments: moments of inputs and outputs.
+        variable_names: d_in names of the inputs, used if all are kept; otherwise z0, z1, ...
+        dtype: type of the maps.
         down: input directions, shape (k_in, d_in): z = down @ (x - mean). None keeps the inputs.
-        up: output directions, shape (d_out, k_out); None takes those of most variance (in the metric).
-        k_out: how many of them; None keeps the outputs.
+        up: output directions, shape (d_out, k_out); None takes the directions of largest variance (in the metric).
+        k_out: number of output directions; None keeps the outputs.
         linear: fit y = b + W z by least squares first.
-        ridge: for that fit, as a share of the mean variance of z.
-        metric: what errors of the outputs cost, shape (d_out, d_out), positive definite; None for the identity.
-        kept_in: share of what ``down`` was chosen for that is kept, for reports; None where nobody knows.
-        kept_of: what that is a share of.
+        ridge: ridge of that fit, as a share of the mean variance of z.
+        metric: cost of errors of the outputs, shape (d_out, d_out), positive definite; None for the identity.
+        kept_in: share that ``down`` keeps of the quantity it was chosen by, for reports; None if unknown.
+        kept_of: name of that quantity.
 
     Raises:
         SearchError: ``k_out`` does not fit the data.
@@ -94,14 +94,14 @@ def build_linear_reduction(
 
 
 def _invert_up(up: Tensor, metric: Tensor | None) -> Tensor:
-    """The map that finds the coordinates in ``up`` of what costs least to leave out."""
+    """Return the map to coordinates in ``up`` that leaves out the least cost, shape (k_out, d_out)."""
     weighed = up if metric is None else metric @ up
     project: Tensor = torch.linalg.pinv(up.T @ weighed) @ weighed.T
     return project
 
 
 def _compute_share_kept(costs: Tensor, root: Tensor | None, up: Tensor | None) -> float:
-    """The share of the cost of leaving everything out that the output directions save."""
+    """Return the share of the total cost that lies in the output directions."""
     total = float(costs.trace())
     if up is None or total <= 0:
         return 1.0
@@ -110,10 +110,10 @@ def _compute_share_kept(costs: Tensor, root: Tensor | None, up: Tensor | None) -
 
 
 def restore_linear_reduction(shape: Mapping[str, Any]) -> Reduction:
-    """A linear reduction of this shape, its numbers still to be loaded.
+    """Build a linear reduction of this shape, without its numbers, which are loaded afterwards.
 
     Raises:
-        FileFormatError: the shape, which comes from a file, does not describe one.
+        FileFormatError: the shape, which comes from a file, does not describe a linear reduction.
     """
     names = read_variable_names(shape)
     d_in, d_out, k_in, k_out = (shape.get(key) for key in ("d_in", "d_out", "k_in", "k_out"))
@@ -121,7 +121,7 @@ def restore_linear_reduction(shape: Mapping[str, Any]) -> Reduction:
     if not all(type(size) is int and size > 0 for size in sizes):
         raise FileFormatError("the saved reduction has no valid dimensions")
     if len(names) != (d_in if k_in is None else k_in):
-        raise FileFormatError("the saved reduction has another number of variables than of names")
+        raise FileFormatError("the saved reduction does not have one name for each variable")
     linear, kept = shape.get("linear", False), shape.get("kept", {})
     shares = kept.values() if isinstance(kept, Mapping) else [None]
     if not isinstance(linear, bool) or not all(isinstance(share, float) for share in shares):
@@ -137,7 +137,7 @@ def restore_linear_reduction(shape: Mapping[str, Any]) -> Reduction:
 
 
 def _make_linear(d_in: int | None, d_out: int | None) -> nn.Module:
-    """A linear map whose numbers are still to come: nothing is drawn from torch's random state for them."""
+    """Build a linear map without numbers, so that nothing is drawn from torch's random state."""
     if d_in is None or d_out is None:
         return nn.Identity()
     made: nn.Module = nn.utils.skip_init(nn.Linear, d_in, d_out)
@@ -145,19 +145,19 @@ def _make_linear(d_in: int | None, d_out: int | None) -> nn.Module:
 
 
 def resolve_size(option: str, size: Size, variances: Tensor, at_most: int | None = None) -> int | None:
-    """A size as a number.
+    """Return a size as a number of dimensions; None for all.
 
     Args:
-        option: what the user calls it, for messages.
-        size: what was asked.
-        variances: of all directions, largest first.
-        at_most: the most there can be; by default as many as there are directions.
+        option: name of the option, for messages.
+        size: value of the option.
+        variances: variances of all directions, largest first, shape (d,).
+        at_most: largest number allowed; the number of directions by default.
 
     >>> resolve_size("k_in", "90%", torch.tensor([8.0, 1.5, 0.5]))
     2
 
     Raises:
-        SearchError: it cannot be.
+        SearchError: the size is invalid.
     """
     most = len(variances) if at_most is None else at_most
     if size is None:
@@ -188,7 +188,7 @@ def _parse_share(option: str, size: str) -> float:
 
 
 def compute_kept_share(variances: Tensor, k: int | None) -> float:
-    """The share of variance in the k leading directions."""
+    """Return the share of the variance in the k leading directions; ``variances`` has shape (d,)."""
     total = float(variances.sum())
     return 1.0 if k is None or total <= 0 else min(1.0, float(variances[:k].sum()) / total)
 
@@ -203,11 +203,11 @@ def _set_linear(module: nn.Module | None, weight: Tensor, bias: Tensor) -> None:
 @final
 @dataclass(frozen=True)
 class IdentityReducer(MomentReducer):
-    """Keeps every input and every output as it is.
+    """Reducer that keeps every input and every output unchanged.
 
     Attributes:
-        linear: fit y = b + W x first; the equations explain what it leaves.
-        ridge: for the linear part, as a share of the inputs' mean variance.
+        linear: fit y = b + W x first, and leave the remainder to the equations.
+        ridge: ridge of the linear part, as a share of the inputs' mean variance.
     """
 
     name: ClassVar[str] = "identity"

@@ -18,17 +18,17 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @final
 class Reduction(nn.Module):
-    """What a reducer learned: y = linear(z) + up(f(z)), z = down(x), where f is what a search has to find.
+    """The maps that a reducer learned: y = linear(z) + up(f(z)), z = down(x), where f is left to the search.
 
     The maps become part of the surrogate: they move, save and compile with it. Their parameters are frozen.
 
     Args:
         down: maps (..., d_in) to (..., k_in).
         up: maps (..., k_out) to (..., d_out).
-        project: maps targets (..., d_out) to (..., k_out), so that up(project(y)) is the best the maps can
-            do.
+        project: maps targets (..., d_out) to (..., k_out), so that up(project(y)) is the best approximation of y
+            that the maps allow.
         variable_names: k_in names for the columns of z.
-        linear: maps z (..., k_in) to (..., d_out), the part that f need not explain; None for no such part.
+        linear: maps z (..., k_in) to (..., d_out), the part that f need not explain; None for no linear part.
         shape: JSON data from which the reducer's ``restore`` rebuilds modules of the same shapes.
     """
 
@@ -52,19 +52,19 @@ class Reduction(nn.Module):
         self.requires_grad_(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Reduction:
-        """Casts and moves, but never to half precision: surrogates compute such rows in single."""
+        """Cast and move, but never to half precision: surrogates compute these maps in single precision."""
 
-        def kept(tensor: Tensor) -> Tensor:
+        def to_full(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             return tensor.to(moved.device) if moved.dtype in _HALF else moved
 
-        super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(to_full, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Numbers arrive in the precision they were saved in, whatever the maps were made in."""
+        """Load numbers in the precision they were saved in, whatever the present precision."""
         mine = (value.dtype for key, value in state_dict.items() if key.startswith(prefix))
         saved = {dtype for dtype in mine if dtype.is_floating_point} - set(_HALF)
         if len(saved) == 1:
@@ -72,7 +72,7 @@ class Reduction(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def summary(self) -> str:
-        """What is kept, in words; empty where everything is."""
+        """Return a description of what is kept; empty if everything is."""
         kept = self.shape.get("kept", {})
         parts = []
         for side in ("in", "out"):
@@ -93,28 +93,28 @@ class Reduction(nn.Module):
 
     @property
     def keeps_outputs(self) -> bool:
-        """Whether equation i gives output i as it is, so that one can do without the others."""
+        """Whether equation i is output i unchanged, so that each works without the others."""
         return isinstance(self.up, nn.Identity) and self.linear is None
 
     def reduce_inputs(self, X: Tensor) -> Tensor:
-        """z for inputs: (..., d_in) to (..., k_in)."""
+        """Return z for inputs: (..., d_in) to (..., k_in)."""
         reduced: Tensor = self.down(X)
         return reduced
 
     def reduce_targets(self, Y: Tensor, Z: Tensor) -> Tensor:
-        """What f(z) should be: (..., d_out) to (..., k_out), after the linear part has taken its share."""
+        """Return the targets of f(z): (..., d_out) to (..., k_out), without the linear part."""
         rest = Y if self.linear is None else Y - self.linear(Z)
         targets: Tensor = self.project(rest)
         return targets
 
     def restore_outputs(self, F: Tensor, Z: Tensor) -> Tensor:
-        """The block's outputs from f(z): (..., k_out) to (..., d_out)."""
+        """Return the block's outputs from f(z): (..., k_out) to (..., d_out)."""
         outputs: Tensor = self.up(F)
         return outputs if self.linear is None else outputs + self.linear(Z)
 
 
 class Reducer(Configurable):
-    """Learns a :class:`Reduction` from activations; one instance holds one reducer's own options."""
+    """Method that learns a :class:`Reduction` from activations; an instance holds the options of its reducer."""
 
     @abstractmethod
     def fit(
@@ -127,39 +127,39 @@ class Reducer(Configurable):
         block: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
     ) -> Reduction:
-        """Learn the maps.
+        """Learn the maps from inputs and outputs.
 
         Args:
             X: inputs, shape (n, d_in).
             Y: outputs, shape (n, d_out).
             variable_names: d_in names for the columns of X.
-            weights: shape (n,), non-negative; None weighs all rows alike.
-            block: the function from rows of X to rows of Y, for reducers that use its Jacobian; None where
+            weights: shape (n,), non-negative; None weighs all rows equally.
+            block: the function from rows of X to rows of Y, for reducers that use its Jacobian; None if
                 unknown.
             seed: same seed, same maps.
 
         Raises:
-            SearchError: the options do not fit the data (the message says what would).
+            SearchError: the options do not fit the data; the message says what would.
         """
 
     @classmethod
     @abstractmethod
     def restore(cls, shape: Mapping[str, Any]) -> Reduction:
-        """A reduction of the same shapes, its numbers still to be loaded from a state_dict.
+        """Build a reduction of the same shapes; its numbers are loaded from a state_dict afterwards.
 
         Args:
-            shape: what :attr:`Reduction.shape` held; it comes from a file and is checked, never trusted.
+            shape: content of :attr:`Reduction.shape`; it comes from a file, so it is checked and never trusted.
 
         Raises:
-            FileFormatError: the data do not describe a reduction of this kind.
+            FileFormatError: the shape does not describe a reduction of this kind.
         """
 
 
 def read_variable_names(shape: Mapping[str, Any]) -> list[str]:
-    """The variable names in a reduction's saved shape.
+    """Return the variable names in a reduction's saved shape.
 
     Raises:
-        FileFormatError: they are missing or not a list of text.
+            FileFormatError: they are missing or not a list of strings.
     """
     names = shape.get("variable_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -168,16 +168,16 @@ def read_variable_names(shape: Mapping[str, Any]) -> list[str]:
 
 
 class MomentReducer(Reducer):
-    """A reducer that needs no more than means and covariances, so that rows can be fed to it batch by batch."""
+    """Reducer that needs only means and covariances, so that rows can come batch by batch."""
 
     @abstractmethod
     def from_moments(self, moments: Moments, variable_names: Sequence[str], dtype: torch.dtype) -> Reduction:
-        """Learn the maps.
+        """Learn the maps from moments.
 
         Args:
-            moments: of inputs and outputs.
+            moments: moments of inputs and outputs.
             variable_names: d_in names of the inputs.
-            dtype: of the maps.
+            dtype: type of the maps.
 
         Raises:
             SearchError: the options do not fit the data.
@@ -203,7 +203,7 @@ class MomentReducer(Reducer):
         variable_names: Sequence[str],
         dtype: torch.dtype = torch.float32,
     ) -> Reduction:
-        """Learn the maps from batches (X, Y) that come one after the other and are forgotten.
+        """Learn the maps from a stream of batches (X, Y), none of which is kept.
 
         Raises:
             SearchError: there are no rows, or the options do not fit the data.

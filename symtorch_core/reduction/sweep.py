@@ -1,4 +1,4 @@
-"""How narrow may it be? Reducers at many sizes, judged before any search (SymTorch paper, figure 4)."""
+"""Sweeps: many reducers at many sizes, measured before any search (SymTorch paper, figure 4)."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _STAGE = "sweep"
 @final
 @dataclass(frozen=True)
 class SweepRow:
-    """One reducer at one size; all R2 on held-out rows, over all outputs together.
+    """Figures of one reducer at one size; all R2 are on held-out rows, over all outputs together.
 
     Attributes:
-        reducer: what it is called.
-        k_in, k_out: sizes; None where all are kept.
-        r2: of the block itself between the maps: inputs narrowed and widened again by their best linear guess, outputs
-            narrowed and widened by the maps. What a perfect equation of the block would reach.
-        r2_linear: of the best linear map of the narrowed inputs; what equations have to beat.
-        r2_network: of a small network between the maps, which need not do what the block does; None if not asked for.
-        seconds: to learn the maps.
-        note: why there are no figures, where there are none.
+        reducer: name of the reducer.
+        k_in, k_out: sizes; None if all are kept.
+        r2: R2 of the block itself between the maps: inputs reduced and restored by their best linear guess, outputs
+            reduced and restored by the maps. A perfect equation of the block would reach it.
+        r2_linear: R2 of the best linear map of the reduced inputs; equations have to beat it.
+        r2_network: R2 of a small network between the maps, which need not copy the block; None if not requested.
+        seconds: time taken to learn the maps.
+        note: the reason if there are no figures.
     """
 
     reducer: str
@@ -63,12 +63,12 @@ class SweepRow:
 @final
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found.
+    """Result of a sweep.
 
     Attributes:
-        rows: a row for each reducer and size, in the order they were asked for.
-        fitted: rows of data the maps were learned on.
-        held_out: rows of data they were judged on.
+        rows: a row for each reducer and size, in the order of the arguments.
+        fitted: number of rows of data the maps were learned on.
+        held_out: number of rows of data they were evaluated on.
     """
 
     rows: tuple[SweepRow, ...]
@@ -76,13 +76,13 @@ class Sweep:
     held_out: int
 
     def to_frame(self) -> Any:
-        """As a pandas DataFrame (needs pandas), a row for each reducer and size."""
+        """Return a pandas DataFrame (needs pandas), a row for each reducer and size."""
         import pandas  # optional, only here
 
         return pandas.DataFrame([asdict(row) for row in self.rows])
 
     def plot(self, value: str = "r2", ax: Any = None) -> Any:
-        """Unexplained variance over k_in: a line for each reducer and k_out (needs matplotlib).
+        """Plot unexplained variance over k_in: a line for each reducer and k_out (needs matplotlib).
 
         Args:
             value: ``"r2"``, ``"r2_linear"`` or ``"r2_network"``.
@@ -105,7 +105,7 @@ class Sweep:
 
 
 def measure_overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
-    """Share of the variance of all outputs together that is explained.
+    """Return the share of the variance of all outputs together that is explained.
 
     Args:
         prediction: shape (n, k).
@@ -138,24 +138,24 @@ def sweep_reducers(
     progress: bool = True,
     **options: Any,
 ) -> Sweep:
-    """Learn the maps of several reducers at several sizes, and see what would be lost between them.
+    """Learn the maps of several reducers at several sizes, and measure what is lost between them.
 
     Args:
         block: a module or function that treats rows one by one.
-        data: what the block (or ``parent``) runs on; see :func:`symtorch_core.activations.hooks.capture`. Or
+        data: data for the block (or ``parent``), see :func:`symtorch_core.activations.hooks.capture`; or
             :class:`Activations` of the block.
-        reducers: names or instances; or instances by the name they are to have in the table. Their k_in and k_out are
+        reducers: names or instances; or a dict of instances by their names in the table. Their k_in and k_out are
             set here.
-        k_in: sizes of the narrowed inputs: numbers, shares of the variance (``"95%"``), None for all.
-        k_out: sizes of the narrowed outputs, likewise.
+        k_in: sizes of the reduced inputs: numbers, shares of the variance (``"95%"``), None for all.
+        k_out: sizes of the reduced outputs, given in the same way.
         parent: the model that calls the block.
         network: also train a small network between the maps (slower).
-        test_fraction: share of the rows to judge on.
-        max_rows: rows kept of what passes the block.
+        test_fraction: share of the rows to hold out for evaluation.
+        max_rows: number of rows kept of those that pass through the block.
         seed: same seed, same figures.
-        callbacks: told of progress.
+        callbacks: called with each event.
         progress: draw progress bars where standard error is a terminal.
-        **options: of the capture, such as ``select_input=0``.
+        **options: options of the capture, such as ``select_input=0``.
 
     >>> mlp = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
     >>> sweep = sweep_reducers(mlp, torch.randn(500, 8), reducers=["pca"], k_in=[2, 8])
@@ -163,12 +163,12 @@ def sweep_reducers(
     True
 
     Raises:
-        CaptureError: the data give no usable rows, or the block mixes rows, so that it cannot stand between maps.
+        CaptureError: the data give no usable rows, or the block mixes rows, so that it cannot be put between maps.
         SearchError: an option of a reducer does not exist.
-        UnknownComponentError, MissingDependencyError: a reducer is not there.
+        UnknownComponentError, MissingDependencyError: a reducer is unknown or cannot be imported.
     """
     if not 0 < test_fraction < 1:
-        raise CaptureError("a sweep judges on held-out rows: test_fraction must be between 0 and 1")
+        raise CaptureError("a sweep needs held-out rows: test_fraction must be between 0 and 1")
     chosen = _name_reducers(reducers)
     activations = (
         data
@@ -177,42 +177,44 @@ def sweep_reducers(
             block, data, parent=parent, max_rows=max_rows, seed=seed, callbacks=callbacks
         )
     )
-    if activations.source.select_input is None:  # from arrays: all columns are what the block takes
+    if activations.source.select_input is None:  # from arrays: all columns are the block's input
         activations = replace(activations, source=replace(activations.source, select_input=("0",)))
     function = as_row_function(block, activations)
     if function is None:
         raise CaptureError(
-            "the block cannot be asked row by row (it mixes rows, or takes several tensors), so it cannot stand "
+            "the block cannot be called row by row (it mixes rows, or takes several tensors), so it cannot be put "
             "between maps"
         )
     fitted, held_out = activations.split(test_fraction, seed)
     if held_out is None:
-        raise CaptureError(f"{len(activations)} rows are too few to hold some out")
+        raise CaptureError(
+            f"{len(activations)} rows are too few to hold some out: give more data or a larger test_fraction"
+        )
     grid = [(name, reducer, a, b) for name, reducer in chosen.items() for a in k_in for b in k_out]
     rows = []
     with progress_bars() as bars:
-        told = [*callbacks, bars] if progress else list(callbacks)
+        listeners = [*callbacks, bars] if progress else list(callbacks)
         watch = Stopwatch()
-        notify(told, StageStarted(_STAGE, len(grid)))
+        notify(listeners, StageStarted(_STAGE, len(grid)))
         for name, reducer, a, b in grid:
             sized = replace(reducer, k_in=a, k_out=b)  # type: ignore[type-var]
             row = SweepRow(name, a, b)
-            rows.append(_judge(row, sized, fitted, held_out, function, network, seed))
-            notify(told, StageAdvanced(_STAGE))
-        notify(told, StageFinished(_STAGE, watch.seconds()))
+            rows.append(_evaluate(row, sized, fitted, held_out, function, network, seed))
+            notify(listeners, StageAdvanced(_STAGE))
+        notify(listeners, StageFinished(_STAGE, watch.seconds()))
     return Sweep(tuple(rows), len(fitted), len(held_out))
 
 
 def _name_reducers(reducers: Sequence[str | Reducer] | Mapping[str, Reducer]) -> dict[str, Reducer]:
     if isinstance(reducers, Mapping):
-        found = dict(reducers)
+        by_name = dict(reducers)
     else:
         made = [load("reducers", item)() if isinstance(item, str) else item for item in reducers]
-        found = dict(zip(_make_distinct([reducer.name for reducer in made]), made, strict=True))
-    for name, reducer in found.items():
+        by_name = dict(zip(_make_distinct([reducer.name for reducer in made]), made, strict=True))
+    for name, reducer in by_name.items():
         if not {"k_in", "k_out"} <= set(reducer.option_names()):
             raise SearchError(f"reducer {name!r} has no k_in and k_out to sweep over")
-    return found
+    return by_name
 
 
 def _make_distinct(names: Sequence[str]) -> Iterator[str]:
@@ -221,7 +223,7 @@ def _make_distinct(names: Sequence[str]) -> Iterator[str]:
         yield name if before == 0 else f"{name} {before + 1}"
 
 
-def _judge(
+def _evaluate(
     row: SweepRow,
     reducer: Reducer,
     fitted: Activations,
@@ -264,13 +266,13 @@ def _judge(
 
 
 def _fit_linear_guess(Z: Tensor, Y: Tensor, weights: Tensor | None, far: Tensor) -> Tensor:
-    """The best linear guess of Y from Z, for other rows."""
+    """Return the best linear guess of Y from Z, at other rows."""
     moments = Moments.of(Z, Y, weights)
     return moments.y + (far.double() - moments.x) @ moments.linear_map(_RIDGE).T
 
 
 def _fit_network(reduction: Reduction, Z: Tensor, fitted: Activations, far: Tensor, seed: int) -> Tensor:
-    """What a small network between the maps predicts."""
+    """Train a small network between the maps, and return its predictions at other rows."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor  # slow to import, and asked for rarely
     from sklearn.preprocessing import StandardScaler
@@ -284,9 +286,9 @@ def _fit_network(reduction: Reduction, Z: Tensor, fitted: Activations, far: Tens
         batch_size=min(512, len(Z) // 2),
         random_state=seed,
     )
-    wanted = targets.transform(T.numpy())
-    with warnings.catch_warnings():  # the number of epochs is what it is: training could go on, and need not
+    scaled = targets.transform(T.numpy())
+    with warnings.catch_warnings():  # the number of epochs is fixed: training need not converge
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(inputs.transform(Z.numpy()), wanted[:, 0] if wanted.shape[1] == 1 else wanted)
-    found = model.predict(inputs.transform(far.numpy())).reshape(len(far), -1)
-    return reduction.restore_outputs(torch.from_numpy(targets.inverse_transform(found)).to(far), far)
+        model.fit(inputs.transform(Z.numpy()), scaled[:, 0] if scaled.shape[1] == 1 else scaled)
+    predicted = model.predict(inputs.transform(far.numpy())).reshape(len(far), -1)
+    return reduction.restore_outputs(torch.from_numpy(targets.inverse_transform(predicted)).to(far), far)

@@ -1,1 +1,1 @@
-"""What a distillation found, as plain data, and its files."""
+"""The result of a distillation, as plain data, and its files."""

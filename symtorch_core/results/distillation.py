@@ -1,4 +1,4 @@
-"""The result of a distillation: fronts, chosen equations, fidelity, and how they came about."""
+"""The result of a distillation: fronts, chosen equations, fidelity and provenance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
 
 Complexity = int | Mapping[int, int] | None
-"""One complexity for every equation, or one for some of them by equation number, or None for the rule's choice."""
+"""One complexity for all equations, or a complexity by equation number for some, or None to follow the rule."""
 
 
 @final
@@ -37,15 +37,15 @@ class MetricChange:
 @final
 @dataclass(frozen=True)
 class Provenance:
-    """How a distillation came about.
+    """Origin of a distillation.
 
     Attributes:
         regressor, reducer, surrogate: names of the components used.
-        source: where the activations came from.
+        source: origin of the activations.
         rows: (rows of the fit, rows held out).
         seconds: wall-clock time of each stage.
-        versions: of the software that took part.
-        seed: of every random choice.
+        versions: versions of the software used.
+        seed: seed of every random choice.
     """
 
     regressor: str
@@ -61,27 +61,27 @@ class Provenance:
 @final
 @dataclass(frozen=True, eq=False)
 class Distillation:
-    """The result of :func:`symtorch_core.distill`.
+    """Result of :func:`symtorch_core.distill`.
 
-    There is one front for each equation: for each distilled output of the block, or, behind a reducer, for
+    There is one front for each equation: for each distilled output of the block or, with a reducer, for
     each dimension of the reduced outputs.
 
     Attributes:
         fronts: a Pareto front for each equation.
         equation_names: a name for each equation.
-        outputs: the block's output columns that the equations give.
+        outputs: the block's output columns that the equations compute.
         output_names: a name for each of those columns.
-        block_outputs: how many output columns the block has.
-        transforms: from the block's inputs to derived variables.
-        reduction: from derived variables to the equations' variables, and from equations to outputs.
+        block_outputs: number of output columns of the block.
+        transforms: map from the block's inputs to derived variables.
+        reduction: maps from derived variables to the equations' variables, and from equations to outputs.
         search: the search space.
         select: the rule that chose the equations.
         provenance: components, data, time, versions and seed.
-        fidelity: of the chosen equations, for each column in ``outputs``.
-        task_metric: before and after switching; None where no metric was given.
-        interrupted: whether the search was stopped, by the user or by a failure of its backend. What was found
-            by then is here, perhaps not finished.
-        train, held_out: the activations, in memory; a file keeps a sample of those held out.
+        fidelity: fidelity of the chosen equations, for each column in ``outputs``.
+        task_metric: the metric before and after switching; None if no metric was given.
+        interrupted: whether the search was stopped, by the user or by a failure of its backend. The result then
+            holds what was found before, and may be unfinished.
+        train, held_out: the activations, in memory; a file keeps a sample of the held-out ones.
     """
 
     fronts: tuple[ParetoFront, ...]
@@ -104,7 +104,7 @@ class Distillation:
         """Return the Pareto front of one equation.
 
         Raises:
-            SelectionError: there is no such equation.
+            SelectionError: the equation does not exist.
         """
         if not 0 <= equation < len(self.fronts):
             raise SelectionError(
@@ -123,17 +123,17 @@ class Distillation:
                 int).
 
         Raises:
-            SelectionError: the rule or a complexity chooses nothing; the message names the equation and what
-                there is.
+            SelectionError: the rule or a complexity chooses nothing; the message names the equation and the
+                possible choices.
         """
         if isinstance(complexity, Mapping):
             for equation in complexity:
                 self.front(equation)
         candidates = []
         for number, front in enumerate(self.fronts):
-            wanted = complexity.get(number) if isinstance(complexity, Mapping) else complexity
+            requested = complexity.get(number) if isinstance(complexity, Mapping) else complexity
             try:
-                candidates.append(front.select(select or self.select, complexity=wanted))
+                candidates.append(front.select(select or self.select, complexity=requested))
             except SelectionError as error:
                 raise SelectionError(f"equation {number} ({self.equation_names[number]}): {error}") from None
         return tuple(candidates)
@@ -148,7 +148,7 @@ class Distillation:
     def surrogate(self, select: SelectionRule | None = None, complexity: Complexity = None) -> Surrogate:
         """Build a module (..., d_in) -> (..., len(outputs)) that computes the chosen equations.
 
-        It has maps and transforms of its own: moving or training it leaves the distillation as it is.
+        It has its own copy of maps and transforms: moving or training it does not change the distillation.
         """
         expressions = [candidate.expression for candidate in self.chosen(select, complexity)]
         kind: type[Surrogate] = load("surrogates", self.provenance.surrogate)
@@ -157,7 +157,7 @@ class Distillation:
     def judge(
         self, activations: Activations, select: SelectionRule | None = None, complexity: Complexity = None
     ) -> list[Fidelity]:
-        """Measure the fidelity of the chosen equations on other activations, for each column in ``outputs``."""
+        """Return the fidelity of the chosen equations on other activations, for each column in ``outputs``."""
         prediction = self.surrogate(select, complexity).predict(activations.inputs)
         return measure_fidelity(prediction, activations.outputs[:, list(self.outputs)], activations.weights)
 
@@ -180,7 +180,7 @@ class Distillation:
         ]
         return pandas.concat(frames, ignore_index=True)
 
-    # Views, exports and files know this class, not the other way round; each of these hands over to one of them.
+    # Views, exports and files import this class, not the other way round; the methods below delegate to them.
 
     def __str__(self) -> str:
         from symtorch_core.views.terminal import render_text
@@ -200,7 +200,7 @@ class Distillation:
         """Draw one output (needs matplotlib): its ``"front"``, its ``"fit"``, or its ``"residuals"``.
 
         Args:
-            kind: what to draw.
+            kind: the kind of plot.
             output: number of the equation (for ``"front"``), or position among the distilled outputs.
             ax: matplotlib axes to draw on; new ones by default.
 
@@ -208,18 +208,18 @@ class Distillation:
             The axes.
 
         Raises:
-            SelectionError: there is no such plot or output, or there are no rows in memory.
+            SelectionError: the plot or output does not exist, or there are no rows in memory.
         """
         from symtorch_core.views.plots import plot_result
 
         return plot_result(self, kind, output, ax)
 
     def report(self, path: Path | str, title: str = "") -> Path:
-        """Write one self-contained HTML page: equations, fronts, fits, residuals, baseline, settings.
+        """Write one self-contained HTML page: equations, fronts, fits, residuals, baseline and settings.
 
         Args:
-            path: of the file; it is overwritten.
-            title: a headline; made from the block's name by default.
+            path: path of the file, which is overwritten.
+            title: the headline; made from the block's name by default.
 
         Returns:
             The path.
@@ -234,7 +234,7 @@ class Distillation:
     def export(self, path: Path | str, surrogate: Surrogate | None = None) -> Path:
         """Write the chosen equations as ``.py``, ``.c``, ``.tex``, ``.json``, ``.onnx`` or ``.pt2``.
 
-        See :func:`symtorch_core.exports.export`. With ``surrogate``, its equations with their constants of now.
+        See :func:`symtorch_core.exports.export`. With ``surrogate``, its equations and present constants are written.
         """
         from symtorch_core.exports import export
 
@@ -252,10 +252,10 @@ class Distillation:
 
     @staticmethod
     def load(path: Path | str) -> Distillation:
-        """Read a file that :meth:`save` wrote. Nothing in the file is executed.
+        """Read a distillation from a file of :meth:`save`. Nothing in the file is executed.
 
         Raises:
-            FileFormatError: it is not such a file.
+            FileFormatError: the file is not a saved distillation.
         """
         from symtorch_core.results.files import load_distillation
 

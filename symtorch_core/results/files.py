@@ -1,4 +1,4 @@
-"""A distillation to JSON and back. Nothing that is read is executed: equations go through the grammar."""
+"""Distillations as JSON. Nothing that is read is executed: equations go through the grammar."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity
 
 SCHEMA: Final = 2
-"""Version of the JSON form; a reader refuses others."""
+"""Version of the JSON form; other versions are refused."""
 _SAMPLE_ROWS = 300
 _SAMPLE_NUMBERS = 200_000
 
@@ -46,10 +46,10 @@ def save_distillation(result: Distillation, path: Path | str) -> None:
 
 
 def load_distillation(path: Path | str) -> Distillation:
-    """Read a file that :func:`save_distillation` wrote.
+    """Read a distillation from a file of :func:`save_distillation`.
 
     Raises:
-        FileFormatError: it is not such a file.
+        FileFormatError: the file is not a saved distillation.
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ def load_distillation(path: Path | str) -> Distillation:
 
 
 def encode_distillation(result: Distillation) -> dict[str, Any]:
-    """Return everything but the activations and the reducer's tensors, as JSON data.
+    """Return everything except the activations and the reducer's tensors, as JSON data.
 
     Raises:
         FileFormatError: a transform or the loss is a Python function.
@@ -99,10 +99,10 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
 
 
 def decode_distillation(data: Mapping[str, Any]) -> Distillation:
-    """Read JSON data of :func:`encode_distillation`; the reducer's tensors are still to be loaded.
+    """Build a distillation from JSON data of :func:`encode_distillation`; the reducer's tensors are loaded later.
 
     Raises:
-        FileFormatError: the data are of another form or of another schema.
+        FileFormatError: the data do not have this form, or have another schema.
         UnknownComponentError, MissingDependencyError: the reducer is not installed.
     """
     if not isinstance(data, Mapping):
@@ -157,7 +157,7 @@ def _decode_fidelity(entry: Mapping[str, Any]) -> OutputFidelity:
 
 
 def _sample_rows(rows: Activations) -> dict[str, Tensor]:
-    """Return some rows as tensors for a file: all columns, and not more than a few megabytes."""
+    """Return some rows as tensors for a file: all columns, and no more than a few megabytes."""
     width = rows.inputs.shape[1] + rows.outputs.shape[1]
     few = rows.rows(torch.arange(min(len(rows), _SAMPLE_ROWS, max(1, _SAMPLE_NUMBERS // width))))
     tensors = {"inputs": few.inputs, "outputs": few.outputs}

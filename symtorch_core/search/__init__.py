@@ -1,4 +1,4 @@
-"""What a search is asked, who answers, and the fronts that come out; what backends are built from."""
+"""Search spaces, losses, regressors and Pareto fronts: what a search takes, who runs it and what it returns."""
 
 from symtorch_core.search.constants import one_thread, refit_constants
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule, Unrunnable

@@ -1,4 +1,4 @@
-"""Finished fronts on disk, so that a stopped run goes on where it was."""
+"""Finished fronts on disk, so that a stopped run can go on from where it was."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from symtorch_core.storage.store import Store, make_key
 
 @final
 class FrontStore:
-    """A folder with a file for each finished output.
+    """Folder with one file for each finished output.
 
-    A file's name holds a digest of everything that decides the result (data, search, regressor, seed), so a
-    folder may serve many runs and a changed setting never picks up old fronts. The regressor's neutral options
-    decide nothing.
+    A file's name holds a digest of everything that determines the result (data, search, regressor, seed), so one
+    folder can serve many runs, and fronts of other settings are never used. The regressor's neutral options are
+    left out of the digest.
 
     Args:
-        folder: made if missing.
+        folder: created if missing.
         X: inputs, shape (n, d).
         weights: shape (n,) or None.
         search: the search space.
-        regressor: with its options.
+        regressor: the backend, with its options.
         variable_names: names of the inputs.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class FrontStore:
         return f"{kind}-{make_key(self._run, [targets])}"
 
     def folder(self, Y: Tensor) -> Path:
-        """Return where a backend may keep files of its own for targets of shape (n, k); it may not exist yet."""
+        """Return the folder a backend may use for targets of shape (n, k); it may not exist yet."""
         return self._store.folder / self._name("search", Y)
 
     def load(self, y: Tensor) -> ParetoFront | None:
         """Return the finished front for targets of shape (n,), or None.
 
         Raises:
-            FileFormatError: there is a file, but it holds no front.
+            FileFormatError: the file exists, but holds no valid front.
         """
         name = self._name("front", y)
         entries = self._store.read_json(name)
@@ -78,5 +78,5 @@ class FrontStore:
             ) from None
 
     def save(self, y: Tensor, front: ParetoFront) -> None:
-        """Write a finished front; a crash while writing leaves no half file."""
+        """Write a finished front; a crash while writing never leaves half a file."""
         self._store.write_json(self._name("front", y), front.to_json())

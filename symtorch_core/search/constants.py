@@ -1,4 +1,4 @@
-"""The constants of an equation: least squares, reweighted for other losses, from its own constants on."""
+"""Refitting of an equation's constants: least squares, reweighted for losses other than mse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from symtorch_core.expressions import Expression, constants, evaluate, with_cons
 from symtorch_core.search.losses import Loss
 
 CONVERGED: Final = 1e-4
-"""Relative gain in loss below which reweighting stops, unless told otherwise."""
+"""Default relative gain in loss below which reweighting stops."""
 _IRLS_STEPS = 20
 _LM_STEPS = 50
 _LM_STEPS_REWEIGHTED = 6
@@ -30,19 +30,19 @@ def refit_constants(
     loss: Loss,
     tolerance: float = CONVERGED,
 ) -> Expression:
-    """The same structure with constants that minimise the loss, from a local search started at its own.
+    """Return the same structure with constants that minimise the loss, by a local search from the present ones.
 
-    Levenberg-Marquardt for mse, and the same on iteratively reweighted residuals for other losses. Whole
-    exponents are structure and stay. Never worse than the input: where the fit does not help, the expression
-    comes back as is.
+    The search is Levenberg-Marquardt for mse, and the same on iteratively reweighted residuals for other losses.
+    Integer exponents belong to the structure and are not fitted. The result is never worse than the input: where
+    the fit does not help, the expression is returned unchanged.
 
     Args:
-        expression: with finite values on every row.
+        expression: finite on every row.
         columns: a float64 tensor of shape (n,) for each variable.
         target: float64, shape (n,).
         weights: float64, shape (n,), or None.
-        loss: what to minimise.
-        tolerance: relative gain below which reweighting stops; mse needs none.
+        loss: the loss to minimise.
+        tolerance: relative gain in loss below which reweighting stops; not used for mse.
     """
     start = np.array(constants(expression))
     if start.size == 0 or len(target) < start.size:
@@ -62,12 +62,12 @@ def refit_constants(
         if not bool(torch.isfinite(residual).all()):
             return expression
         row_scale = (base * loss.influence(residual)).sqrt()
-        fitted = _least_squares(predict, target, row_scale, best, steps)
-        fitted_loss = loss_at(fitted)
-        if not fitted_loss < best_loss:
+        refitted = _least_squares(predict, target, row_scale, best, steps)
+        refitted_loss = loss_at(refitted)
+        if not refitted_loss < best_loss:
             break
-        converged = best_loss - fitted_loss < tolerance * best_loss
-        best, best_loss = fitted, fitted_loss
+        converged = best_loss - refitted_loss < tolerance * best_loss
+        best, best_loss = refitted, refitted_loss
         if converged:
             break
     return with_constants(expression, [float(value) for value in best])
@@ -91,35 +91,35 @@ def _least_squares(
         finite: np.ndarray = np.nan_to_num((row_scale * gradient).numpy().T)
         return finite
 
-    # Looked at beside the start, where a factor of zero does not hide what it multiplies.
-    free = _independent(slopes(start * (1 + _NUDGE) + _NUDGE))
+    # Slopes beside the start: at the start itself, a factor of zero would hide what it multiplies.
+    free = _find_independent(slopes(start * (1 + _NUDGE) + _NUDGE))
     if free.size == 0:
         return start
 
-    def whole(values: np.ndarray) -> np.ndarray:
-        everything = start.copy()
-        everything[free] = values
-        return everything
+    def with_free(values: np.ndarray) -> np.ndarray:
+        complete = start.copy()
+        complete[free] = values
+        return complete
 
     with np.errstate(all="ignore"):  # a step out of the domain overflows and is rejected by the loss
-        fitted = whole(
+        refitted = with_free(
             least_squares(
-                lambda values: residuals(whole(values)),
+                lambda values: residuals(with_free(values)),
                 start[free],
-                lambda values: slopes(whole(values))[:, free],
+                lambda values: slopes(with_free(values))[:, free],
                 method="lm",
                 x_scale="jac",
                 max_nfev=steps,
             ).x
         )
-    return fitted if np.isfinite(fitted).all() else start
+    return refitted if np.isfinite(refitted).all() else start
 
 
-def _independent(slopes: np.ndarray) -> np.ndarray:
-    """Positions of constants that others cannot make up for; shape of ``slopes``: (n, k).
+def _find_independent(slopes: np.ndarray) -> np.ndarray:
+    """Return the positions of constants that no others can replace; ``slopes`` has shape (n, k).
 
-    In a (b x + c) + d, two of the four are superfluous. Fitted all the same, they drift along the direction
-    that changes nothing, as far as rounding takes them: large numbers, and other ones on every run.
+    In a (b x + c) + d, two of the four constants are superfluous. If fitted, they drift along the direction that
+    changes nothing as far as rounding takes them, and end at large numbers that differ from run to run.
     """
     from scipy.linalg import qr  # slow to import
 
@@ -128,7 +128,7 @@ def _independent(slopes: np.ndarray) -> np.ndarray:
     if active.size == 0:
         return active
     columns = slopes[:, active] / largest[active]
-    # einsum, not a matrix product: on a few columns the threads of the latter wait longer than they work.
+    # einsum, not a matrix product: on a few columns, the threads of a product wait longer than they work.
     products = np.einsum("ni,nj->ij", columns, columns)
     norms = np.sqrt(np.diag(products))
     triangle, order = qr(products / np.outer(norms, norms), mode="r", pivoting=True)
@@ -138,9 +138,9 @@ def _independent(slopes: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread inside, the caller's setting afterwards.
+    """Run the block on one thread, and restore the caller's setting afterwards.
 
-    Fitting constants runs thousands of operations on a few thousand rows: too small to share out, and on a busy
+    Fitting constants runs thousands of operations on a few thousand rows: too little to share, and on a busy
     machine the threads wait for each other many times longer than they work.
     """
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Pareto fronts: the best equation at each complexity, and the rules that pick one."""
+"""Pareto fronts: the best equation at each complexity, and the rules that choose one."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Candidate:
     Attributes:
         expression: the equation's tree.
         complexity: as the core counts it under the search's rules.
-        loss: on all rows of the fit, by the search's loss, computed by the core.
-        validation_loss: the same on held-out rows; None where there are none.
-        score: drop of log(loss) per unit of complexity from the next simpler equation (SymTorch paper, eq.
-            2); 0 for the simplest.
+        loss: loss of the search on all rows of the fit, computed by the core.
+        validation_loss: loss of the search on held-out rows; None if there are none.
+        score: drop of log(loss) per unit of complexity from the next simpler equation (SymTorch paper, eq. 2);
+            0 for the simplest.
     """
 
     expression: Expression
@@ -46,15 +46,15 @@ class Candidate:
 
     @property
     def equation(self) -> sp.Expr:
-        """The equation in sympy."""
+        """The equation as a sympy expression."""
         return to_sympy(self.expression)
 
     def text(self, digits: int | None = 4) -> str:
-        """The equation as text with so many significant digits; None for all of them."""
+        """Return the equation as text with this many significant digits; None for all digits."""
         return to_text(self.expression, digits)
 
     def latex(self, digits: int = 4) -> str:
-        """The equation as LaTeX."""
+        """Return the equation as LaTeX."""
         import sympy as sp
 
         return str(sp.latex(to_sympy(self.expression, digits)))
@@ -69,12 +69,12 @@ class Candidate:
 @final
 @dataclass(frozen=True)
 class Unrunnable:
-    """An equation that a backend found and the core cannot compute: shown, never chosen.
+    """Equation that a backend found and the core cannot compute: it is shown, and never chosen.
 
     Attributes:
         equation: as the backend writes it, in the names of the variables.
         complexity, loss: as the backend counts them.
-        reason: what stands in the way.
+        reason: why the core cannot compute it.
     """
 
     equation: str
@@ -87,8 +87,8 @@ class Unrunnable:
 class ParetoFront(Sequence[Candidate]):
     """Equations for one output, from simple to complex, each with a lower loss than all simpler ones.
 
-    A sequence of :class:`Candidate`. Build it from any candidates: dominated and non-finite ones are left
-    out, and scores are computed here. Equations that cannot run are kept beside it, in ``unrunnable``.
+    A sequence of :class:`Candidate`, built from any candidates: dominated and non-finite ones are left out, and
+    scores are computed here. Equations that the core cannot run are kept in ``unrunnable``.
 
     >>> from symtorch_core.expressions import parse
     >>> front = ParetoFront([Candidate(parse("x"), 1, 0.5), Candidate(parse("x + 1"), 3, 0.01)])
@@ -131,22 +131,22 @@ class ParetoFront(Sequence[Candidate]):
 
     @property
     def complexities(self) -> tuple[int, ...]:
-        """The complexities that have an equation, ascending."""
+        """Complexities of the equations, ascending."""
         return tuple(candidate.complexity for candidate in self)
 
     def select(self, rule: SelectionRule = "score", *, complexity: int | None = None) -> Candidate:
-        """Pick one equation.
+        """Choose one equation.
 
         Args:
             rule: ``"score"``, the largest score; ``"best"``, PySR's rule, the largest score among equations
                 with a loss within 1.5 times the lowest; ``"accuracy"``, the lowest loss; ``"validation"``,
                 the lowest held-out loss; ``"simplest"``, the simplest equation with a held-out loss within 1.05 times
                 the lowest. Ties go to the simpler equation.
-            complexity: pick the equation of exactly this complexity instead.
+            complexity: choose the equation of exactly this complexity instead.
 
         Raises:
-            SelectionError: no such rule, no equation of that complexity (the message lists those there are),
-                no held-out losses, or the front is empty.
+            SelectionError: the rule is unknown, no equation has that complexity (the message lists the ones that
+                exist), there are no held-out losses, or the front is empty.
         """
         if not self:
             raise SelectionError("the front is empty: no equation with a finite loss was found")
@@ -177,7 +177,7 @@ class ParetoFront(Sequence[Candidate]):
         raise SelectionError(f"unknown rule {rule!r}; there are: {', '.join(get_args(SelectionRule))}")
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The front as JSON data: a list with an entry for each equation; those that cannot run have a reason."""
+        """Return the front as JSON data: an entry for each equation; one that cannot run has a reason."""
         runnable = [
             {
                 "equation": str(c.expression),
@@ -191,10 +191,10 @@ class ParetoFront(Sequence[Candidate]):
 
     @classmethod
     def from_json(cls, entries: Iterable[Mapping[str, Any]], variables: Sequence[str]) -> ParetoFront:
-        """Read what :meth:`to_json` wrote; the equations go through the parser.
+        """Build a front from what :meth:`to_json` returned; the equations go through the parser.
 
         Raises:
-            FileFormatError: an entry lacks a field or has one of another type.
+            FileFormatError: an entry lacks a field or has a field of another type.
         """
         try:
             listed = list(entries)
@@ -206,7 +206,7 @@ class ParetoFront(Sequence[Candidate]):
             raise FileFormatError(f"not a front: {error!r}") from error
 
     def plot(self, ax: Any = None) -> Any:
-        """Loss over complexity (needs matplotlib), on the given axes or new ones, which are returned."""
+        """Plot loss over complexity on the given axes or new ones (needs matplotlib), and return the axes."""
         from symtorch_core.views.plots import plot_front  # needs this class first
 
         return plot_front(self, None, ax)
@@ -221,7 +221,7 @@ class ParetoFront(Sequence[Candidate]):
         return rf"$\displaystyle \begin{{array}}{{rl}} {lines} \end{{array}}$"
 
     def to_frame(self) -> Any:
-        """The front as a pandas DataFrame (needs pandas)."""
+        """Return the front as a pandas DataFrame (needs pandas), one row for each equation."""
         import pandas  # optional, only here
 
         return pandas.DataFrame(

@@ -1,7 +1,7 @@
 """From raw equations to a Pareto front: simplify, refit constants, measure on all rows.
 
-Every backend's finds pass through :func:`build_front`, so fronts of different backends differ only in what
-was found.
+All equations that backends find pass through :func:`build_front`, so fronts of different backends differ only in
+the equations found.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from symtorch_core.search.space import SearchSpace
 
 _KEPT_PER_COMPLEXITY = 3
 _EXPLORED_ROWS = 1_000
-"""Rows on which shorter forms are tried; what is kept is refitted and measured on all of them."""
+"""Rows used to try shorter forms; the equations kept are refitted and measured on all rows."""
 _PROMISING = 1.5
 _RECOVERABLE = 100.0
-"""A shorter equation may be this much worse before the others of its constants make up for the one it lost."""
+"""A shorter equation may be worse by this factor at first: its remaining constants may make up for the lost one."""
 _REWRITTEN = 4
-"""Complexity that an equation may lose when it is refitted and simplified."""
+"""Units of complexity that an equation may lose when it is refitted and simplified."""
 _CONTENDS = 1.02
-"""An equation may be this much worse than a simpler one on a sample of the rows, and still better on all."""
+"""An equation may be worse than a simpler one by this factor on a sample of the rows, and still be better on all."""
 _CONVERGED_WHILE_EXPLORING = 1e-2
 _NEGLIGIBLE = 1e-6
 _SNAP_WITHIN = 1e-5
-_NOTHING = 1e-9  # constants smaller than this become 0, where the loss agrees
+_NOTHING = 1e-9  # constants smaller than this become 0 if the loss agrees
 _LOSS_AGREES = 1e-6
 
 
@@ -57,20 +57,23 @@ def build_front(
     variable_names: Sequence[str],
     weights: np.ndarray | None = None,
 ) -> ParetoFront:
-    """The Pareto front of the given equations on the given rows.
+    """Build the Pareto front of the given equations on the given rows.
 
-    Each equation is simplified; those that break the search's maxsize or constraints, or are not finite on
-    every row, are left out. The best few at each complexity get their constants refitted (``search.refine``),
-    superfluous terms are tried without, and constants a hair from a round number or a multiple of pi are set
-    to it where the loss does not mind. The best constant is always a candidate.
+    Each equation is simplified; equations that break the search's maxsize or constraints, or are not finite on
+    every row, are left out. For the best few at each complexity the constants are refitted (``search.refine``),
+    superfluous terms are dropped, and constants very close to a round number or a multiple of pi are set to it if
+    the loss stays the same. The best constant is always a candidate.
 
     Args:
         expressions: in the names of ``variable_names``.
-        X: inputs, shape (n, d).
+        X: inputs, shape (n, d), float64.
         y: targets, shape (n,).
-        search: gives loss, complexity rules, maxsize and constraints.
+        search: defines loss, complexity rules, maxsize and constraints.
         variable_names: d names for the columns of X.
         weights: shape (n,) or None.
+
+    Returns:
+        The front. It holds the best constant alone if that fits to rounding.
 
     >>> from symtorch_core.expressions import parse
     >>> X = np.linspace(0, 1, 50)[:, None]
@@ -100,7 +103,7 @@ def build_front(
 @final
 @dataclass(frozen=True)
 class _Rows:
-    """The rows equations are fitted to and measured on, for one search.
+    """Rows of one search, on which equations are fitted and measured.
 
     ``tolerance`` is the relative gain in loss below which reweighting stops.
     """
@@ -112,7 +115,7 @@ class _Rows:
     tolerance: float = CONVERGED
 
     def sample(self, most: int) -> _Rows:
-        """A fixed random sample of at most ``most`` rows, on which fits need not be exact."""
+        """Return a fixed random sample of at most ``most`` rows, for fits that need not be exact."""
         rough = replace(self, tolerance=_CONVERGED_WHILE_EXPLORING)
         if len(self.target) <= most:
             return rough
@@ -126,12 +129,12 @@ class _Rows:
         )
 
     def measure(self, expression: Expression) -> Candidate:
-        """The expression with its loss and complexity."""
+        """Return the expression with its loss and complexity."""
         value = self.search.loss_function(evaluate(expression, self.columns), self.target, self.weights)
         return Candidate(expression, self.search.rules.count(expression), value)
 
     def refit(self, expression: Expression) -> Candidate:
-        """The expression with its best constants, where the search wants that."""
+        """Return the expression with its best constants if ``search.refine`` is set, and else as it is."""
         if self.search.refine:
             loss = self.search.loss_function
             expression = refit_constants(
@@ -141,10 +144,10 @@ class _Rows:
 
 
 def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Candidate]:
-    """The candidates with refitted constants, and the best shorter equations they contain.
+    """Return the candidates with refitted constants, and the best shorter equations they contain.
 
-    Simple ones first, so that what a simpler equation does as well is not looked into. Below ``floor``, where all
-    losses are rounding, every shorter equation is as promising as the longer one.
+    Simple ones come first, so that equations that a simpler one matches are skipped. Below ``floor``, where all
+    losses are rounding, a shorter equation is always worth trying.
     """
     best: dict[int, Candidate] = {}
     seen: set[Expression] = set()
@@ -155,7 +158,7 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
         heapq.heappush(waiting, (rows.search.rules.count(expression), next(order), expression))
 
     for candidate in found:
-        for form in _forms(candidate.expression):
+        for form in _generate_forms(candidate.expression):
             add(form)
     exact = math.inf
     while waiting:
@@ -169,9 +172,9 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
         if known is not None and known.loss <= candidate.loss:
             continue
         best[candidate.complexity] = candidate
-        if _dominated(candidate, best):
+        if _is_dominated(candidate, best):
             continue
-        for variant in map(simplify, _shorter(candidate.expression)):
+        for variant in map(simplify, _generate_shorter(candidate.expression)):
             if variant in seen:
                 continue
             seen.add(variant)
@@ -179,19 +182,19 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
             if rough <= _PROMISING * limit:
                 add(variant)
             elif rough <= _RECOVERABLE * limit:
-                fitted = rows.refit(variant)
-                if not _dominated(fitted, best):
-                    add(fitted.expression)
+                refitted = rows.refit(variant)
+                if not _is_dominated(refitted, best):
+                    add(refitted.expression)
     return list(best.values())
 
 
-def _dominated(candidate: Candidate, best: Mapping[int, Candidate]) -> bool:
-    """Whether a simpler equation among the best of each complexity does as well."""
+def _is_dominated(candidate: Candidate, best: Mapping[int, Candidate]) -> bool:
+    """Return whether a simpler equation among the best of each complexity does as well."""
     return any(other.loss <= candidate.loss for size, other in best.items() if size < candidate.complexity)
 
 
 def _select_contenders(explored: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
-    """Those that may be on the front of all rows: on a sample, none simpler is clearly better or exact."""
+    """Yield the candidates that may be on the front of all rows: on a sample, no simpler one is clearly better."""
     best = math.inf
     for candidate in sorted(explored, key=lambda c: c.complexity):
         if best > floor and candidate.loss < _CONTENDS * best:
@@ -209,7 +212,7 @@ def _filter_admitted(expressions: Iterable[Expression], search: SearchSpace) -> 
 
 
 def _select_best_by_complexity(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """The few best at each complexity, dominated ones included: refitting may reorder them."""
+    """Return the few best at each complexity, dominated ones included: refitting may reorder them."""
     groups: dict[int, list[Candidate]] = {}
     for candidate in candidates:
         if math.isfinite(candidate.loss):
@@ -220,30 +223,30 @@ def _select_best_by_complexity(candidates: Iterable[Candidate]) -> list[Candidat
 
 
 def _compute_resolution(target: Tensor, loss: Loss, weights: Tensor | None) -> float:
-    """The loss below which differences are rounding: that of an error in the last digit of every target."""
+    """Return the loss below which differences are rounding: that of an error in the last digit of every target."""
     single = bool((target.float().double() == target).all())
     eps = float(torch.finfo(torch.float32 if single else torch.float64).eps)
     return loss(target + eps * target.abs().max(), target, weights)
 
 
 def _take_until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
-    """Candidates up to the first that fits to rounding; more complex ones could only fit rounding better."""
+    """Yield candidates up to the first that fits to rounding: more complex ones could only fit the rounding."""
     for candidate in candidates:
         yield candidate
         if candidate.loss <= floor:
             return
 
 
-def _forms(expression: Expression) -> Iterator[Expression]:
-    """The expression, and a * expression + b where that has more numbers for the refit to find."""
+def _generate_forms(expression: Expression) -> Iterator[Expression]:
+    """Yield the expression, and a * expression + b if that has more constants to refit."""
     yield expression
     shaped = simplify(Call("+", Call("*", Constant(1.5), expression), Constant(0.5)))
     if len(constants(shaped)) > len(constants(expression)):
         yield Call("+", Call("*", Constant(1.0), expression), Constant(0.0))
 
 
-def _shorter(expression: Expression) -> Iterator[Expression]:
-    """Every expression with one summand dropped, one factor set to one, or a negligible one set to zero."""
+def _generate_shorter(expression: Expression) -> Iterator[Expression]:
+    """Yield each expression with one summand dropped, one factor set to one, or a negligible one set to zero."""
     if not isinstance(expression, Call):
         return
     if expression.operator in {"+", "-"}:
@@ -256,7 +259,7 @@ def _shorter(expression: Expression) -> Iterator[Expression]:
                 if abs(child.value) < _NEGLIGIBLE:
                     yield Constant(0.0)
     for position, child in enumerate(expression.args):
-        for variant in _shorter(child):
+        for variant in _generate_shorter(child):
             yield Call(expression.operator, *_replace_at(expression.args, position, variant))
 
 
@@ -265,7 +268,7 @@ def _replace_at(args: tuple[Expression, ...], position: int, new: Expression) ->
 
 
 def _snap_constants(candidate: Candidate, rows: _Rows) -> Candidate:
-    """The candidate with constants set to the round number they are a hair from, where the loss agrees."""
+    """Return the candidate with constants set to the round numbers they nearly equal, if the loss agrees."""
     best = candidate
     values = list(constants(candidate.expression))
     for position, value in enumerate(values):
@@ -280,7 +283,7 @@ def _snap_constants(candidate: Candidate, rows: _Rows) -> Candidate:
 
 
 def _find_round_number(value: float) -> float | None:
-    """The nearest half or half multiple of pi, if it is within a hair of the value and not the value; else None."""
+    """Return the nearest half or half multiple of pi, if it is very close to the value and differs; else None."""
     if 0 < abs(value) < _NOTHING:
         return 0.0
     for unit in (0.5, math.pi / 2):

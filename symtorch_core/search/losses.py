@@ -1,4 +1,4 @@
-"""The losses a search can ask for: one table, used for searching, refitting and ranking alike."""
+"""The losses of a search: one table, used for searching, refitting and ranking."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SMALLEST_RESIDUAL = 1e-9
 @final
 @dataclass(frozen=True)
 class Loss:
-    """A loss: the weighted mean over rows of a function of the residual.
+    """Loss that is the weighted mean over rows of a function of the residual.
 
     Attributes:
-        name: what a search calls it.
+        name: its name in a search.
         of_residual: elementwise loss of the residual.
         influence: elementwise weight that turns a weighted least-squares step into a step on this loss
             (iteratively reweighted least squares): derivative of the loss over twice the residual.
@@ -34,12 +34,12 @@ class Loss:
     influence: Callable[[Tensor], Tensor]
 
     def __call__(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
-        """Weighted mean loss; infinite where any prediction is not finite.
+        """Return the weighted mean loss; infinite if any prediction is not finite.
 
         Args:
             prediction: shape (n,) or a scalar that stands for every row.
             target: shape (n,).
-            weights: shape (n,), non-negative; None weighs all rows alike.
+            weights: shape (n,), non-negative; None weighs all rows equally.
 
         >>> MSE = LOSSES["mse"]
         >>> MSE(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
@@ -57,10 +57,10 @@ def _huber(residual: Tensor) -> Tensor:
 
 
 def make_loss(function: Callable[[Tensor], Tensor]) -> Loss:
-    """A loss from an elementwise torch function of the residual (prediction - target).
+    """Build a loss from an elementwise torch function of the residual (prediction - target).
 
     Args:
-        function: smooth almost everywhere, least at 0; its slope is taken by autograd. See :func:`check_loss`.
+        function: smooth almost everywhere, smallest at 0; its slope is computed by autograd. See :func:`check_loss`.
 
     >>> log_cosh = make_loss(lambda residual: residual.cosh().log())
     >>> round(log_cosh(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])), 4)
@@ -78,10 +78,10 @@ def make_loss(function: Callable[[Tensor], Tensor]) -> Loss:
 
 
 def check_loss(loss: Loss) -> None:
-    """Try a loss on a few residuals.
+    """Check a loss on a few residuals.
 
     Raises:
-        SearchError: it does not give a finite number, with a finite slope, for each of them.
+        SearchError: the loss or its slope is not a finite number for one of them.
     """
     trial = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0], dtype=torch.float64)
     try:
@@ -108,19 +108,19 @@ LOSSES = MappingProxyType(
 
 
 RESIDUAL = "r"
-"""What formulas of losses call the residual, prediction - target."""
+"""Name of the residual, prediction - target, in formulas of losses."""
 
 
 @functools.lru_cache(maxsize=64)
 def get_loss(name: str) -> Loss:
-    """The loss of that name, or of that formula in the residual ``r``.
+    """Return the loss with this name, or with this formula in the residual ``r``.
 
     >>> pinball = get_loss("max(0.1*r, -0.9*r)")
     >>> round(pinball(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0])), 4)
     0.9
 
     Raises:
-        SearchError: there is none; the message lists those there are.
+        SearchError: the name is unknown; the message lists the known losses.
     """
     if name in LOSSES:
         return LOSSES[name]

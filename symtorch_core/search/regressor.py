@@ -1,4 +1,4 @@
-"""What answers a :class:`SearchSpace`: the interface of the symbolic-regression backends."""
+"""The interface of the symbolic-regression backends."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from symtorch_core.search.space import SearchSpace
 
 
 class Regressor(Configurable):
-    """Searches equations for all columns of Y; one instance holds one backend's own options.
+    """Search of equations for all columns of Y; an instance holds the options of its backend.
 
-    What a backend cannot honour (an operator, a constraint, a loss) it must refuse with a :class:`SearchError`, never
-    drop.
+    A backend must refuse what it cannot honour (an operator, a constraint, a loss) with a :class:`SearchError`, and
+    never ignore it.
     """
 
     neutral_options: ClassVar[tuple[str, ...]] = ("n_jobs",)
-    """Options that do not decide the result: a stopped search may go on with others."""
+    """Options that do not change the result: a stopped search may go on with other values of them."""
 
     def resolve_search(self, search: SearchSpace) -> SearchSpace:
-        """The search as this backend runs it, where its own options change what is minimised.
+        """Return the search as this backend runs it, if its own options change the loss.
 
-        Fronts are validated and saved with it, so that everything is judged by one loss.
+        Fronts are validated and saved with it, so that everything is measured by one loss.
 
         Raises:
             SearchError: options and search contradict each other.
@@ -60,27 +60,27 @@ class Regressor(Configurable):
         callbacks: Sequence[Callback] = (),
         folder: Path | None = None,
     ) -> list[ParetoFront]:
-        """Search equations.
+        """Search equations for each column of Y.
 
         Args:
             X: inputs, shape (n, d).
             Y: targets, shape (n, k); columns are independent outputs.
-            search: what may be used and what is minimised.
+            search: operators, limits and loss.
             variable_names: d names for the columns of X.
-            weights: shape (n,), non-negative; None weighs all rows alike.
+            weights: shape (n,), non-negative; None weighs all rows equally.
             seed: same seed, same fronts.
-            callbacks: told of progress; must be told :class:`OutputFinished` for each column when it is done, so
-                that finished fronts survive an interruption of a later one. On Ctrl-C, a backend may tell
+            callbacks: called with each event. A backend must send :class:`OutputFinished` for each column when it is
+                done, so that finished fronts survive an interruption of a later one. On Ctrl-C, it may send
                 :class:`OutputInterrupted` with the best so far before it raises KeyboardInterrupt again.
-            folder: where to keep what a repetition of this very search may go on from, made by the backend if it
-                needs one; None where nothing is kept. Most backends ignore it.
+            folder: folder for files from which a repetition of this search may go on, created by the backend if it
+                needs one; None if nothing is kept. Most backends ignore it.
 
         Returns:
             A front for each column of Y.
 
         Raises:
             SearchError: the search asks for something the backend cannot do.
-            BackendError: the search broke down; the best so far was told as :class:`OutputInterrupted`.
+            BackendError: the search failed; the best so far was sent as :class:`OutputInterrupted`.
         """
 
 
@@ -93,11 +93,11 @@ class Problem:
         X: inputs, shape (n, d), float64.
         y: targets, shape (n,), float64.
         weights: shape (n,), float64, or None.
-        search: what may be used and what is minimised.
+        search: operators, limits and loss.
         variable_names: d names for the columns of X.
-        seed: for this output alone.
-        callbacks: told of progress.
-        output: the column of Y this is.
+        seed: seed of this output.
+        callbacks: called with each event.
+        output: index of the column of Y.
     """
 
     X: np.ndarray
@@ -121,9 +121,9 @@ class Problem:
         notify(self.callbacks, event)
 
     def search_rows(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """A seeded sample of at most ``most`` rows for searching, as (X, y).
+        """Return a seeded sample of at most ``most`` rows for searching, as (X, y) of shapes (m, d) and (m,).
 
-        With weights, rows are drawn in proportion to them, so that the plain loss of the sample estimates the
+        With weights, rows are drawn in proportion to them, so that the unweighted loss of the sample estimates the
         weighted loss of all rows.
         """
         n = len(self.y)
@@ -139,17 +139,17 @@ class Problem:
 
 
 class OutputwiseRegressor(Regressor):
-    """A regressor that searches one output at a time; outputs run as joblib jobs.
+    """Regressor that searches one output at a time; outputs run as joblib jobs.
 
-    A subclass says how to search one output; this class cuts Y into problems, gives each its own seed, so that the
-    result does not depend on the number of workers, and turns what was found into fronts.
+    A subclass implements the search for one output. This class cuts Y into problems, gives each its own seed, so
+    that the result does not depend on the number of workers, and builds fronts from the equations found.
     """
 
     n_jobs: int
 
     @abstractmethod
     def check(self, search: SearchSpace) -> None:
-        """Refuse, with a :class:`SearchError`, what this backend cannot honour; called before any work."""
+        """Refuse, with a :class:`SearchError`, a search this backend cannot honour; called before any work."""
 
     @abstractmethod
     def search(self, problem: Problem) -> Iterable[Expression]:
@@ -204,7 +204,7 @@ class OutputwiseRegressor(Regressor):
 
 
 def _derive_output_seed(seed: int, y: np.ndarray) -> int:
-    """A seed for one output that depends on its data alone, not on which other outputs are searched beside it."""
+    """Return a seed for one output that depends on its data alone, not on the other outputs of the search."""
     return int(
         np.random.SeedSequence([seed, zlib.crc32(np.ascontiguousarray(y).tobytes())]).generate_state(1)[0]
     )

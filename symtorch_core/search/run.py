@@ -1,4 +1,4 @@
-"""The search stage: a front for each column of the targets, kept on disk where asked."""
+"""The search stage: a front for each column of the targets, saved to disk on request."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def regress(
         T: targets, shape (n, k_out).
         search: the search space.
         variable_names: k_in names.
-        weights: shape (n,) or None.
+        weights: shape (n,), or None.
         seed: same seed, same fronts.
-        callbacks: told of progress.
-        resume: folder of finished fronts; None for none.
+        callbacks: called with each event.
+        resume: folder of finished fronts; None to keep none.
 
     Returns:
         The front of each column, and whether the search was stopped, by the user or by a failure of the
-        backend (which is then a warning): some are missing, or not finished.
+        backend (which is then a warning). After a stop, some fronts are missing or unfinished.
 
     Raises:
-        KeyboardInterrupt, BackendError: stopped before there was any front.
+        KeyboardInterrupt, BackendError: the search was stopped before there was any front.
     """
     names = tuple(variable_names)
     checkpoint = None if resume is None else FrontStore(resume, Z, weights, search, engine, names, seed)
@@ -115,9 +115,9 @@ def regress(
 def fill_missing_fronts(
     found: Mapping[int, ParetoFront], T: Tensor, search: SearchSpace, weights: Tensor | None
 ) -> tuple[ParetoFront, ...]:
-    """A front for every column: behind a reducer all are needed to get back to a block's outputs.
+    """Return a front for every column: behind a reducer, all are needed to restore a block's outputs.
 
-    A column that an interrupted run did not get to is described by the best constant.
+    A column that an interrupted run did not reach gets the best constant.
     """
     nothing = np.empty((len(T), 0))
     row_weights = None if weights is None else weights.double().numpy()

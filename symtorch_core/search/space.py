@@ -1,4 +1,4 @@
-"""What a search is asked: operators, sizes, constraints, loss, time."""
+"""The search space: operators, sizes, constraints, loss and time limit."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from symtorch_core.search.losses import Loss, check_loss, get_loss, make_loss
 @final
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a search may use and what it should minimise, in PySR's words. Defaults are the paper's (Table 3).
+    """Operators, limits and loss of a search, in PySR's words. Defaults are the paper's (Table 3).
 
     Attributes:
-        binary_operators: operators of two arguments, by name; or defined here, ``"mean(x, y) = (x + y)/2"``, for
-            backends that can. Equations come back with definitions written out, and are counted so.
-        unary_operators: operators of one argument, likewise.
+        binary_operators: operators of two arguments, by name, or defined here as ``"mean(x, y) = (x + y)/2"`` for
+            backends that support this. Equations come back with definitions expanded, and are counted that way.
+        unary_operators: operators of one argument, given in the same way.
         niterations: effort; each backend says what an iteration is.
         maxsize: largest complexity of an equation.
         parsimony: added to the loss for each unit of complexity while searching.
-        complexity_of_operators: complexity by operator; 1 where not named.
+        complexity_of_operators: complexity of each operator; 1 for operators not named.
         complexity_of_constants: complexity of a constant.
-        complexity_of_variables: complexity of a variable, one number or by name.
-        constraints: operator -> largest complexity of each argument (-1: any); one number may stand without a
-            tuple. Of a sum or a product, the limits hold in either order.
+        complexity_of_variables: complexity of a variable; one number, or a number for each name.
+        constraints: operator -> largest complexity of each argument (-1: any). A single number needs no tuple. For
+            a sum or a product, the limits hold in either order.
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested in the
             outer.
         loss: ``"mse"``, ``"mae"``, ``"huber"``, a formula in the residual ``r`` = prediction - target
             (``"abs(r)^1.5"``), or a torch function of it; with a function, results can be used but not saved.
         timeout_in_seconds: wall-clock limit for the search of one output; None for no limit.
-        refine: refit the constants of every kept equation by least squares (or its like for other losses).
+        refine: refit the constants of every kept equation by least squares (reweighted for losses other than mse).
 
     Raises:
-        SearchError: a field cannot be honoured; the message says which and what would do.
+        SearchError: a field is invalid; the message says which, and what would be valid.
     """
 
     binary_operators: tuple[str, ...] = ("+", "*")
@@ -69,13 +69,19 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         for name, arity in (("binary_operators", 2), ("unary_operators", 1)):
-            object.__setattr__(self, name, tuple(dict.fromkeys(_operators(name, getattr(self, name), arity))))
-        own = {entry.name: len(entry.parameters) for entry in self.definitions}
-        canonical = {_operator(name, own): value for name, value in self.complexity_of_operators.items()}
+            object.__setattr__(
+                self, name, tuple(dict.fromkeys(_resolve_operators(name, getattr(self, name), arity)))
+            )
+        arities = {entry.name: len(entry.parameters) for entry in self.definitions}
+        canonical = {
+            _resolve_operator(name, arities): value for name, value in self.complexity_of_operators.items()
+        }
         object.__setattr__(self, "complexity_of_operators", canonical)
-        object.__setattr__(self, "constraints", _constraints(self.constraints, own))
+        object.__setattr__(self, "constraints", _resolve_constraints(self.constraints, arities))
         nested = {
-            _operator(outer, own): {_operator(name, own): most for name, most in inner.items()}
+            _resolve_operator(outer, arities): {
+                _resolve_operator(name, arities): most for name, most in inner.items()
+            }
             for outer, inner in self.nested_constraints.items()
         }
         object.__setattr__(self, "nested_constraints", nested)
@@ -108,10 +114,10 @@ class SearchSpace:
         return tuple(parse_definition(operator) for operator in self.operators if is_definition(operator))
 
     def refuse_definitions(self, backend: str) -> None:
-        """For backends that know operators by name only.
+        """Refuse operators defined in this search, for backends that know operators by name only.
 
         Raises:
-            SearchError: an operator is defined here.
+            SearchError: an operator is defined in this search.
         """
         for definition in self.definitions:
             raise SearchError(
@@ -120,7 +126,7 @@ class SearchSpace:
 
     @property
     def rules(self) -> ComplexityRules:
-        """How complexity is counted."""
+        """The rules by which complexity is counted."""
         return ComplexityRules(
             self.complexity_of_operators, self.complexity_of_constants, self.complexity_of_variables
         )
@@ -131,7 +137,7 @@ class SearchSpace:
         return make_loss(self.loss) if callable(self.loss) else get_loss(self.loss)
 
     def admits(self, expression: Expression) -> bool:
-        """Whether an expression respects ``maxsize``, ``constraints`` and ``nested_constraints``."""
+        """Return whether an expression respects ``maxsize``, ``constraints`` and ``nested_constraints``."""
         rules = self.rules
         return rules.count(expression) <= self.maxsize and satisfies_constraints(
             expression, rules, self.constraints, self.nested_constraints
@@ -139,21 +145,21 @@ class SearchSpace:
 
     @classmethod
     def field_names(cls) -> frozenset[str]:
-        """Names of the fields."""
+        """Return the names of the fields."""
         return frozenset(entry.name for entry in dataclasses.fields(cls))
 
 
-def _operator(name: str, defined: Collection[str] = ()) -> str:
+def _resolve_operator(name: str, defined: Collection[str] = ()) -> str:
     try:
         return name if name in defined else lookup(name).name
     except ExpressionError as error:
         raise SearchError(str(error)) from None
 
 
-def _operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[str]:
+def _resolve_operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[str]:
     check_names(field_name, names)
     for name in names:
-        operator, takes = _named_or_defined(name)
+        operator, takes = _resolve_name_or_definition(name)
         if takes != arity:
             raise SearchError(
                 f"{name!r} does not take {arity} argument(s): it does not belong in {field_name}"
@@ -161,10 +167,10 @@ def _operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[st
         yield operator
 
 
-def _named_or_defined(text: str) -> tuple[str, int]:
-    """An operator as the search keeps it, and its arity; a definition of one of the table is its name."""
+def _resolve_name_or_definition(text: str) -> tuple[str, int]:
+    """Return an operator as the search keeps it, and its arity; a defined operator of the table gives its name."""
     if not is_definition(text):
-        return _operator(text), lookup(_operator(text)).arity
+        return _resolve_operator(text), lookup(_resolve_operator(text)).arity
     try:
         definition = parse_definition(text)
     except ExpressionError as error:
@@ -173,12 +179,12 @@ def _named_or_defined(text: str) -> tuple[str, int]:
     return lookup(definition.name).name if known else text.strip(), len(definition.parameters)
 
 
-def _constraints(
+def _resolve_constraints(
     constraints: Mapping[str, int | tuple[int, ...]], defined: Mapping[str, int]
 ) -> dict[str, tuple[int, ...]]:
     result = {}
     for given, limits in constraints.items():
-        name = _operator(given, defined)
+        name = _resolve_operator(given, defined)
         arity = defined[name] if name in defined else lookup(name).arity
         as_tuple = (limits,) if isinstance(limits, int) else tuple(limits)
         if len(as_tuple) != arity:

@@ -1,1 +1,1 @@
-"""What is kept on disk: files written whole, tensors as text, and finished work by a digest."""
+"""Storage on disk: atomic files, tensors as text, and finished work by a digest."""

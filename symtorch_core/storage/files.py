@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic files: complete or absent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to; it takes the place of `path` at the end, so that a stop leaves no half file.
+    """Yield a temporary path that replaces `path` at the end, so that a stop never leaves half a file.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "new" / "numbers.txt"

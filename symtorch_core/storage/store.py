@@ -1,4 +1,4 @@
-"""Finished work on disk: a folder of files whose names hold a digest of everything that decides the result."""
+"""Finished work on disk: a folder of files whose names hold a digest of everything that determines the result."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def make_key(settings: Any, tensors: Iterable[Tensor | None] = ()) -> str:
     """Return a digest of settings and data: 24 hexadecimal digits.
 
     Args:
-        settings: anything that JSON can hold; other objects count by their ``repr``.
-        tensors: data, on any device; None counts as no data. Their bytes count, not a sum of them, which would
+        settings: anything that JSON can hold; other objects enter by their ``repr``.
+        tensors: data, on any device; None counts as no data. Their bytes enter, not a sum of them, which would
             depend on the number of threads.
 
     >>> import torch
@@ -43,13 +43,13 @@ def _to_bytes(tensor: Tensor) -> bytes:
 
 @final
 class Store:
-    """A folder of finished work, as JSON and as tensors; each file is there whole or not at all.
+    """Folder of finished work, as JSON and as tensors; each file is complete or absent.
 
-    A name is what the work is called and a :func:`make_key`, so that a folder may serve many runs, and a changed
-    setting never picks up old work.
+    A name consists of a word for the work and a :func:`make_key`, so one folder can serve many runs, and work with
+    other settings is never used.
 
     Args:
-        folder: made when the first file is written.
+        folder: created when the first file is written.
 
     >>> import tempfile
     >>> store = Store(tempfile.mkdtemp())
@@ -65,7 +65,7 @@ class Store:
         self.folder = Path(folder)
 
     def read_json(self, name: str) -> Any:
-        """Return what :meth:`write_json` wrote under a name, or None where there is nothing.
+        """Return the data of :meth:`write_json` under a name, or None if there are none.
 
         Raises:
             FileFormatError: the file is damaged.
@@ -84,7 +84,7 @@ class Store:
             unfinished.write_text(json.dumps(data), encoding="utf-8")
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], Any] | None:
-        """Return the tensors under a name, on the CPU, and what was written about them; None where there are none.
+        """Return the tensors under a name, on the CPU, and the data about them; None if there are none.
 
         Raises:
             FileFormatError: the file is damaged.

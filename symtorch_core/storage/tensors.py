@@ -1,4 +1,4 @@
-"""Tensors as text, for files of JSON."""
+"""Tensors as text, for JSON files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def encode_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Named tensors as safetensors in base64; none as an empty text.
+    """Return named tensors as safetensors in base64; no tensors give an empty string.
 
     >>> import torch
     >>> decode_tensors(encode_tensors({"a": torch.ones(2)}))
@@ -21,10 +21,10 @@ def encode_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def decode_tensors(text: str) -> dict[str, Tensor]:
-    """What :func:`encode_tensors` wrote.
+    """Return the tensors of a text from :func:`encode_tensors`.
 
     Raises:
-        ValueError: it is no such text.
+        ValueError: the text is invalid.
     """
     try:
         return safetensors.torch.load(base64.b64decode(text)) if text else {}

@@ -1,4 +1,4 @@
-"""Studies: experiments that a user starts by name (``symtorch run NAME``), and what they are built from."""
+"""Studies, experiments that a user starts by name (``symtorch run NAME``), and the parts they are built from."""
 
 from symtorch_core.storage.files import write_whole
 from symtorch_core.storage.store import Store, make_key

@@ -20,7 +20,7 @@ _EXACT = (torch.float32, torch.float64)
 
 
 class Surrogate(nn.Module, ABC):
-    """A module (..., d_in) -> (..., d_out) that computes equations."""
+    """Module (..., d_in) -> (..., d_out) that computes equations."""
 
     name: ClassVar[str]
 
@@ -29,36 +29,36 @@ class Surrogate(nn.Module, ABC):
     def build(
         cls, expressions: Sequence[Expression], transforms: Transforms, reduction: Reduction
     ) -> Surrogate:
-        """A surrogate for one equation per reduced output.
+        """Build a surrogate with one equation for each reduced output.
 
         Args:
             expressions: k_out equations in ``reduction.variable_names``.
-            transforms: from the block's inputs to the variables the reduction takes.
+            transforms: maps from the block's inputs to the variables the reduction takes.
             reduction: the maps before and after the equations.
         """
 
     @abstractmethod
     def structure(self) -> tuple[Expression, ...]:
-        """The equations as they were built; :meth:`expressions` has the current constants."""
+        """Return the equations as built; :meth:`expressions` has the present constants."""
 
     @abstractmethod
     def trainable(self, on: bool = True, *, maps: bool = False) -> Surrogate:
-        """Let the constants receive gradients, or not, and the reducer's maps too if asked; returns itself."""
+        """Let the constants (and with ``maps`` the reducer's maps) receive gradients or not; return the surrogate."""
 
     @abstractmethod
     def expressions(self) -> tuple[Expression, ...]:
-        """The equations with their current constants."""
+        """Return the equations with their present constants."""
 
     @abstractmethod
     def maps(self) -> Reduction:
-        """The reducer's maps around the equations, as they are now."""
+        """Return the reducer's maps around the equations, as they are now."""
 
     def equations(self) -> tuple[sp.Expr, ...]:
-        """The equations with their current constants, in sympy."""
+        """Return the equations with their present constants, in sympy."""
         return tuple(to_sympy(expression) for expression in self.expressions())
 
     def predict(self, rows: Tensor) -> Tensor:
-        """Return the outputs for rows, shape (..., d_in), without gradients; non-finite values stay so."""
+        """Return the outputs (..., d_out) for rows (..., d_in), without gradients; values may be non-finite."""
         with torch.no_grad():
             outputs: Tensor = self(rows)
         return outputs
@@ -68,10 +68,9 @@ class Surrogate(nn.Module, ABC):
 class TorchSurrogate(Surrogate):
     """All equations as one fused torch program that shares common subexpressions.
 
-    The constants of all equations are ONE parameter vector, frozen until asked otherwise. It stays float64
-    whatever the module is cast to, so that no cast loses digits, and is rounded to the inputs' precision on
-    use; half-precision inputs are computed in float32 and given back in their own. Whole numbers are
-    computed, and given back, in float32.
+    The constants of all equations are ONE parameter vector, frozen by default. It stays float64 whatever the module
+    is cast to, so that no cast loses digits, and is rounded to the inputs' precision on use. Half-precision inputs
+    are computed in float32 and returned in their own precision; integer inputs are computed and returned in float32.
 
     >>> from symtorch_core.expressions import parse
     >>> from symtorch_core.reduction.linear import IdentityReducer

@@ -1,4 +1,4 @@
-"""Transforms: variables derived from a block's inputs before anything else sees them."""
+"""Transforms: variables derived from a block's inputs before the reduction and the search."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from symtorch_core.errors import ExpressionError, FileFormatError, SearchError
 from symtorch_core.expressions import Expression, Program, constants, parse
 
 Transform = str | Callable[[Tensor], Tensor]
-"""An expression in the input names, or a function of the inputs (..., d) that gives one column (...)."""
+"""An expression in the input names, or a function of the inputs (..., d) that returns one column (...)."""
 
 
 @final
 class Transforms(nn.Module):
-    """Maps inputs (..., d_in) to the derived variables (..., d_new) that equations are written in.
+    """Map from inputs (..., d_in) to the derived variables (..., d_new) that equations are written in.
 
-    Without transforms the inputs themselves are the variables. With them, ONLY the derived variables are;
+    Without transforms, the inputs themselves are the variables. With transforms, ONLY the derived variables are:
     list an input as ``{"x0": "x0"}`` to keep it.
 
     Args:
@@ -56,12 +56,12 @@ class Transforms(nn.Module):
 
     @classmethod
     def none(cls, input_names: Sequence[str]) -> Transforms:
-        """No transforms: the inputs are the variables."""
+        """Build the identity: the inputs are the variables."""
         return cls(input_names)
 
     @property
     def variable_names(self) -> tuple[str, ...]:
-        """Names of the columns that come out."""
+        """Names of the derived columns."""
         return tuple(self.definitions) or self.input_names
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,10 +71,12 @@ class Transforms(nn.Module):
         if self._trees:
             numbers = torch.tensor(self._numbers, dtype=x.dtype, device=x.device)
             derived = dict(zip(self._trees, self._program(x, numbers).unbind(-1), strict=True))
-        columns = [derived[name] if name in derived else self._call(name, x) for name in self.definitions]
+        columns = [
+            derived[name] if name in derived else self._call_function(name, x) for name in self.definitions
+        ]
         return torch.stack(columns, dim=-1)
 
-    def _call(self, name: str, x: Tensor) -> Tensor:
+    def _call_function(self, name: str, x: Tensor) -> Tensor:
         function = self.definitions[name]
         assert not isinstance(function, str)
         column = function(x)
@@ -89,7 +91,7 @@ class Transforms(nn.Module):
         return "\n".join(f"{name} = {definition}" for name, definition in self.definitions.items())
 
     def expressions(self) -> tuple[tuple[str, Expression], ...]:
-        """The derived variables by name, as expressions in the input names; empty where there are none.
+        """Return the derived variables by name, as expressions in the input names; empty if there are none.
 
         Raises:
             FileFormatError: a transform is a Python function.
@@ -98,7 +100,7 @@ class Transforms(nn.Module):
         return tuple(self._trees.items())
 
     def to_json(self) -> dict[str, object]:
-        """Input names and definitions as JSON data.
+        """Return input names and definitions as JSON data.
 
         Raises:
             FileFormatError: a transform is a Python function, which cannot be saved.
@@ -116,10 +118,10 @@ class Transforms(nn.Module):
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Transforms:
-        """Read what :meth:`to_json` wrote.
+        """Build transforms from what :meth:`to_json` returned.
 
         Raises:
-            FileFormatError: the data are of another form.
+            FileFormatError: the data do not have this form.
         """
         names, definitions = data.get("input_names"), data.get("definitions")
         if not isinstance(names, list) or not isinstance(definitions, dict):

@@ -1,6 +1,6 @@
-"""Contract suites: what each kind of plugin promises, ready to run against one of yours (needs pytest).
+"""Contract suites: the tests that a plugin of each kind must pass (needs pytest).
 
-Subclass a contract, give its fixture, and run pytest.
+Subclass a contract, define its fixture, and run pytest.
 """
 
 from symtorch_core.testing.captures import CaptureContract

@@ -1,4 +1,4 @@
-"""What every capture promises, as a suite of tests."""
+"""The test suite that every capture must pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = 120
 
 
 class CaptureContract(ABC):  # noqa: B024 - the fixture that a subclass gives is pytest's business
-    """Subclass it, give a fixture ``capture``, and run pytest.
+    """Tests of a capture: subclass it, define a fixture ``capture``, and run pytest.
 
     The fixture returns an instance with its default options.
 
@@ -43,13 +43,13 @@ class CaptureContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         assert (len(found), found.inputs.shape[1], found.outputs.shape[1]) == (ROWS, 4, 2)
         assert torch.allclose(model[3](found.inputs), found.outputs, atol=1e-5)
 
-    def test_a_block_may_be_fed_itself(self, capture: Capture) -> None:
+    def test_a_block_can_run_without_a_parent(self, capture: Capture) -> None:
         block = nn.Linear(3, 2)
         found = capture.collect(block, inputs())
         assert torch.equal(found.inputs, inputs())
         assert torch.allclose(found.outputs, block(inputs()).detach(), atol=1e-6)
 
-    def test_a_function_may_be_fed_too(self, capture: Capture) -> None:
+    def test_a_function_can_be_captured(self, capture: Capture) -> None:
         found = capture.collect(torch.sin, inputs())
         assert torch.allclose(found.outputs, found.inputs.sin())
 
@@ -58,7 +58,7 @@ class CaptureContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         assert found.inputs.shape == (ROWS, 3)
         assert found.outputs.shape == (ROWS, 2)
 
-    def test_rows_are_plain(self, capture: Capture) -> None:
+    def test_rows_are_detached_cpu_tensors(self, capture: Capture) -> None:
         found = capture.collect(nn.Linear(3, 2).double(), inputs().double())
         assert found.inputs.dtype == torch.float64
         for tensor in (found.inputs, found.outputs, capture.collect(nn.Linear(3, 2), inputs()).outputs):
@@ -78,12 +78,12 @@ class CaptureContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         assert everything.issuperset(kept)
 
     @pytest.mark.parametrize("fails", [False, True])
-    def test_the_model_and_the_world_are_left_as_found(self, capture: Capture, fails: bool) -> None:
+    def test_the_model_and_global_state_are_unchanged(self, capture: Capture, fails: bool) -> None:
         model = network()
         model.train()
         model[2].eval()
         model(inputs()).sum().backward()
-        before = picture(model)
+        before = take_snapshot(model)
         data = [inputs(), torch.ones(2, 99)] if fails else [inputs()]
         try:
             capture.collect(model[3], data, parent=model)
@@ -91,9 +91,9 @@ class CaptureContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
             assert fails
         else:
             assert not fails
-        assert picture(model) == before
+        assert take_snapshot(model) == before
 
-    def test_what_gives_no_rows_is_said(self, capture: Capture) -> None:
+    def test_data_without_rows_raise_an_error(self, capture: Capture) -> None:
         model = network()
         with pytest.raises(CaptureError):
             capture.collect(model[3], [], parent=model)
@@ -102,7 +102,7 @@ class CaptureContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         with pytest.raises(CaptureError):
             capture.collect(nn.Linear(3, 2), torch.full((4, 3), float("nan")))
 
-    def test_it_tells_of_its_stage_once(self, capture: Capture) -> None:
+    def test_it_reports_its_stage_once(self, capture: Capture) -> None:
         events: list[Event] = []
         capture.collect(nn.Linear(3, 2), inputs(), callbacks=[events.append])
         stages = [event for event in events if isinstance(event, (StageStarted, StageFinished))]
@@ -117,19 +117,19 @@ class CaptureContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
 
 
 def inputs() -> Tensor:
-    """The suite's data."""
+    """Return the suite's data, shape (ROWS, 3)."""
     return torch.randn(ROWS, 3, generator=torch.Generator().manual_seed(0))
 
 
 def network() -> nn.Sequential:
-    """A model with statistics and random numbers of its own; its last layer is the block."""
+    """Build a model with batch statistics and dropout, whose last layer is the block."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
 
 
-def picture(model: nn.Module) -> dict[str, Any]:
-    """Everything that a capture could disturb."""
+def take_snapshot(model: nn.Module) -> dict[str, Any]:
+    """Return everything that a capture could disturb."""
     return {
         "flags": [module.training for module in model.modules()],
         "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],

@@ -1,4 +1,4 @@
-"""The ``symtorch`` command in this process, for tests."""
+"""The ``symtorch`` command within the test process."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from symtorch_core.cli import app
 
 
 def run_command(arguments: Sequence[str]) -> Result:
-    """Run ``symtorch`` with these arguments; gives its exit code, output and exception."""
+    """Run ``symtorch`` with these arguments, and return its exit code, output and exception."""
     return CliRunner().invoke(app, list(arguments))

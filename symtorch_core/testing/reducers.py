@@ -1,4 +1,4 @@
-"""What every reducer promises, as a suite of tests."""
+"""The test suite that every reducer must pass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = ("alpha", "beta", "gamma_1", "delta", "epsilon", "zeta")
 
 
 class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is pytest's business
-    """Subclass it, give a fixture ``reducer``, and run pytest.
+    """Tests of a reducer: subclass it, define a fixture ``reducer``, and run pytest.
 
     The fixture returns an instance that can reduce 6 inputs and 3 outputs.
 
@@ -38,7 +38,7 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
 
     @staticmethod
     def block(X: Tensor) -> Tensor:
-        """Return the suite's outputs for inputs of any number of rows: the block that is reduced."""
+        """Return the suite's outputs (..., 3) for inputs (..., 6): the block that is reduced."""
         return outputs(X)
 
     def fit(
@@ -50,12 +50,12 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         weights: Tensor | None = None,
         block: BlockFunction | None = None,
     ) -> Reduction:
-        """Reduce the suite's data unless others are given."""
+        """Fit the reducer to the suite's data, or to the given ones."""
         X = inputs() if X is None else X
         Y = outputs(X) if Y is None else Y
         return reducer.fit(X, Y, variable_names=NAMES[: X.shape[1]], weights=weights, block=block, seed=3)
 
-    def test_rows_become_narrow_and_wide_again(self, reducer: Reducer) -> None:
+    def test_shapes_of_reduced_and_restored_rows(self, reducer: Reducer) -> None:
         reduction = self.fit(reducer)
         Z = reduction.reduce_inputs(inputs())
         T = reduction.reduce_targets(outputs(), Z)
@@ -74,7 +74,7 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         back = reduction.restore_outputs(T, Z)
         assert back.shape == (*leading, D_OUT)
         assert torch.allclose(
-            back.reshape(-1, D_OUT), rebuilt(reduction, inputs(), outputs())[:count], atol=1e-5
+            back.reshape(-1, D_OUT), project_outputs(reduction, inputs(), outputs())[:count], atol=1e-5
         )
 
     def test_variables_have_names_that_equations_can_use(self, reducer: Reducer) -> None:
@@ -83,8 +83,8 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         assert len(set(names)) == len(names)
         assert all(name.isidentifier() for name in names)
 
-    def test_what_the_maps_can_express_they_give_back(self, reducer: Reducer) -> None:
-        # up undoes project: outputs that came from some f(z) are reduced to that f(z) again.
+    def test_the_maps_restore_outputs_they_can_express(self, reducer: Reducer) -> None:
+        # up undoes project: outputs that came from some f(z) are reduced to the same f(z).
         reduction = self.fit(reducer)
         Z = reduction.reduce_inputs(inputs())
         T = reduction.reduce_targets(outputs(), Z)
@@ -93,7 +93,7 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         if reduction.keeps_outputs:
             assert torch.equal(T, outputs())
 
-    def test_a_linear_part_is_taken_off_the_targets_and_put_back(self, reducer: Reducer) -> None:
+    def test_targets_exclude_the_linear_part(self, reducer: Reducer) -> None:
         reduction = self.fit(reducer)
         Z = reduction.reduce_inputs(inputs())
         if reduction.linear is None:
@@ -132,7 +132,7 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         for key, value in first.state_dict().items():
             assert torch.equal(second.state_dict()[key], value)
 
-    def test_the_world_is_left_alone(self, reducer: Reducer) -> None:
+    def test_global_state_and_data_are_unchanged(self, reducer: Reducer) -> None:
         X, Y = inputs(), outputs()
         before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # type: ignore[index]
         self.fit(reducer, X, Y)
@@ -152,7 +152,9 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         restored.load_state_dict(torch.load(file, weights_only=True))
         assert restored.variable_names == reduction.variable_names
         assert not any(parameter.requires_grad for parameter in restored.parameters())
-        assert torch.equal(rebuilt(restored, inputs(), outputs()), rebuilt(reduction, inputs(), outputs()))
+        assert torch.equal(
+            project_outputs(restored, inputs(), outputs()), project_outputs(reduction, inputs(), outputs())
+        )
 
     @pytest.mark.parametrize(
         "shape", [{}, {"variable_names": "alpha"}, {"variable_names": [1]}, {"variable_names": None}]
@@ -173,7 +175,7 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         Y = torch.zeros(len(X), D_OUT) if kind == "constant columns" else outputs(X)
         reduction = self.fit(reducer, X, Y)
         assert bool(torch.isfinite(reduction.reduce_inputs(X)).all())
-        assert bool(torch.isfinite(rebuilt(reduction, X, Y)).all())
+        assert bool(torch.isfinite(project_outputs(reduction, X, Y)).all())
 
     def test_data_too_narrow_are_refused_or_reduced(self, reducer: Reducer) -> None:
         X, Y = inputs()[:, :1], outputs()[:, :1]
@@ -186,13 +188,13 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
     def test_weights_count_by_their_proportions(self, reducer: Reducer) -> None:
         weights = torch.linspace(0, 1, ROWS)
         once, scaled = (
-            rebuilt(self.fit(reducer, weights=w), inputs(), outputs()) for w in (weights, 8 * weights)
+            project_outputs(self.fit(reducer, weights=w), inputs(), outputs()) for w in (weights, 8 * weights)
         )
         assert torch.allclose(once, scaled, rtol=1e-3, atol=1e-4)
 
-    def test_a_block_may_be_at_hand(self, reducer: Reducer) -> None:
+    def test_a_block_can_be_given(self, reducer: Reducer) -> None:
         reduction = self.fit(reducer, block=outputs)
-        assert bool(torch.isfinite(rebuilt(reduction, inputs(), outputs())).all())
+        assert bool(torch.isfinite(project_outputs(reduction, inputs(), outputs())).all())
 
     def test_options_are_declared(self, reducer: Reducer) -> None:
         options = {name: getattr(reducer, name) for name in reducer.option_names()}
@@ -203,12 +205,12 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
 
     def test_a_surrogate_runs_saves_and_compiles_with_it(self, reducer: Reducer) -> None:
         reduction = self.fit(reducer)
-        surrogate = built(reduction)
+        surrogate = build_surrogate(reduction)
         Z = reduction.reduce_inputs(inputs())
         F = Z[:, :1].expand(-1, reduction.reduce_targets(outputs(), Z).shape[1])
         expected = reduction.restore_outputs(F, Z)
         assert torch.allclose(surrogate(inputs()), expected, atol=1e-5)
-        again = built(type(reducer).restore(reduction.shape), F.shape[1])
+        again = build_surrogate(type(reducer).restore(reduction.shape), F.shape[1])
         again.load_state_dict(surrogate.state_dict())
         assert torch.equal(again(inputs()), surrogate(inputs()))
         torch.compiler.reset()  # every surrogate is another version of one function, and torch counts them
@@ -216,7 +218,7 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         assert torch.allclose(compiled(inputs()), expected, atol=1e-5)
 
     def test_half_precision_inputs_are_reduced_in_single(self, reducer: Reducer) -> None:
-        surrogate = built(self.fit(reducer))
+        surrogate = build_surrogate(self.fit(reducer))
         exact = surrogate(inputs())
         half = surrogate.half()(inputs().half())
         assert half.dtype == torch.float16
@@ -224,25 +226,25 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
 
 
 def inputs() -> Tensor:
-    """The suite's inputs: columns of different spread."""
+    """Return the suite's inputs, shape (ROWS, D_IN): columns of different spread."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(ROWS, D_IN, generator=generator) * torch.linspace(3, 0.5, D_IN)
 
 
 def outputs(X: Tensor | None = None) -> Tensor:
-    """The suite's outputs for some inputs."""
+    """Return the suite's outputs for some inputs, shape (..., D_OUT)."""
     X = inputs() if X is None else X
     return torch.stack([torch.sin(X[..., 0]) + X[..., -1], 2 * X[..., 0], X[..., 0] * X[..., -1] / 4], dim=-1)
 
 
-def rebuilt(reduction: Reduction, X: Tensor, Y: Tensor) -> Tensor:
-    """The outputs, as far as the maps can express them."""
+def project_outputs(reduction: Reduction, X: Tensor, Y: Tensor) -> Tensor:
+    """Return the outputs as far as the maps can express them."""
     Z = reduction.reduce_inputs(X)
     return reduction.restore_outputs(reduction.reduce_targets(Y, Z), Z)
 
 
-def built(reduction: Reduction, count: int | None = None) -> TorchSurrogate:
-    """A surrogate whose every equation is the first variable."""
+def build_surrogate(reduction: Reduction, count: int | None = None) -> TorchSurrogate:
+    """Build a surrogate in which every equation is the first variable."""
     if count is None:
         Z = reduction.reduce_inputs(inputs())
         count = reduction.reduce_targets(outputs(), Z).shape[1]

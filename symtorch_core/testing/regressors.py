@@ -1,4 +1,4 @@
-"""What every regressor promises, as a suite of tests."""
+"""The test suite that every regressor must pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = 200
 
 
 class RegressorContract:
-    """Subclass it, give a fixture ``regressor``, and run pytest.
+    """Tests of a regressor: subclass it, define a fixture ``regressor``, and run pytest.
 
     The fixture returns an instance with options that make it quick: it must solve ``2.5 alpha + beta^2 - 1``
     with + and * in ``niterations`` iterations.
@@ -37,7 +37,7 @@ class RegressorContract:
     """
 
     niterations: ClassVar[int] = 40
-    """Effort of each search here; an iteration is what the backend says it is."""
+    """Effort of each search of the suite; each backend defines an iteration."""
 
     def fit(
         self,
@@ -49,7 +49,7 @@ class RegressorContract:
         callbacks: Sequence[Callback] = (),
         **search: Any,
     ) -> list[ParetoFront]:
-        """Search small: + and * unless asked otherwise."""
+        """Run a small search, with + and * by default."""
         settings = {"unary_operators": (), "maxsize": 12, "niterations": self.niterations, **search}
         return regressor.fit(
             inputs() if X is None else X,
@@ -61,7 +61,7 @@ class RegressorContract:
             callbacks=callbacks,
         )
 
-    def test_every_column_gets_a_front_that_is_one(self, regressor: Regressor) -> None:
+    def test_every_column_gets_a_valid_front(self, regressor: Regressor) -> None:
         Y = torch.stack([law(inputs()), inputs()[:, 0] * inputs()[:, 1]], dim=1)
         fronts = self.fit(regressor, Y)
         assert len(fronts) == 2
@@ -72,7 +72,7 @@ class RegressorContract:
             assert losses == sorted(set(losses), reverse=True)
 
     @pytest.mark.parametrize("loss", ["mse", "mae"])
-    def test_losses_and_complexities_are_the_cores(self, regressor: Regressor, loss: str) -> None:
+    def test_losses_and_complexities_are_those_of_the_core(self, regressor: Regressor, loss: str) -> None:
         weights = torch.linspace(0.5, 2.0, ROWS, dtype=torch.float64)
         search = SearchSpace(loss=loss)
         (front,) = self.fit_or_skip(regressor, law(inputs()), weights=weights, loss=loss)
@@ -140,17 +140,17 @@ class RegressorContract:
             if operator.arity > 2:
                 continue
             kind = "unary_operators" if operator.arity == 1 else "binary_operators"
-            asked: dict[str, Any] = {"binary_operators": ("+",), "unary_operators": (), kind: (name,)}
-            if isinstance(regressor, OutputwiseRegressor) and not refusal(
-                regressor.check, SearchSpace(**asked)
+            settings: dict[str, Any] = {"binary_operators": ("+",), "unary_operators": (), kind: (name,)}
+            if isinstance(regressor, OutputwiseRegressor) and not catch_refusal(
+                regressor.check, SearchSpace(**settings)
             ):
                 continue
-            told: list[Event] = []
-            asked |= {"niterations": 1, "callbacks": [told.append]}
-            error = refusal(self.fit, regressor, law(inputs()), **asked)
+            events: list[Event] = []
+            settings |= {"niterations": 1, "callbacks": [events.append]}
+            error = catch_refusal(self.fit, regressor, law(inputs()), **settings)
             if error is not None:
                 assert repr(name) in str(error)
-                assert told == []
+                assert events == []
 
     def test_a_definition_is_honoured_or_refused(self, regressor: Regressor) -> None:
         operators = ("half(x) = x/2",)
@@ -162,14 +162,14 @@ class RegressorContract:
         with pytest.raises(SearchError, match="no_such_option"):
             type(regressor).with_options({"no_such_option": 1})
 
-    def test_every_finished_column_is_told(self, regressor: Regressor) -> None:
-        told: list[Event] = []
+    def test_every_finished_column_is_reported(self, regressor: Regressor) -> None:
+        events: list[Event] = []
         Y = torch.stack([law(inputs()), inputs()[:, 1]], dim=1)
-        fronts = self.fit(regressor, Y, niterations=3, callbacks=[told.append])
-        finished = [(event.output, event.front) for event in told if isinstance(event, OutputFinished)]
+        fronts = self.fit(regressor, Y, niterations=3, callbacks=[events.append])
+        finished = [(event.output, event.front) for event in events if isinstance(event, OutputFinished)]
         assert sorted(finished, key=lambda entry: entry[0]) == list(enumerate(fronts))
 
-    def test_ctrl_c_stops_it_and_leaves_what_is_finished(self, regressor: Regressor) -> None:
+    def test_ctrl_c_stops_the_search_after_finished_columns(self, regressor: Regressor) -> None:
         finished: list[int] = []
 
         def watch(event: Event) -> None:
@@ -197,7 +197,7 @@ class RegressorContract:
 
     def test_two_rows_are_enough_or_refused(self, regressor: Regressor) -> None:
         few: dict[str, Any] = {"Y": law(inputs())[:2], "X": inputs()[:2], "niterations": 2}
-        error = refusal(self.fit, regressor, **few)
+        error = catch_refusal(self.fit, regressor, **few)
         if error is None:
             (front,) = self.fit(regressor, **few)
             assert len(front) > 0
@@ -205,26 +205,26 @@ class RegressorContract:
             assert "row" in str(error)
 
     def test_the_callers_random_state_is_untouched(self, regressor: Regressor) -> None:
-        before = random_states()
+        before = get_random_states()
         self.fit(regressor, law(inputs()), niterations=2)
-        assert random_states() == before
+        assert get_random_states() == before
 
     def fit_or_skip(self, regressor: Regressor, target: Tensor, **arguments: Any) -> list[ParetoFront]:
-        """Fit; a backend that says it cannot do this is excused."""
+        """Run a search; skip the test if the backend refuses it."""
         try:
             return self.fit(regressor, target, **arguments)
         except SearchError as error:
             pytest.skip(f"refused, as it may: {error}")
 
     def outputwise_or_skip(self, regressor: Regressor) -> OutputwiseRegressor:
-        """The regressor, if it searches outputs one by one."""
+        """Return the regressor if it searches outputs one by one; skip the test otherwise."""
         if not isinstance(regressor, OutputwiseRegressor):
             pytest.skip("searches all outputs together")
         return regressor
 
 
-def refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> SearchError | None:
-    """The error with which a call is refused, if it is."""
+def catch_refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> SearchError | None:
+    """Return the error with which a call is refused, or None."""
     try:
         function(*args, **kwargs)
     except SearchError as error:
@@ -232,29 +232,29 @@ def refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> SearchEr
     return None
 
 
-def random_states() -> tuple[object, ...]:
-    """The state of every global generator."""
+def get_random_states() -> tuple[object, ...]:
+    """Return the state of every global generator."""
     name, key, *rest = np.random.get_state(legacy=True)
     return random.getstate(), name, tuple(key), *rest, tuple(torch.get_rng_state().tolist())
 
 
 def inputs(seed: int = 0) -> Tensor:
-    """Rows to search on; another seed for held-out rows."""
+    """Return rows to search on, shape (ROWS, 2); another seed gives held-out rows."""
     return torch.from_numpy(np.random.default_rng(seed).uniform(-2.0, 2.0, (ROWS, len(NAMES))))
 
 
 def law(X: Tensor) -> Tensor:
-    """The easy law."""
+    """Return the values of the easy law, shape (n,)."""
     return 2.5 * X[:, 0] + X[:, 1].square() - 1.0
 
 
 def predict(expression: Expression, X: Tensor) -> Tensor:
-    """Values of an equation on rows."""
+    """Return the values of an equation on rows, shape (n,)."""
     return evaluate(expression, dict(zip(NAMES, X.T, strict=True))).expand(len(X))
 
 
 def r2(expression: Expression) -> float:
-    """Share of the easy law's variance that an equation explains on held-out rows."""
+    """Return the share of the easy law's variance that an equation explains on held-out rows."""
     X = inputs(seed=1)
     error = (predict(expression, X) - law(X)).square().mean()
     return 1.0 - float(error / law(X).var())

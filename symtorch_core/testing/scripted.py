@@ -1,4 +1,4 @@
-"""A regressor that knows its answers: for tests of everything around a search."""
+"""A regressor with prescribed equations, for tests of everything around a search."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from symtorch_core.search.space import SearchSpace
 @final
 @dataclass(frozen=True)
 class ScriptedRegressor(OutputwiseRegressor):
-    """Proposes the given equations for every output; constants are refitted as for any backend.
+    """Regressor that proposes the given equations for every output; constants are refitted as for any backend.
 
     Attributes:
-        equations: text, in the variables of the search.
-        interrupt_at: number of the output at which to act as if the user pressed Ctrl-C; None for never.
-        n_jobs: joblib workers.
+        equations: texts in the variables of the search.
+        interrupt_at: number of the output at which to raise KeyboardInterrupt; None for never.
+        n_jobs: number of joblib workers.
     """
 
     name: ClassVar[str] = "scripted"
@@ -28,7 +28,7 @@ class ScriptedRegressor(OutputwiseRegressor):
     n_jobs: int = 1
 
     def check(self, search: SearchSpace) -> None:
-        """Every search is fine."""
+        """Accept every search."""
 
     def search(self, problem: Problem) -> Iterable[Expression]:
         if problem.output == self.interrupt_at:

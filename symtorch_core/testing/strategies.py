@@ -15,13 +15,13 @@ def expressions(
     numbers: st.SearchStrategy[float] | None = None,
     max_leaves: int = 12,
 ) -> st.SearchStrategy[Expression]:
-    """Trees over the given variables and operators.
+    """Return a strategy for trees over the given variables and operators.
 
     Args:
-        names: of the variables.
-        operators: of the table.
-        numbers: finite constants; None for any float.
-        max_leaves: roughly the largest number of leaves.
+        names: names of the variables.
+        operators: names of operators of the table.
+        numbers: strategy for constants, which must be finite; None for any float.
+        max_leaves: approximate largest number of leaves.
     """
     if numbers is None:
         numbers = st.floats(allow_nan=False, allow_infinity=False)

@@ -1,4 +1,4 @@
-"""What every study must do, as a suite to subclass."""
+"""The test suite that every study must pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from symtorch_core.studies.study import Study, StudyReport
 
 
 class StudyContract:
-    """Subclass it, give a fixture ``study`` with the smallest settings there are, and run pytest.
+    """Tests of a study: subclass it, define a fixture ``study`` with its smallest settings, and run pytest.
 
     class TestMine(StudyContract):
         @pytest.fixture(scope="class")
@@ -42,13 +42,13 @@ class StudyContract:
         assert dataclasses.is_dataclass(study)
         assert type(study).__doc__
         for entry in dataclasses.fields(study):
-            assert entry.metadata.get("help"), f"say with setting(...) what {entry.name} is"
+            assert entry.metadata.get("help"), f"describe {entry.name} with setting(...)"
         options = {name: getattr(study, name) for name in study.option_names()}
         assert type(study).with_options(options) == study
         with pytest.raises(SearchError, match="no_such_option"):
             type(study).with_options({"no_such_option": 1})
 
-    def test_it_tells_of_its_stages(self, report: StudyReport, events: list[Event]) -> None:
+    def test_it_reports_its_stages(self, report: StudyReport, events: list[Event]) -> None:
         started = [event.stage for event in events if isinstance(event, StageStarted)]
         finished = [event.stage for event in events if isinstance(event, StageFinished)]
         assert started
@@ -61,7 +61,7 @@ class StudyContract:
         assert report.tables
         assert all(claim.text and claim.reached for claim in report.claims)
 
-    def test_its_report_is_written_whole(self, report: StudyReport, tmp_path: Path) -> None:
+    def test_its_report_is_written_completely(self, report: StudyReport, tmp_path: Path) -> None:
         pytest.importorskip("matplotlib")
         page = report.write(tmp_path)
         assert report.title in page.read_text(encoding="utf-8")
@@ -72,8 +72,6 @@ class StudyContract:
         written = json.loads(tmp_path.joinpath("figures.json").read_text(encoding="utf-8"))
         assert [claim["reached"] for claim in written["claims"]] == [claim.reached for claim in report.claims]
 
-    def test_a_second_run_goes_on_where_the_first_ended(
-        self, study: Study, folder: Path, report: StudyReport
-    ) -> None:
+    def test_a_second_run_continues_the_first(self, study: Study, folder: Path, report: StudyReport) -> None:
         again = study.run(folder)
         assert [claim.reached for claim in again.claims] == [claim.reached for claim in report.claims]

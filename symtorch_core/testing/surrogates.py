@@ -1,4 +1,4 @@
-"""What every surrogate must do, as a suite to subclass."""
+"""The test suite that every surrogate must pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("x", "y")
 
 
 class SurrogateContract:
-    """Subclass it, give a fixture ``surrogate_type``, and run pytest.
+    """Tests of a surrogate: subclass it, define a fixture ``surrogate_type``, and run pytest.
 
     class TestMine(SurrogateContract):
         @pytest.fixture
@@ -30,7 +30,7 @@ class SurrogateContract:
 
     @pytest.fixture
     def surrogate(self, surrogate_type: type[Surrogate]) -> Surrogate:
-        return built(surrogate_type, EQUATIONS)
+        return build_surrogate(surrogate_type, EQUATIONS)
 
     @pytest.mark.parametrize("shape", [(7,), (3, 4), (), (0,), (1,), (2, 0), (2, 3, 4)])
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
@@ -41,7 +41,7 @@ class SurrogateContract:
         y = surrogate(x)
         assert y.shape == (*shape, len(EQUATIONS))
         assert y.dtype == dtype
-        torch.testing.assert_close(y, expected(x), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(y, compute_expected(x), rtol=tolerance, atol=tolerance)
 
     def test_rows_do_not_depend_on_each_other(self, surrogate: Surrogate) -> None:
         x = rows(50)
@@ -54,9 +54,9 @@ class SurrogateContract:
         x = rows(20).to(dtype)
         y = surrogate(x)
         assert y.dtype == dtype
-        torch.testing.assert_close(y, expected(x.float()).to(dtype))
+        torch.testing.assert_close(y, compute_expected(x.float()).to(dtype))
 
-    def test_the_inputs_are_left_alone(self, surrogate: Surrogate) -> None:
+    def test_the_inputs_are_unchanged(self, surrogate: Surrogate) -> None:
         x = rows(9)
         before = x.clone()
         surrogate(x)
@@ -80,20 +80,20 @@ class SurrogateContract:
         reduction = IdentityReducer(linear=True).fit(X, X[:, :1], variable_names=NAMES)
         surrogate = surrogate_type.build([parse("2.5*x + sin(y)")], Transforms.none(NAMES), reduction)
 
-        def moving() -> int:
+        def count_trainable() -> int:
             return sum(parameter.numel() for parameter in surrogate.parameters() if parameter.requires_grad)
 
         surrogate.trainable()
-        constants_only = moving()
+        constants_only = count_trainable()
         surrogate.trainable(maps=True)
-        assert moving() > constants_only
+        assert count_trainable() > constants_only
         surrogate(rows(5)).square().sum().backward()
         assert all(p.grad is not None for p in surrogate.parameters() if p.requires_grad)
         surrogate.trainable(False)
-        assert moving() == 0
+        assert count_trainable() == 0
 
     def test_training_changes_the_equations(self, surrogate_type: type[Surrogate]) -> None:
-        surrogate = built(surrogate_type, ("0.5*x + 0.5*y",)).trainable()
+        surrogate = build_surrogate(surrogate_type, ("0.5*x + 0.5*y",)).trainable()
         x = rows(100)
         target = 2.0 * x[:, :1] - 3.0 * x[:, 1:]
         optimizer = torch.optim.SGD([p for p in surrogate.parameters() if p.requires_grad], lr=0.2)
@@ -108,7 +108,7 @@ class SurrogateContract:
         self, surrogate_type: type[Surrogate]
     ) -> None:
         number = 1.2345678901234567
-        surrogate = built(surrogate_type, (f"{number}*x",))
+        surrogate = build_surrogate(surrogate_type, (f"{number}*x",))
         for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
             surrogate = surrogate.to(dtype)
             assert surrogate.expressions() == (parse(f"{number}*x"),)
@@ -118,12 +118,12 @@ class SurrogateContract:
     def test_the_state_dict_holds_the_constants(
         self, surrogate_type: type[Surrogate], tmp_path: object
     ) -> None:
-        surrogate = built(surrogate_type, EQUATIONS)
+        surrogate = build_surrogate(surrogate_type, EQUATIONS)
         others = [
             with_constants(tree, [2.0 * value + 1.0 for value in constants(tree)])
             for tree in surrogate.structure()
         ]
-        changed = built(surrogate_type, tuple(map(str, others)))
+        changed = build_surrogate(surrogate_type, tuple(map(str, others)))
         path = f"{tmp_path}/state.pt"
         torch.save(changed.state_dict(), path)
         surrogate.load_state_dict(torch.load(path, weights_only=True))
@@ -150,19 +150,19 @@ class SurrogateContract:
                 surrogate(torch.zeros(4, columns))
 
 
-def built(surrogate_type: type[Surrogate], equations: Sequence[str]) -> Surrogate:
-    """A surrogate for the equations in x and y."""
+def build_surrogate(surrogate_type: type[Surrogate], equations: Sequence[str]) -> Surrogate:
+    """Build a surrogate for equations in x and y."""
     reduction = IdentityReducer.restore({"variable_names": list(NAMES)})
     return surrogate_type.build([parse(text) for text in equations], Transforms.none(NAMES), reduction)
 
 
 def rows(*leading: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Seeded inputs (*leading, 2) in [-2, 2]."""
+    """Return seeded inputs (*leading, 2) in [-2, 2]."""
     return 4 * torch.rand(*leading, 2, generator=torch.Generator().manual_seed(0), dtype=dtype) - 2
 
 
-def expected(x: Tensor) -> Tensor:
-    """What EQUATIONS give, by the interpreter."""
+def compute_expected(x: Tensor) -> Tensor:
+    """Return the values of EQUATIONS, by the interpreter."""
     columns = dict(zip(NAMES, x.unbind(-1), strict=True))
     values = [evaluate(parse(text), columns) for text in EQUATIONS]
     return torch.stack([value.expand(x.shape[:-1]) for value in values], dim=-1)

@@ -1,1 +1,1 @@
-"""Training of small networks: the one loop, seeds and learning rates."""
+"""Training of small networks: the training loop, seeds and learning rates."""

@@ -1,4 +1,4 @@
-"""The one training loop: whatever is trained here, in the core or in a plugin, goes down its loss by it."""
+"""The training loop of the core and its plugins."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from symtorch_core.events import (
 from symtorch_core.storage.files import write_whole
 
 _SCHEMA: Final = 2
-_TOLD: Final = 250  # times that a training of many steps tells of its progress
+_REPORTS: Final = 250  # number of progress reports in a training of many steps
 
 
 @final
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training is kept, so that one that was stopped goes on as if it had never been.
+    """File of a training, from which a stopped one continues exactly.
 
     Attributes:
-        file: its file.
-        module: holds everything that changes while training, buffers too.
-        key: of everything that decides the training, see :func:`symtorch_core.studies.make_key`; a file of another
-            training is refused.
-        every: steps between two writes.
+        file: path of the file.
+        module: module with everything that changes during training, buffers included.
+        key: digest of everything that determines the training, see :func:`symtorch_core.studies.make_key`; a file of
+            another training is refused.
+        every: number of steps between two writes.
     """
 
     file: Path
@@ -51,14 +51,14 @@ class Checkpoint:
 @final
 @dataclass(frozen=True)
 class Descent:
-    """What a training did.
+    """Result of a training.
 
     Attributes:
-        before, after: the judge's loss at first, and of the state that was kept; NaN without a judge.
-        epochs: passes that were completed.
+        before, after: the judge's loss before training and of the state that was kept; NaN without a judge.
+        epochs: number of completed passes.
         losses: mean loss of the steps of each epoch, shape (epochs,); 0 for an epoch that was not run.
-        seconds: of training, however often it was stopped in between.
-        interrupted: whether the user stopped it; then the best state so far is in place.
+        seconds: training time, summed over interruptions.
+        interrupted: whether the user stopped the training; the best state so far is then in place.
     """
 
     before: float
@@ -86,28 +86,29 @@ def descend(
     stage: str | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Descent:
-    """Train parameters, in place, by steps down the slope of a loss.
+    """Train parameters in place by gradient descent on a loss.
 
     Args:
-        cost: the loss of one batch, a tensor of one number.
-        parameters: what ``optimizer`` changes.
-        batches: the batches of an epoch, by its number (from 0). Where there is a checkpoint, they must depend on that
-            number alone.
-        optimizer: any of torch's; one with a line search evaluates the batch several times in a step.
-        schedule: of the learning rate, moved on after each step.
-        epochs: passes, at most.
-        clip: the gradient's largest norm; a step whose gradient is not finite is then left out.
-        judge: a held-out loss, asked before the first epoch and after each, without gradients. The state of the lowest
-            is kept, which may be the first. None keeps the last state.
-        patience: epochs without a lower one after which to stop; None for never.
-        before_step: called with the step's number (from 0).
-        generator: that ``cost`` draws from; kept with the checkpoint.
-        checkpoint: where to go on from, and what to keep. A training with a judge needs none.
-        stage: told to the callbacks, with its progress: by steps, or with a judge by epochs. None tells nothing.
-        callbacks: told of the stage.
+        cost: function from one batch to its loss, a tensor of one number.
+        parameters: parameters that ``optimizer`` changes.
+        batches: function from an epoch's number (from 0) to its batches. With a checkpoint, they must depend on that
+            number only.
+        optimizer: any optimizer of torch; one with a line search evaluates the batch several times in a step.
+        schedule: schedule of the learning rate, advanced after each step.
+        epochs: largest number of passes.
+        clip: largest norm of the gradient; a step with a non-finite gradient is then skipped.
+        judge: function that returns a held-out loss, called before the first epoch and after each one, without
+            gradients. The state of lowest loss is kept, which may be the initial one. None keeps the last state.
+        patience: number of epochs without a lower loss after which to stop; None for never.
+        before_step: function called with the step's number (from 0).
+        generator: random generator used by ``cost``; saved with the checkpoint.
+        checkpoint: file to continue from and to write; not needed in a training with a judge.
+        stage: name of the stage sent to the callbacks, with progress by steps, or by epochs with a judge. None sends
+            nothing.
+        callbacks: called with each event of the stage.
 
     Returns:
-        What it did. With a judge, Ctrl-C ends the training with the best state; without one it is raised again.
+        The result. With a judge, Ctrl-C ends the training with the best state; without one it is raised again.
 
     >>> x = nn.Parameter(torch.tensor(5.0))
     >>> done = descend(lambda batch: (x - 2) ** 2, [x], lambda epoch: [None] * 200,
@@ -116,43 +117,44 @@ def descend(
     2.0
 
     Raises:
-        FileFormatError: the checkpoint is another training's, or was written on another kind of device.
+        FileFormatError: the checkpoint belongs to another training, or was written on another kind of device.
     """
     run = _Run(list(parameters), optimizer, schedule, generator, epochs)
-    told = () if stage is None else tuple(callbacks)
+    listeners = () if stage is None else tuple(callbacks)
     name = stage or ""
     first = batches(0)
     steps = len(first) * epochs
     if checkpoint is not None:
         run.restore(checkpoint, steps)
-    notify(told, StageStarted(name, epochs if judge else steps))
+    notify(listeners, StageStarted(name, epochs if judge else steps))
     if run.step:
-        notify(told, StageAdvanced(name, run.step))
-    before = lowest = math.nan if judge is None else _ask(judge)
+        notify(listeners, StageAdvanced(name, run.step))
+    before = lowest = math.nan if judge is None else _evaluate_judge(judge)
     best, idle, epoch, interrupted = run.state() if judge else [], 0, 0, False
-    every, reported = max(1, steps // _TOLD), run.step
+    every, reported = max(1, steps // _REPORTS), run.step
     try:
         for epoch in range(run.step // max(1, len(first)), epochs):
             part = first if epoch == 0 else batches(epoch)
             for batch in itertools.islice(part, run.step - epoch * len(first), None):
                 if before_step is not None:
                     before_step(run.step)
-                loss = run.take(cost, batch, clip, epoch, len(first))
+                loss = run.take_step(cost, batch, clip, epoch, len(first))
                 if checkpoint is not None and run.step % checkpoint.every == 0 and run.step < steps:
                     run.write(checkpoint)
                 if judge is None and (run.step % every == 0 or run.step == steps):
-                    notify(told, StageAdvanced(name, run.step - reported))
-                    notify(told, StageTold(name, f"loss {float(loss):.3g}"))
+                    notify(listeners, StageAdvanced(name, run.step - reported))
+                    notify(listeners, StageTold(name, f"loss {float(loss):.3g}"))
                     reported = run.step
             if judge is None:
                 continue
-            now = _ask(judge)
+            now = _evaluate_judge(judge)
             idle = 0 if now < lowest else idle + 1
             if now < lowest:
                 lowest, best = now, run.state()
-            notify(told, StageAdvanced(name))
+            notify(listeners, StageAdvanced(name))
             notify(
-                told, StageTold(name, f"held-out loss {now:.6g}, best {lowest:.6g}, at first {before:.6g}")
+                listeners,
+                StageTold(name, f"held-out loss {now:.6g}, best {lowest:.6g}, at first {before:.6g}"),
             )
             if patience is not None and idle >= patience:
                 break
@@ -161,17 +163,17 @@ def descend(
         if judge is None:
             raise
         interrupted, epochs_run = True, epoch
-        notify(told, Interrupted(1))
+        notify(listeners, Interrupted(1))
     finally:
         if judge is not None:
-            run.put_back(best)
+            run.reset_parameters(best)
     if checkpoint is not None and run.step > run.restored:
         run.write(checkpoint)
-    notify(told, StageFinished(name, run.watch.seconds()))
+    notify(listeners, StageFinished(name, run.watch.seconds()))
     return Descent(before, lowest, epochs_run, run.losses.cpu(), run.seconds(), interrupted)
 
 
-def _ask(judge: Callable[[], float]) -> float:
+def _evaluate_judge(judge: Callable[[], float]) -> float:
     with torch.no_grad():
         value = float(judge())
     return value if math.isfinite(value) else math.inf
@@ -180,7 +182,7 @@ def _ask(judge: Callable[[], float]) -> float:
 @final
 @dataclass
 class _Run:
-    """What changes as a training goes on."""
+    """State of a training."""
 
     parameters: list[Tensor]
     optimizer: torch.optim.Optimizer
@@ -200,20 +202,20 @@ class _Run:
     def seconds(self) -> float:
         return self.earlier + (self.watch.seconds() if self.step > self.restored else 0.0)
 
-    def take(
+    def take_step(
         self, cost: Callable[[Any], Tensor], batch: Any, clip: float | None, epoch: int, per: int
     ) -> Any:
         def closure() -> Tensor:
             self.optimizer.zero_grad()
             with torch.enable_grad():
                 loss = cost(batch)
-                # Not backward(): parameters that are not trained keep the gradients they have.
+                # Not backward(): parameters that are not trained keep their gradients.
                 slopes = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             for parameter, slope in zip(self.parameters, slopes, strict=True):
                 parameter.grad = slope
             if clip is not None:
                 norm = nn.utils.clip_grad_norm_(self.parameters, clip)
-                if not bool(torch.isfinite(norm)):  # a pole met in one batch must not be the end of all
+                if not bool(torch.isfinite(norm)):  # one batch at a pole must not ruin the parameters
                     self.optimizer.zero_grad(set_to_none=True)
             return loss.detach()
 
@@ -227,7 +229,7 @@ class _Run:
     def state(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self.parameters]
 
-    def put_back(self, state: Sequence[Tensor]) -> None:
+    def reset_parameters(self, state: Sequence[Tensor]) -> None:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, state, strict=True):
                 parameter.copy_(value)
@@ -261,8 +263,8 @@ class _Run:
             noise = state["generator"].cpu()
             if noise.shape != self.generator.get_state().shape:
                 raise FileFormatError(
-                    f"{file} was trained on another kind of device, whose random numbers cannot be gone on with on "
-                    f"{self.generator.device}: go on there, or give another folder"
+                    f"{file} was trained on another kind of device, whose random numbers cannot be continued on "
+                    f"{self.generator.device}: continue on that device, or give another folder"
                 )
             self.generator.set_state(noise)
         checkpoint.module.load_state_dict(state["module"])

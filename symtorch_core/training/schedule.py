@@ -1,4 +1,4 @@
-"""First weights from a seed, and learning rates that fall."""
+"""Initial weights from a seed, and schedules of learning rates."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 @contextmanager
 def fork_seed(seed: int) -> Iterator[None]:
-    """Inside, torch's own random state on the CPU starts from a seed; afterwards it is as it was.
+    """Set torch's random state on the CPU to a seed inside the context, and restore it afterwards.
 
-    For layers, which draw their first weights from nowhere else.
+    For the initial weights of layers, which torch draws from that state only.
 
     >>> from torch import nn
     >>> def made():
@@ -29,13 +29,13 @@ def fork_seed(seed: int) -> Iterator[None]:
 
 
 def compute_learning_rate(step: int, steps: int, *, highest: float, warmup: float) -> float:
-    """Of one step: a linear rise over the warm-up, then a cosine to 0.
+    """Return the learning rate of one step: a linear rise over the warm-up, then a cosine to 0.
 
     Args:
-        step: from 0.
-        steps: of the training.
-        highest: the learning rate at the end of the rise.
-        warmup: share of the steps in which it rises.
+        step: number of the step, from 0.
+        steps: number of steps of the training.
+        highest: learning rate at the end of the warm-up.
+        warmup: share of the steps in the warm-up, 0..1.
 
     >>> compute_learning_rate(0, 100, highest=1.0, warmup=0.0)
     1.0
@@ -49,5 +49,5 @@ def compute_learning_rate(step: int, steps: int, *, highest: float, warmup: floa
 
 
 def cosine_by_epochs(optimizer: torch.optim.Optimizer, steps: int, epochs: int) -> LambdaLR:
-    """Return a schedule by which the learning rate falls to 0 on a cosine, after each epoch of so many steps."""
+    """Return a schedule that lowers the rate to 0 on a cosine, once after each epoch of ``steps`` steps."""
     return LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (step // max(1, steps)) / epochs)))

@@ -1,1 +1,1 @@
-"""How good equations are: fidelity, differential equations, held-out rows and beyond."""
+"""Measures of equations: fidelity on held-out rows and out of range, and residuals of differential equations."""

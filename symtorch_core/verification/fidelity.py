@@ -1,4 +1,4 @@
-"""Fidelity: how well equations stand in for a block."""
+"""Fidelity: how well equations replace a block."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Fidelity:
     """Agreement of predictions with a block's outputs, for one output.
 
     Attributes:
-        r2: share of the variance explained, 1 - nmse; NaN for a constant output that is not met exactly.
+        r2: share of the variance explained, 1 - nmse; NaN for a constant output that is not matched exactly.
         nmse: mean squared error over the variance of the output.
         max_error: largest absolute error, in units of the output.
         mae: mean absolute error, in units of the output.
-        rows: number of rows judged.
+        rows: number of rows compared.
     """
 
     r2: float
@@ -33,12 +33,12 @@ class Fidelity:
     rows: int
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON data; NaN and infinities become None."""
+        """Return the numbers as JSON data; NaN and infinities become None."""
         return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Fidelity:
-        """Read what :meth:`to_json` wrote."""
+        """Build a fidelity from what :meth:`to_json` returned."""
         numbers = {
             key: math.nan if data[key] is None else float(data[key])
             for key in ("r2", "nmse", "max_error", "mae")
@@ -52,11 +52,11 @@ class OutputFidelity:
     """Fidelity of the chosen equations for one output of the block.
 
     Attributes:
-        train: on the rows of the fit.
-        held_out: on rows the search never saw; None where none were held out.
-        out_of_range: on inputs beyond the range of the fit; None where the block cannot be asked there.
-        linear: of the best linear map of the equations' variables, on held-out rows (on the rows of the fit where none
-            were held out): the baseline that equations have to beat.
+        train: fidelity on the rows of the fit.
+        held_out: fidelity on rows the search never saw; None if no rows were held out.
+        out_of_range: fidelity on inputs beyond the range of the fit; None if the block cannot be evaluated there.
+        linear: fidelity of the best linear map of the equations' variables, on held-out rows (on the rows of the fit
+            if none were held out): the baseline that equations have to beat.
     """
 
     train: Fidelity
@@ -66,7 +66,7 @@ class OutputFidelity:
 
 
 def measure_fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> list[Fidelity]:
-    """Fidelity of each output.
+    """Return the fidelity of each output.
 
     Args:
         prediction: shape (n, k).
@@ -91,7 +91,7 @@ def measure_fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None 
     result = []
     for column in range(target.shape[1]):
         mse, spread = float(squared[column]), float(variance[column])
-        # Rounding of the mean may leave a spread where there is none.
+        # Rounding of the mean may give a constant column a small variance.
         exact = 0.0 if mse == 0 else math.nan
         nmse = exact if constant[column] or spread == 0 else mse / spread
         result.append(
@@ -103,14 +103,14 @@ def measure_fidelity(prediction: Tensor, target: Tensor, weights: Tensor | None 
 
 
 def extrapolate_inputs(inputs: Tensor, stretch: float = 1.5) -> Tensor:
-    """Inputs outside the range of the given ones: each row moved away from the centre of the range.
+    """Return inputs outside the range of the given ones, shape (n, d).
 
-    Every row is stretched from the middle of each column's range until it lies on a box ``stretch`` times as
-    wide in its most extreme column, so that all rows lie out of range in at least one variable.
+    Every row is moved away from the middle of each column's range until it lies on a box ``stretch`` times as wide
+    in its most extreme column, so that all rows are out of range in at least one variable.
 
     Args:
         inputs: shape (n, d).
-        stretch: width of the new box in units of the old.
+        stretch: width of the new box in units of the old one.
     """
     low, high = inputs.min(0).values, inputs.max(0).values
     middle, half = (low + high) / 2, (high - low) / 2
@@ -122,14 +122,14 @@ def extrapolate_inputs(inputs: Tensor, stretch: float = 1.5) -> Tensor:
 def measure_out_of_range(
     predict: BlockFunction, block: BlockFunction, inputs: Tensor, outputs: Sequence[int], stretch: float = 1.5
 ) -> list[Fidelity]:
-    """Fidelity on inputs beyond the training range.
+    """Return the fidelity of each output on inputs beyond the training range.
 
     Args:
-        predict: the equations, rows to rows.
-        block: the block, rows to rows.
+        predict: the equations, as a function of rows.
+        block: the block, as a function of rows.
         inputs: training inputs, shape (n, d).
-        outputs: the block's output columns that ``predict`` gives.
-        stretch: how far out; see :func:`extrapolate_inputs`.
+        outputs: the block's output columns that ``predict`` returns.
+        stretch: how far out of range; see :func:`extrapolate_inputs`.
     """
     far = extrapolate_inputs(inputs, stretch)
     return measure_fidelity(predict(far), block(far)[:, list(outputs)])

@@ -1,4 +1,4 @@
-"""Whether an equation solves a differential equation: exact derivatives, then numbers (SymTorch paper, 4.3.1)."""
+"""Residuals of differential equations for an equation: exact derivatives, then numbers (SymTorch paper, 4.3.1)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class Residual:
-    """What is left of a differential equation when an equation is put in.
+    """The residual of a differential equation for an equation.
 
     Attributes:
-        residual: as an expression of the variables, exact.
+        residual: exact expression in the variables.
         rms: root mean square on the points.
         max_abs: largest absolute value on the points.
-        relative: ``rms`` over the root mean square of the sum of the terms' absolute values, whatever the units: 0 for
-            a solution, near 1 for terms that have nothing to do with each other.
+        relative: ``rms`` over the root mean square of the sum of the terms' absolute values, independent of units: 0
+            for a solution, near 1 for unrelated terms.
         rows: number of points.
     """
 
@@ -50,20 +50,20 @@ def residual_check(
     unknown: str = "u",
     constants: Mapping[str, float] | None = None,
 ) -> Residual:
-    """Put an equation into a differential equation, and measure what is left.
+    """Insert an equation into a differential equation, and measure the residual.
 
-    Derivatives are exact (sympy's); only the values on the points are numbers, in float64. A boundary or initial
+    Derivatives are exact (sympy's); only the values on the points are numerical, in float64. A boundary or initial
     condition is a differential equation without derivatives, on points of that boundary.
 
     Args:
-        equation: for the unknown, in the variables.
-        differential_equation: what should be zero, as text: ``"u_t - 0.2*u_xx"``. A derivative is the unknown, ``_``,
-            and the variables to differentiate by, one after the other; where a name has several characters, with ``_``
-            between them all: ``u_x0_x0``.
-        points: where to measure, shape (n, d).
+        equation: expression of the unknown in the variables.
+        differential_equation: expression that should be zero, as text: ``"u_t - 0.2*u_xx"``. A derivative is the
+            unknown, ``_``, and the variables to differentiate by in order; if a name has several characters, all are
+            separated by ``_``: ``u_x0_x0``.
+        points: points to evaluate at, shape (n, d).
         variable_names: d names, one for each column of the points.
-        unknown: what the equation is for.
-        constants: numbers for other names in the differential equation.
+        unknown: name of the unknown.
+        constants: values of other names in the differential equation.
 
     >>> x = torch.rand(100, 2, dtype=torch.float64)
     >>> heat = residual_check("exp(-0.2*pi^2*t)*sin(pi*x)", "u_t - 0.2*u_xx", x, variable_names=["x", "t"])
@@ -74,8 +74,9 @@ def residual_check(
     0.327
 
     Raises:
-        ExpressionError: the differential equation is none, names what nobody knows, or a derivative cannot be computed.
-        CaptureError: the points are no numbers.
+        ExpressionError: the differential equation is invalid or contains an unknown name, or a derivative cannot be
+            computed.
+        CaptureError: the points are not numbers.
     """
     import sympy as sp
 
@@ -83,9 +84,9 @@ def residual_check(
     columns, rows = _to_columns(points, names)
     solution = to_sympy(_to_tree(equation, names))
     terms = _split_terms(differential_equation, solution, names, unknown, dict(constants or {}))
-    measured = [_evaluate_on(term, columns, rows) for term in terms]
-    left = torch.stack(measured).sum(0)
-    size = _compute_rms(torch.stack(measured).abs().sum(0))
+    term_values = [_evaluate_on(term, columns, rows) for term in terms]
+    left = torch.stack(term_values).sum(0)
+    size = _compute_rms(torch.stack(term_values).abs().sum(0))
     rms = _compute_rms(left)
     return Residual(
         residual=sp.Add(*terms),
@@ -105,14 +106,14 @@ def identify_constants(
     start: Mapping[str, float],
     unknown: str = "u",
 ) -> dict[str, float]:
-    """The constants of a differential equation for which an equation solves it best.
+    """Find the constants of a differential equation for which an equation solves it best.
 
-    Least squares of what is left, over the constants, with exact derivatives: an inverse problem whose data are a
-    closed form. (SymTorch paper, 4.3.1, reads the constants off the equation by eye.)
+    The residual is minimised over the constants by least squares with exact derivatives: an inverse problem whose
+    data are a closed form. (SymTorch paper, 4.3.1, reads the constants off the equation by eye.)
 
     Args:
         equation, differential_equation, points, variable_names, unknown: as in :func:`residual_check`.
-        start: for each constant a first guess.
+        start: a first guess for each constant.
 
     >>> x = torch.rand(100, 2, dtype=torch.float64)
     >>> solution = "exp(-1.97*t)*sin(3.14*x)"
@@ -121,7 +122,7 @@ def identify_constants(
     0.1998
 
     Raises:
-        ExpressionError: as for :func:`residual_check`, or what is left is not finite at the first guess.
+        ExpressionError: as for :func:`residual_check`, or the residual is not finite at the first guess.
     """
     import sympy as sp
     from scipy.optimize import least_squares
@@ -143,17 +144,17 @@ def identify_constants(
     first = np.array([float(start[name]) for name in wanted])
     if not np.isfinite(on(left, first)).all():
         raise ExpressionError(f"{differential_equation!r} is not finite on every point at {dict(start)}")
-    fitted = least_squares(
+    solved = least_squares(
         lambda values: on(left, values),
         first,
         lambda values: np.stack([on(slope, values) for slope in slopes], axis=1),
         x_scale="jac",
     )
-    return dict(zip(wanted, map(float, fitted.x), strict=True))
+    return dict(zip(wanted, map(float, solved.x), strict=True))
 
 
 def parse_derivative(name: str, unknown: str, variable_names: Sequence[str]) -> tuple[str, ...] | None:
-    """The variables that a derivative is taken by, in order; none for the unknown itself, None for another name.
+    """Return the variables of a derivative, in order; () for the unknown itself, None for any other name.
 
     >>> parse_derivative("u_xx", "u", ["x", "t"]), parse_derivative("u", "u", ["x"])
     (('x', 'x'), ())
@@ -184,7 +185,7 @@ def _split_terms(
     unknown: str,
     constants: Mapping[str, float | sp.Symbol],
 ) -> list[sp.Expr]:
-    """The terms of the differential equation with the solution in them."""
+    """Return the terms of the differential equation with the solution inserted."""
     import sympy as sp
 
     parsed = parse(differential_equation)
@@ -213,7 +214,7 @@ def _evaluate_sympy(
     unknown: str,
     constants: Mapping[str, float | sp.Symbol],
 ) -> Any:
-    """What a name in the differential equation stands for: the unknown, a derivative of it, or a constant."""
+    """Return the value of a name in the differential equation: the unknown, a derivative of it, or a constant."""
     import sympy as sp
 
     if name in constants:

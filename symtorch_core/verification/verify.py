@@ -1,4 +1,4 @@
-"""The last stage: how good the equations are on rows the search never saw, and beyond them."""
+"""The verification stage: fidelity of the equations on held-out rows and out of range."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def verify(
 
     Args:
         surrogate: the equations.
-        baseline: fidelity of what the equations have to beat; see :func:`fit_linear_baseline`.
-        train: rows of the fit, with the surrogate's outputs alone.
-        held_out: rows held out, likewise, or None.
-        function: the block, for inputs out of range; None where it cannot be asked. Where it fails, the equations are
-            not judged there, and a warning says so.
-        outputs: the block's output columns that the surrogate gives.
+        baseline: fidelity of the linear baseline; see :func:`fit_linear_baseline`.
+        train: rows of the fit, with the surrogate's outputs only.
+        held_out: held-out rows with the surrogate's outputs only, or None.
+        function: the block, for inputs out of range; None if it cannot be evaluated there. If it fails, a warning
+            says so, and the equations are not evaluated out of range.
+        outputs: the block's output columns that the surrogate returns.
     """
 
     def measure(activations: Activations) -> list[Fidelity]:
@@ -59,9 +59,9 @@ def verify(
         try:
             far = measure_out_of_range(surrogate.predict, function, train.inputs, outputs)
         except Exception as error:
-            # A block may refuse such rows in its own way; the search must not be lost for it.
+            # A block may reject such rows in its own way, which must not lose the search.
             warnings.warn(
-                f"the block failed on rows out of range, so its equations are not judged there ({error}); "
+                f"the block failed on rows out of range, so its equations are not evaluated there ({error}); "
                 "out_of_range=False leaves that out",
                 RuntimeWarning,
                 stacklevel=3,
@@ -70,14 +70,14 @@ def verify(
 
 
 def fit_linear_baseline(
-    transforms: Transforms, reduction: Reduction, train: Activations, judged: Activations
+    transforms: Transforms, reduction: Reduction, train: Activations, evaluated: Activations
 ) -> list[Fidelity]:
     """Measure the fidelity of y = b + W z, for the variables z of the equations, fitted by least squares.
 
     Args:
-        transforms, reduction: from the block's inputs to z.
+        transforms, reduction: maps from the block's inputs to z.
         train: rows to fit W and b to.
-        judged: rows to judge on.
+        evaluated: rows to evaluate on.
     """
 
     def variables(activations: Activations) -> Tensor:
@@ -85,8 +85,8 @@ def fit_linear_baseline(
 
     moments = Moments.of(variables(train), train.outputs, train.weights)
     W = moments.linear_map(_RIDGE)
-    prediction = moments.y + (variables(judged) - moments.x) @ W.T
-    return measure_fidelity(prediction, judged.outputs, judged.weights)
+    prediction = moments.y + (variables(evaluated) - moments.x) @ W.T
+    return measure_fidelity(prediction, evaluated.outputs, evaluated.weights)
 
 
 def add_validation_losses(
@@ -100,18 +100,18 @@ def add_validation_losses(
 
     Args:
         fronts: one for each column of the reduced targets.
-        search: gives the loss.
-        transforms, reduction: from the block's inputs and outputs to variables and targets of the equations.
-        held_out: rows held out, with the distilled outputs alone.
+        search: search space with the loss.
+        transforms, reduction: maps from the block's inputs and outputs to variables and targets of the equations.
+        held_out: held-out rows, with the distilled outputs only.
     """
     Z = reduction.reduce_inputs(transforms(held_out.inputs))
     T = reduction.reduce_targets(held_out.outputs, Z).double()
     columns = dict(zip(reduction.variable_names, Z.double().unbind(-1), strict=True))
     weights = None if held_out.weights is None else held_out.weights.double()
-    judged = []
+    evaluated = []
     for number, front in enumerate(fronts):
         losses = [search.loss_function(evaluate(c.expression, columns), T[:, number], weights) for c in front]
-        judged.append(
+        evaluated.append(
             ParetoFront(
                 [
                     replace(candidate, validation_loss=loss if math.isfinite(loss) else None)
@@ -120,4 +120,4 @@ def add_validation_losses(
                 front.unrunnable,
             )
         )
-    return tuple(judged)
+    return tuple(evaluated)

@@ -1,1 +1,1 @@
-"""What people look at: in a terminal, in a notebook, as plots and as pages."""
+"""Views of results: in a terminal, in a notebook, as plots and as pages."""

@@ -1,4 +1,4 @@
-"""Figures of a page: matplotlib's SVG, in the colours of the page's theme, with marks that a script can find."""
+"""Figures of a page: matplotlib's SVG, in the colours of the page's theme, with marks that scripts can address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from symtorch_core.views.plots import check_matplotlib
 
-# Colours that stand for the page's own until the SVG is written; no plot would choose them by chance.
+# Placeholders for the page's colours, replaced in the SVG; no plot would use them by chance.
 INK, GRID, FIRST, SECOND, THIRD = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 _IN_THE_PAGE: Mapping[str, str] = MappingProxyType(
     {
@@ -46,7 +46,7 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
 
 @contextmanager
 def use_page_theme() -> Iterator[None]:
-    """Plots made inside take their colours from the page."""
+    """Use the page's colours for plots made inside the context."""
     check_matplotlib()
     import matplotlib as mpl
     from cycler import cycler
@@ -59,12 +59,12 @@ def use_page_theme() -> Iterator[None]:
 def render_svg(
     draw: Callable[[Any], Any], *, width: float = 5.2, height: float = 3.6, label: str = ""
 ) -> str:
-    """A figure as inline SVG.
+    """Return a figure as inline SVG.
 
     Args:
-        draw: draws on the axes it is given.
-        width, height: in inches; the page scales it to the column.
-        label: what it shows, for screen readers.
+        draw: function that draws on the axes it receives.
+        width, height: size in inches; the page scales the figure to its column.
+        label: description for screen readers.
     """
     with use_page_theme():
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -82,7 +82,7 @@ def render_svg(
 
 
 def _make_inline(document: str, label: str) -> str:
-    """The <svg> element alone, in the page's colours, scaling with its column; ids are made unique by matplotlib."""
+    """Return the <svg> element only, in the page's colours, scaling with its column; matplotlib makes ids unique."""
     element = document[document.index("<svg") :].strip()
     for colour, variable in _IN_THE_PAGE.items():
         element = element.replace(colour, variable)

@@ -1,4 +1,4 @@
-"""What notebooks show: the equations and tables of a page, without its scripts."""
+"""Notebook views: the equations and tables of a page, without its scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_FRONTS = 8
 
 
 def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
-    """A front as an HTML table with typeset equations; all text is escaped."""
+    """Return a front as an HTML table with typeset equations; all text is escaped."""
     rows = [
         {
             "chosen": candidate == chosen,
@@ -35,7 +35,7 @@ def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
 
 
 def render_result(result: Distillation) -> str:
-    """A distillation as HTML: its fronts and its fidelity."""
+    """Return a distillation as HTML: its fronts and its fidelity."""
     chosen = result.chosen()
     fronts = [
         (name, Markup(render_front(front, candidate)))

@@ -1,4 +1,4 @@
-"""A distillation as a page: equations, fronts, fits, residuals, what each variable does, how it was made."""
+"""The page of a distillation: equations, fronts, fits, residuals, sensitivities and settings."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _FULL_SECTIONS = 24
 
 
 def build_page(result: Distillation, title: str = "") -> Page:
-    """The page of a distillation.
+    """Build the page of a distillation.
 
     Args:
-        result: what was found. Fits, residuals and the sensitivity of variables need rows: those held out in memory, or
-            the sample of them that a saved file holds.
-        title: a headline; made from the block's name by default.
+        result: the distillation. Fits, residuals and the sensitivity of variables need rows: those held out in
+            memory, or the sample of them in a saved file.
+        title: the headline; made from the block's name by default.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -59,28 +59,30 @@ def build_page(result: Distillation, title: str = "") -> Page:
     if not result.reduction.keeps_outputs and _get_rows(result) is not None:
         sections.append(Section("Outputs of the block", tuple(_build_output_parts(result))))
     sections.append(Section("How it was made", tuple(_build_settings(result))))
-    made = result.provenance
-    rows = f"{made.rows[0]} rows fitted" + (f", {made.rows[1]} held out" if made.rows[1] else "")
+    provenance = result.provenance
+    rows = f"{provenance.rows[0]} rows fitted" + (
+        f", {provenance.rows[1]} held out" if provenance.rows[1] else ""
+    )
     interrupted = "; interrupted, perhaps not finished" if result.interrupted else ""
     return Page(
-        title=title or f"Equations of {made.source.block}",
-        subtitle=f"{len(result.fronts)} equations by {made.regressor}, {rows}{interrupted}",
+        title=title or f"Equations of {provenance.source.block}",
+        subtitle=f"{len(result.fronts)} equations by {provenance.regressor}, {rows}{interrupted}",
         sections=tuple(sections),
-        footer=", ".join(f"{name} {version}" for name, version in made.versions.items()),
+        footer=", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
     )
 
 
 def build_front_part(
     front: ParetoFront, chosen: Candidate, key: str, name: str, r2: Mapping[int, float] | None = None
 ) -> Front:
-    """A front whose points can be chosen.
+    """Build the part for a front, whose points the reader can choose.
 
     Args:
         front: the front.
         chosen: the equation shown first.
-        key: unique on the page.
+        key: key of the front, unique on the page.
         name: left-hand side of the equations.
-        r2: held-out R2 by complexity, where it is known.
+        r2: held-out R2 by complexity, or None if unknown.
     """
     points = []
     for candidate in front:
@@ -137,18 +139,18 @@ def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
 
 
 def _build_fit_figures(result: Distillation, output: int) -> Iterator[Figure]:
-    """Prediction and residuals of one output of the block."""
+    """Yield figures of prediction and residuals of one output of the block."""
     if _get_rows(result) is None:
         return
     block, equations = (values[:_ROWS_DRAWN] for values in compare_outputs(result, output))
 
-    def fit(ax: Any) -> None:
+    def draw_fit(ax: Any) -> None:
         low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
         ax.plot([low, high], [low, high], "-", color=SECOND, linewidth=1)
         ax.plot(block, equations, "o", color=FIRST, alpha=0.55, markersize=3.5, markeredgewidth=0)
         ax.set(xlabel="block", ylabel="equations")
 
-    def residuals(ax: Any) -> None:
+    def draw_residuals(ax: Any) -> None:
         ax.axhline(0.0, color=SECOND, linewidth=1)
         ax.plot(block, equations - block, "o", color=FIRST, alpha=0.55, markersize=3.5, markeredgewidth=0)
         ax.set(xlabel="block", ylabel="equations - block")
@@ -158,11 +160,11 @@ def _build_fit_figures(result: Distillation, output: int) -> Iterator[Figure]:
         "held-out rows" if result.held_out is not None else "rows of the fit",
     )
     yield Figure(
-        Markup(render_svg(fit, width=4.4, height=3.4, label=f"fit of {name}")),
+        Markup(render_svg(draw_fit, width=4.4, height=3.4, label=f"fit of {name}")),
         f"Equations against block, {where}",
     )
     yield Figure(
-        Markup(render_svg(residuals, width=4.4, height=3.4, label=f"residuals of {name}")),
+        Markup(render_svg(draw_residuals, width=4.4, height=3.4, label=f"residuals of {name}")),
         f"Residuals, {where}",
     )
 
@@ -262,7 +264,7 @@ def _get_rows(result: Distillation) -> Any:
 def _get_searched_columns(
     result: Distillation, number: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
-    """What the equation sees and should give, on rows that are in memory."""
+    """Return an equation's variables, targets and weights, on rows that are in memory."""
     rows = _get_rows(result)
     Z = result.reduction.reduce_inputs(result.transforms(rows.inputs))
     T = result.reduction.reduce_targets(rows.outputs[:, list(result.outputs)], Z)
@@ -274,17 +276,17 @@ def _measure_r2_by_complexity(
     front: ParetoFront, columns: Mapping[str, Tensor], target: Tensor, weights: Tensor | None
 ) -> dict[int, float]:
     predictions = torch.stack([evaluate(c.expression, columns).expand_as(target) for c in front], dim=1)
-    judged = measure_fidelity(predictions, target[:, None].expand_as(predictions), weights)
-    return {candidate.complexity: entry.r2 for candidate, entry in zip(front, judged, strict=True)}
+    fidelities = measure_fidelity(predictions, target[:, None].expand_as(predictions), weights)
+    return {candidate.complexity: entry.r2 for candidate, entry in zip(front, fidelities, strict=True)}
 
 
 def measure_sensitivity(
     expression: Expression, columns: Mapping[str, Tensor]
 ) -> tuple[tuple[str, float], ...]:
-    """How much each variable does: Jansen's estimate of its total Sobol index over the rows.
+    """Estimate how much each variable contributes: Jansen's estimate of its total Sobol index over the rows.
 
-    The mean squared change of the equation when one variable is shuffled among the rows, over twice its variance;
-    seeded. Exact indices need independent variables; for others it is a measure of the same kind.
+    The index is the mean squared change of the equation when one variable is shuffled among the rows (seeded), over
+    twice the variance. It is exact for independent variables only; for others it is a comparable measure.
 
     Args:
         expression: the equation.

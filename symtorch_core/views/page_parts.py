@@ -1,4 +1,4 @@
-"""The parts of a page, as plain data; studies put pages of their own together from the same parts."""
+"""The parts of a page, as plain data; studies build pages of their own from the same parts."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _TEMPLATES = "symtorch_core.views.templates"
 
 
 class Part(ABC):  # noqa: B024 - a family of records with nothing to implement
-    """Something on a page."""
+    """Part of a page."""
 
 
 @final
 @dataclass(frozen=True)
 class Equation(Part):
-    """name = expression, typeset, with buttons that copy it.
+    """Typeset name = expression, with buttons that copy it.
 
     Attributes:
         name: left-hand side.
         math: MathML of the right-hand side.
-        latex, sympy, python, text: what the buttons copy.
+        latex, sympy, python, text: texts that the buttons copy.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Equation(Part):
 
     @classmethod
     def of(cls, name: str, expression: Expression, digits: int = 4) -> Equation:
-        """From an expression of the core."""
+        """Build the part from an expression of the core."""
         from symtorch_core.exports.code import NUMPY, to_source  # the formats need the expressions first
         from symtorch_core.expressions import variables
 
@@ -61,12 +61,12 @@ class Equation(Part):
 @final
 @dataclass(frozen=True)
 class Table(Part):
-    """Rows of text.
+    """Table of text.
 
     Attributes:
-        headings: of the columns.
+        headings: headings of the columns.
         rows: cells as text.
-        caption: above it; empty for none.
+        caption: text above the table; empty for none.
         numbers: whether all columns but the first hold numbers, which are aligned to the right.
     """
 
@@ -79,7 +79,7 @@ class Table(Part):
 @final
 @dataclass(frozen=True)
 class Figure(Part):
-    """A figure as inline SVG, made by :func:`symtorch_core.views.figures.svg`; ``wide``: as the page."""
+    """Figure as inline SVG from :func:`symtorch_core.views.figures.render_svg`; ``wide``: as wide as the page."""
 
     svg: Markup
     caption: str = ""
@@ -89,13 +89,13 @@ class Figure(Part):
 @final
 @dataclass(frozen=True)
 class Front(Part):
-    """A Pareto front whose points can be chosen.
+    """Pareto front whose points the reader can choose.
 
     Attributes:
-        key: unique on the page; the SVG's marks are called ``{key}-{number}``.
+        key: key of the front, unique on the page; the SVG's marks are called ``{key}-{number}``.
         svg: the plot.
-        points: what a click shows, in the order of the marks.
-        chosen: which point is shown first.
+        points: entries shown on a click, in the order of the marks.
+        chosen: index of the point shown first.
     """
 
     key: str
@@ -107,7 +107,7 @@ class Front(Part):
 @final
 @dataclass(frozen=True)
 class Point:
-    """One equation of a front, as a page shows it."""
+    """One equation of a front, as shown on a page."""
 
     equation: Equation
     facts: tuple[tuple[str, str], ...]
@@ -116,7 +116,7 @@ class Point:
 @final
 @dataclass(frozen=True)
 class Bars(Part):
-    """Named shares between 0 and 1."""
+    """Bars for named shares between 0 and 1."""
 
     caption: str
     shares: tuple[tuple[str, float], ...]
@@ -125,7 +125,7 @@ class Bars(Part):
 @final
 @dataclass(frozen=True)
 class Text(Part):
-    """A paragraph."""
+    """Paragraph of text."""
 
     text: str
 
@@ -133,7 +133,7 @@ class Text(Part):
 @final
 @dataclass(frozen=True)
 class Section:
-    """A headline and what stands under it; ``wide`` parts take the whole width."""
+    """Headline and the parts below it; ``wide`` parts take the whole width."""
 
     title: str
     parts: tuple[Part, ...]
@@ -142,12 +142,12 @@ class Section:
 @final
 @dataclass(frozen=True)
 class Page:
-    """A page that opens from disk, without a network.
+    """Page that opens from disk, without a network.
 
     Attributes:
-        title: in the headline and the browser's tab.
-        subtitle: a line below.
-        sections: from top to bottom.
+        title: text of the headline and the browser's tab.
+        subtitle: line below the title.
+        sections: sections from top to bottom.
         footer: small print.
     """
 
@@ -157,7 +157,7 @@ class Page:
     footer: str = ""
 
     def html(self) -> str:
-        """The page as one self-contained HTML document; all text is escaped."""
+        """Return the page as one self-contained HTML document; all text is escaped."""
         environment = Environment(
             autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -167,23 +167,23 @@ class Page:
         )
 
     def write(self, path: Path | str) -> Path:
-        """Write the document to a file; gives its path."""
+        """Write the document to a file, and return its path."""
         path = Path(path)
         path.write_text(self.html(), encoding="utf-8")
         return path
 
 
 def render_math(expression: sp.Expr) -> Markup:
-    """A sympy expression as MathML, ready for a page."""
+    """Return a sympy expression as MathML, ready for a page."""
     inner = mathml(expression, printer="presentation")
     return Markup(f'<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">{inner}</math>')
 
 
 def to_table_rows(pairs: Sequence[tuple[str, Any]]) -> tuple[tuple[str, ...], ...]:
-    """Pairs as rows of a table, without those that are empty."""
+    """Return pairs as rows of a table, without empty ones."""
     return tuple((name, str(value)) for name, value in pairs if str(value))
 
 
 def read_template(name: str) -> str:
-    """A file of the templates' folder."""
+    """Return the text of a file in the templates' folder."""
     return resources.files(_TEMPLATES).joinpath(name).read_text(encoding="utf-8")

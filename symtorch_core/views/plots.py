@@ -1,6 +1,6 @@
 """Plots of fronts, fits, residuals and slices (needs matplotlib).
 
-Every function draws on the caller's axes, or on new ones, and returns them.
+Every function draws on the given axes or on new ones, and returns them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHOWN_ROWS = 2000
 
 
 def new_axes(ax: Any = None, *, size: tuple[float, float] = (5.0, 3.6)) -> Any:
-    """The given axes, or new ones.
+    """Return the given axes, or new ones.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -41,7 +41,7 @@ def new_axes(ax: Any = None, *, size: tuple[float, float] = (5.0, 3.6)) -> Any:
 
 
 def check_matplotlib() -> None:
-    """Refuse, with a :class:`MissingDependencyError`, where matplotlib is not installed."""
+    """Raise :class:`MissingDependencyError` if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingDependencyError("plots need matplotlib. Try: pip install matplotlib", name="matplotlib")
 
@@ -50,7 +50,7 @@ def plot_result(result: Distillation, kind: str = "front", output: int = 0, ax: 
     """Draw one output of a distillation: its ``"front"``, its ``"fit"``, or its ``"residuals"``.
 
     Raises:
-        SelectionError: there is no such plot or output, or there are no rows in memory.
+        SelectionError: the plot or the output does not exist, or there are no rows in memory.
     """
     if kind == "front":
         return plot_front(result.front(output), result.chosen()[output], ax)
@@ -85,7 +85,7 @@ def plot_sweep(sweep: Sweep, value: str = "r2", ax: Any = None) -> Any:
 
 
 def plot_front(front: ParetoFront, chosen: Candidate | None = None, ax: Any = None) -> Any:
-    """Loss over complexity, the chosen equation marked and named."""
+    """Draw loss over complexity, with the chosen equation marked and labelled."""
     ax = new_axes(ax)
     held_out = [c for c in front if c.validation_loss is not None]
     ax.step([c.complexity for c in front], [c.loss for c in front], where="post", color="C0", alpha=0.5)
@@ -105,7 +105,7 @@ def plot_front(front: ParetoFront, chosen: Candidate | None = None, ax: Any = No
 
 
 def plot_fit(result: Distillation, output: int = 0, ax: Any = None) -> Any:
-    """The equations against the block's output, on held-out rows (on rows of the fit where none were held out)."""
+    """Draw the equations against the block's output, on held-out rows (or rows of the fit if none are held out)."""
     ax = new_axes(ax, size=(4.2, 4.0))
     block, equations = compare_outputs(result, output)
     ax.plot(block, equations, ".", alpha=0.5, color="C0")
@@ -116,7 +116,7 @@ def plot_fit(result: Distillation, output: int = 0, ax: Any = None) -> Any:
 
 
 def plot_residuals(result: Distillation, output: int = 0, ax: Any = None) -> Any:
-    """What the equations miss, over the block's output."""
+    """Draw the residuals, equations - block, over the block's output."""
     ax = new_axes(ax)
     block, equations = compare_outputs(result, output)
     ax.axhline(0.0, color="C1", linewidth=1)
@@ -133,18 +133,18 @@ def plot_slice(
     at: Mapping[str, float] | None = None,
     ax: Any = None,
 ) -> Any:
-    """Block and equations along one input, or their difference over two, the other inputs at their medians.
+    """Draw block and equations along one input, or their difference over two, with other inputs at their medians.
 
     Args:
-        result: what was distilled.
-        block: rows to rows, the block itself.
-        along: the name of one input, or of two.
+        result: the distillation.
+        block: the block, as a function of rows.
+        along: name of one input, or names of two.
         output: position among the distilled outputs.
-        at: other inputs at these values instead.
-        ax: axes to draw on.
+        at: values of other inputs, instead of their medians.
+        ax: axes to draw on; new ones by default.
 
     Raises:
-        SelectionError: there is no such input or output, or the rows of the fit are not in memory.
+        SelectionError: an input or output does not exist, or the rows of the fit are not in memory.
     """
     names = (along,) if isinstance(along, str) else tuple(along)
     inputs = result.transforms.input_names
@@ -184,10 +184,10 @@ def plot_slice(
 
 
 def get_drawn_rows(result: Distillation) -> Activations:
-    """Rows to draw: those held out, or those of the fit.
+    """Return rows to draw: held-out rows, or else rows of the fit.
 
     Raises:
-        SelectionError: there are none.
+        SelectionError: there are no rows in memory.
     """
     rows = result.held_out or result.train
     if rows is None:
@@ -196,7 +196,7 @@ def get_drawn_rows(result: Distillation) -> Activations:
 
 
 def compare_outputs(result: Distillation, output: int) -> tuple[Any, Any]:
-    """The block's output and what the equations give for it, as arrays."""
+    """Return the block's output and its prediction by the equations, as arrays of shape (n,)."""
     rows = get_drawn_rows(result)
     position = _check_position(result, output)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What people look at in a terminal."""
+"""Terminal views: tables of fronts and fidelity."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_FRONTS = 8
 
 
 def build_front_table(front: ParetoFront, title: str = "", chosen: Candidate | None = None) -> Table:
-    """A front as a table, from simple to complex, the chosen equation marked."""
+    """Build the table of a front, from simple to complex, with the chosen equation marked."""
     table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
     table.add_column("")
     for heading in ("complexity", "loss", "held-out", "score"):
@@ -43,7 +43,7 @@ def build_front_table(front: ParetoFront, title: str = "", chosen: Candidate | N
 
 
 def build_fidelity_table(result: Distillation) -> Table:
-    """Fidelity of the chosen equations, and of the linear map they have to beat: a row for each output."""
+    """Build the table of fidelity of the chosen equations and of the linear baseline: a row for each output."""
     table = Table(title="Fidelity of the chosen equations", title_justify="left", title_style="bold")
     table.add_column("output")
     for heading in (
@@ -76,7 +76,7 @@ def _format_number(entry: Fidelity | None, field: str) -> str:
 
 
 def render_result(result: Distillation) -> RenderableType:
-    """A distillation for the terminal: fronts, fidelity, how it was made."""
+    """Build the terminal view of a distillation: fronts, fidelity and provenance."""
     parts: list[RenderableType] = []
     chosen = result.chosen()
     for name, front, candidate in list(zip(result.equation_names, result.fronts, chosen, strict=True))[
@@ -127,8 +127,8 @@ def render_sweep(sweep: Sweep) -> str:
     return _to_text(table)
 
 
-def _to_text(shown: RenderableType) -> str:
+def _to_text(renderable: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
     with console.capture() as captured:
-        console.print(shown)
+        console.print(renderable)
     return captured.get().rstrip()
