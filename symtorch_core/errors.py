@@ -54,11 +54,23 @@ class FileFormatError(SymTorchError, ValueError):
     """A file or a state_dict does not match its schema."""
 
 
+def find_close(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return the known names that are close to an unknown one, the closest first.
+
+    Args:
+        name: what was given.
+        known: what there is.
+        most: how many to return at most.
+        cutoff: similarity from 0 to 1 that a name must have.
+    """
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the closest known name, or nothing.
 
     >>> did_you_mean("neighbors", ["neighbours", "samples"])
     " Did you mean 'neighbours'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = find_close(name, known)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,7 @@ from symtorch_core.activations.rows import Activations, check_on_nonfinite
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import Selector, collect_call_tensors
 from symtorch_core.components.options import Configurable
-from symtorch_core.errors import CaptureError
+from symtorch_core.errors import CaptureError, find_close
 from symtorch_core.events.records import (
     Callback,
     StageAdvanced,
@@ -228,7 +227,7 @@ def find_block(model: nn.Module, path: str) -> nn.Module:
     if path in modules:
         found: nn.Module = modules[path]
         return found
-    close = difflib.get_close_matches(path, modules, n=5, cutoff=0.3) or [p for p in modules if p][:10]
+    close = find_close(path, modules, most=5, cutoff=0.3) or [p for p in modules if p][:10]
     raise CaptureError(f"the model has no submodule {path!r}. Close: {', '.join(close)}")
 
 

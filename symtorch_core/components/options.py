@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
-from symtorch_core.components.checks import check_choice, check_number, check_whole
+from symtorch_core.components.checks import check_choice, check_flag, check_number, check_whole
 from symtorch_core.errors import SearchError, did_you_mean
 
 
@@ -41,6 +41,11 @@ class Configurable(ABC):
     def option_names(cls) -> tuple[str, ...]:
         """Return the names of the options."""
         return tuple(entry.name for entry in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
+
+    @classmethod
+    def passed_options(cls) -> tuple[str, ...]:
+        """Return the names of options that are passed on to a library, beside the component's own."""
+        return ()
 
     @classmethod
     def with_options(cls, options: Mapping[str, Any]) -> Self:
@@ -80,6 +85,11 @@ class Configurable(ABC):
         """Refuse, with a :class:`SearchError`, options that are not numbers from ``low`` to ``high``."""
         for option in options:
             check_number(f"{self.name}'s {option}", getattr(self, option), low, high)
+
+    def flags(self, *options: str) -> None:
+        """Refuse, with a :class:`SearchError`, options that are not True or False."""
+        for option in options:
+            check_flag(f"{self.name}'s {option}", getattr(self, option))
 
     def one_of(self, choices: Collection[str], *options: str) -> None:
         """Refuse, with a :class:`SearchError`, options that are not one of these words."""

@@ -6,7 +6,6 @@ the others down, so each is loaded separately, and its failure is kept for error
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import os
@@ -24,6 +23,7 @@ from symtorch_core.errors import (
     MissingDependencyError,
     SymTorchError,
     UnknownComponentError,
+    find_close,
 )
 
 KINDS: Final = ("captures", "reducers", "regressors", "surrogates", "studies")
@@ -157,7 +157,7 @@ class Registry:
             mine = [item for item in caller.get_hookimpls() if item.plugin_name == key]
             if not caller.has_spec() and not all(item.optionalhook for item in mine):
                 known = [f"{PROJECT}_{kind}" for kind in KINDS]
-                close = difflib.get_close_matches(caller.name, known, n=1, cutoff=0.0)
+                close = find_close(caller.name, known, cutoff=0.0)
                 self._fail(key, f"there is no hook {caller.name!r}; did you mean {close[0]!r}?")
 
     def _collect(self, kind: str) -> Iterable[Available]:
@@ -184,7 +184,7 @@ class Registry:
         ]
         known = {first for of_kind, first in FIRST_PARTY if of_kind == kind}
         candidates = {candidate.lower(): candidate for candidate in sorted(known.union(names))}
-        close = difflib.get_close_matches(name.lower(), candidates, n=1)
+        close = find_close(name.lower(), candidates)
         match = name if name in known else (candidates[close[0]] if close else None)
         if match is not None and match != name:
             lines.append(f"Did you mean {match!r}?")

@@ -12,7 +12,7 @@ from symtorch_core.activations.rows import Activations
 from symtorch_core.components.checks import check_flag, check_names, check_number, check_whole
 from symtorch_core.components.options import Configurable
 from symtorch_core.components.registry import load
-from symtorch_core.errors import CaptureError, SearchError, SelectionError, did_you_mean
+from symtorch_core.errors import CaptureError, SearchError, SelectionError, did_you_mean, find_close
 from symtorch_core.reduction.reducer import Reducer
 from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.regressor import Regressor
@@ -155,35 +155,24 @@ def _explain_unowned(
     name: str, parts: Sequence[_Part], kinds: Sequence[type[Configurable]], arguments: Iterable[str]
 ) -> str:
     """Return the message about a keyword argument that is not a field of the search space."""
-    owners = [part for part, kind in zip(parts, kinds, strict=True) if name in kind.option_names()]
+    options = {
+        part.owner: {*kind.option_names(), *kind.passed_options()}
+        for part, kind in zip(parts, kinds, strict=True)
+    }
+    owners = [owner for owner, names in options.items() if name in names]
     if owners:
-        homes = " and ".join(
-            f"the {part.owner} {kind.name!r}"
-            for part, kind in zip(parts, kinds, strict=True)
-            if name in kind.option_names()
-        )
-        places = " or ".join(f"{part.owner}_options={{{name!r}: ...}}" for part in owners)
+        chosen = {part.owner: kind.name for part, kind in zip(parts, kinds, strict=True)}
+        homes = " and ".join(f"the {owner} {chosen[owner]!r}" for owner in owners)
+        places = " or ".join(f"{owner}_options={{{name!r}: ...}}" for owner in owners)
         return f"{name!r} is an option of {homes}: give {places}"
-    known: dict[str, str] = {}
-    for part, kind in zip(reversed(parts), reversed(kinds), strict=True):
-        known |= dict.fromkeys(kind.option_names(), f"{part.owner}_options")
-    known |= dict.fromkeys(SearchSpace.field_names(), "the search space") | dict.fromkeys(
-        arguments, "distill"
-    )
-    hint = did_you_mean(name, known)
-    close = next((option for option in known if repr(option) in hint), None)
-    where = (
-        ""
-        if close is None
-        else {"distill": "", "the search space": " (a field of the search space)"}.get(
-            known[close], f" (in {known[close]})"
-        )
-    )
-    engine = kinds[1].name
+    homes_of = {option: f", in {owner}_options" for owner, names in options.items() for option in names}
+    homes_of |= dict.fromkeys(SearchSpace.field_names(), ", a field of the search space")
+    homes_of |= dict.fromkeys(arguments, "")
+    close = find_close(name, homes_of)
+    hint = f" Did you mean {close[0]!r}{homes_of[close[0]]}?" if close else ""
     return (
-        f"distill has no option {name!r}.{hint.removesuffix('?')}{where}{'?' if hint else ''} Fields of the search "
-        f"space stand by themselves; options of the backend go into regressor_options= ({engine!r} has: "
-        f"{', '.join(kinds[1].option_names()) or 'none'}), and there are capture_options= and reducer_options="
+        f"distill has no option {name!r}.{hint} Fields of the search space are given one by one; the options of a "
+        "component in regressor_options=, reducer_options= or capture_options="
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import signal
 import subprocess
@@ -36,12 +37,15 @@ SETTINGS: dict[str, Any] = {
     "niterations": 3,
     "progress": False,
     "variable_names": ["beta", "E"],
-    "worker": WORKER,
+    "regressor_options": {"worker": WORKER},
 }
 
 
 def distilled(Y: torch.Tensor = LAW, **options: Any) -> st.Distillation:
-    return st.distill((X, Y), regressor="pysr", **{**SETTINGS, **options})
+    known = {*inspect.signature(st.distill).parameters, *st.SearchSpace.field_names()}
+    own = {name: options.pop(name) for name in list(options) if name not in known}
+    of_backend = {"regressor_options": {**SETTINGS["regressor_options"], **own}}
+    return st.distill((X, Y), regressor="pysr", **{**SETTINGS, **options, **of_backend})
 
 
 def seen(folder: Path) -> str:
@@ -54,7 +58,7 @@ def test_the_law_comes_back_in_the_users_names() -> None:
 
 
 def test_it_is_the_default_regressor() -> None:
-    assert st.distill((X, LAW), **SETTINGS).regressor == "pysr"
+    assert st.distill((X, LAW), **SETTINGS).provenance.regressor == "pysr"
 
 
 def test_two_outputs_are_one_search(tmp_path: Path) -> None:

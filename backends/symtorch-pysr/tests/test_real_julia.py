@@ -52,7 +52,12 @@ def told(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> 
 
 
 def test_the_law_twice_the_same(told: list[Event]) -> None:
-    settings = {**QUICK, "deterministic": True, "timeout_in_seconds": None, "seed": 5}
+    settings = {
+        **QUICK,
+        "regressor_options": {"deterministic": True},
+        "timeout_in_seconds": None,
+        "seed": 5,
+    }
     first, second = (
         st.distill((X, LAW), **settings, callbacks=[told.append], variable_names=["beta", "E"])
         for _ in range(2)
@@ -95,7 +100,11 @@ def test_killed_and_taken_up_again(told: list[Event], tmp_path: Path) -> None:
         if isinstance(event, OutputImproved):
             os.kill(os.getpid(), signal.SIGINT)
 
-    settings = {**QUICK, "niterations": 100_000, "early_stop_condition": 1e-7}
+    settings = {
+        **QUICK,
+        "niterations": 100_000,
+        "regressor_options": {"early_stop_condition": 1e-7},
+    }
     partial = st.distill((X, LAW), **settings, resume=tmp_path, callbacks=[stop])
     assert partial.interrupted
     assert len(partial.front()) > 1

@@ -94,7 +94,7 @@ def test_absurd_answers_are_listed_and_kept_out_of_the_fit(tmp_path: Path) -> No
     assert int((~run.usable).sum()) == 2
     assert int((~run.right).sum()) == 3
     assert run.law.chosen()[0].text() in ("x0 + x1", "x1 + x0")
-    assert sum(run.law.rows) == 298
+    assert sum(run.law.provenance.rows) == 298
 
 
 def test_a_model_that_gives_no_numbers_is_an_error_that_shows_an_answer(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_hidden_block_is_explained_at_a_point_of_the_models_inputs() -> None:
     found = explain(net.hidden, X.float(), STAR, parent=net, **QUICK)
     assert found.point.tolist() == pytest.approx([1.5, -1.0])
     assert found.gradient[0].tolist() == pytest.approx([-1.0, 1.5], abs=1e-3)
-    assert found.result.source.block == "hidden"
+    assert found.result.provenance.source.block == "hidden"
 
 
 def test_predictions_and_probabilities_of_scikit_learn() -> None:
@@ -137,11 +137,13 @@ def test_loss_and_weights_of_the_user_count_too() -> None:
 
 
 def test_the_capture_is_for_distill_too_and_for_a_wrapped_block() -> None:
-    result = st.distill(law, X, capture="slime", x_star=STAR, neighbours=20, samples=80, **QUICK)
-    assert sum(result.rows) == 100
+    result = st.distill(
+        law, X, capture="slime", capture_options={"x_star": STAR, "neighbours": 20, "samples": 80}, **QUICK
+    )
+    assert sum(result.provenance.rows) == 100
     net = Net().double()
     block = st.wrap(net, "hidden")
-    block.distill(X, parent=net, capture="slime", x_star=STAR, **QUICK)
+    block.distill(X, parent=net, capture="slime", capture_options={"x_star": STAR}, **QUICK)
     block.switch_to_symbolic()
     with torch.no_grad():
         there = net(torch.tensor([STAR], dtype=torch.float64))

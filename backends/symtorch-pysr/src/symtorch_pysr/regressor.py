@@ -10,10 +10,18 @@ from typing import Any, ClassVar, Self, final
 
 from torch import Tensor
 
-from symtorch_core import Candidate, Finding, ParetoFront, Regressor, SearchError, SearchSpace
+from symtorch_core import (
+    Candidate,
+    Finding,
+    MissingDependencyError,
+    ParetoFront,
+    Regressor,
+    SearchError,
+    SearchSpace,
+)
 from symtorch_core.events import Callback
 from symtorch_core.expressions import parse
-from symtorch_pysr.arguments.job import check_options
+from symtorch_pysr.arguments.job import check_options, list_options
 from symtorch_pysr.arguments.losses import read_core_loss
 from symtorch_pysr.arguments.parameters import read_installed
 from symtorch_pysr.julia import check_julia
@@ -64,8 +72,7 @@ class PySRRegressor(Regressor):
 
     def __post_init__(self) -> None:
         self.at_least(0, "overtime_in_seconds")
-        if not isinstance(self.deterministic, bool):
-            raise SearchError(f"pysr's deterministic must be True or False, got {self.deterministic!r}")
+        self.flags("deterministic")
         self._check_texts()
         if self.run_id is not None and self.output_directory is None:
             raise SearchError("run_id names a folder in output_directory: give both")
@@ -94,11 +101,18 @@ class PySRRegressor(Regressor):
             )
 
     @classmethod
-    def with_options(cls, options: Mapping[str, Any], *, also: Iterable[str] = ()) -> Self:
+    def passed_options(cls) -> tuple[str, ...]:
+        try:
+            return list_options(read_installed())
+        except MissingDependencyError:
+            return ()
+
+    @classmethod
+    def with_options(cls, options: Mapping[str, Any]) -> Self:
         own = {entry.name for entry in fields(cls)}
         passed = {name: value for name, value in options.items() if name not in own}
         if passed:
-            check_options(passed, read_installed(), also=sorted({*own, *also}))
+            check_options(passed, read_installed(), also=sorted(own))
         ours = {name: value for name, value in options.items() if name in own}
         return cls(**{**ours, "options": {**ours.get("options", {}), **passed}})
 

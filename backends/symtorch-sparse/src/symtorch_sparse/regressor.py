@@ -63,8 +63,7 @@ class SparseRegressor(Regressor):
     def __post_init__(self) -> None:
         self.at_least(1, "degree", "most_terms", "reweightings")
         self.at_least(2, "reweighted_rows")
-        if not isinstance(self.mixed, bool):
-            raise SearchError(f"sparse's mixed must be True or False, got {self.mixed!r}")
+        self.flags("mixed")
         if self.max_terms is not None:
             self.at_least(1, "max_terms")
             if not isinstance(self.max_terms, int):

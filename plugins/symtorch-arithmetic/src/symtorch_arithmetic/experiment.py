@@ -215,7 +215,7 @@ def _distill_answers(
         numbers,
         search=space,
         output_names=["answer"],
-        on_nonfinite="drop",
+        capture_options={"on_nonfinite": "drop"},
         out_of_range=False,
         **_share_options(task, settings),
     )

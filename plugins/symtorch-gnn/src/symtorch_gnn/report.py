@@ -42,7 +42,7 @@ def build_report(models: Sequence[Model], *, scale: str, regressor: str) -> Stud
             "errors": tabulate_errors(models),
         },
         figures={"models": [_to_json(model) for model in models]},
-        versions=models[0].laws[0].result.versions,
+        versions=models[0].laws[0].result.provenance.versions,
     )
 
 
@@ -144,7 +144,7 @@ def tabulate_errors(models: Sequence[Model]) -> Table:
             f"{model.error:.4g}",
             f"{law.error:.4g}",
             f"{model.seconds:.0f}",
-            f"{law.result.seconds['regress']:.0f}",
+            f"{law.result.provenance.seconds['regress']:.0f}",
         )
         for model in models
         for law in model.laws
@@ -255,7 +255,7 @@ def _to_json(model: Model) -> dict[str, Any]:
                 "equations": [str(candidate.expression) for candidate in law.result.chosen()],
                 "verdicts": [{**vars(verdict), "mark": verdict.mark} for verdict in law.verdicts],
                 "error": law.error,
-                "seconds": law.result.seconds["regress"],
+                "seconds": law.result.provenance.seconds["regress"],
             }
             for law in model.laws
         ],

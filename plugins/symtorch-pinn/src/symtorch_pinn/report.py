@@ -46,7 +46,7 @@ def build_report(runs: Sequence[Run], *, scale: str, regressor: str) -> StudyRep
             "constants": tabulate_constants(runs),
         },
         figures={"runs": [_to_json(run) for run in runs]},
-        versions=runs[0].pinn.result.versions,
+        versions=runs[0].pinn.result.provenance.versions,
     )
 
 
@@ -209,7 +209,7 @@ def _details(run: Run, pictures: Sequence[Drawing]) -> Iterator[Part]:
     yield build_front_part(pinn.result.front(0), pinn.result.chosen()[0], f"front-{problem.name}", "u")
     yield Text(
         f"Seconds: training {pinn.trained.seconds:.0f} (PINN) and {run.control.trained.seconds:.0f} (network), search "
-        f"{pinn.result.seconds['regress']:.0f} and {run.control.result.seconds['regress']:.0f}, "
+        f"{pinn.result.provenance.seconds['regress']:.0f} and {run.control.result.provenance.seconds['regress']:.0f}, "
         "or almost none, where an earlier run had finished them."
     )
 
@@ -306,7 +306,7 @@ def _to_json(run: Run) -> dict[str, Any]:
                 "learned": dict(solver.trained.constants),
                 **vars(solver.check),
                 "seconds_training": solver.trained.seconds,
-                "seconds_search": solver.result.seconds["regress"],
+                "seconds_search": solver.result.provenance.seconds["regress"],
             }
             for name, solver in (("pinn", run.pinn), ("control", run.control))
         },

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 import torch
 
-from symtorch_core import MomentReducer, Moments, Reduction, SearchError
+from symtorch_core import MomentReducer, Moments, Reduction
 from symtorch_core.reduction import (
     Size,
     build_linear_reduction,
@@ -51,8 +51,7 @@ class PCAReducer(MomentReducer):
 
     def __post_init__(self) -> None:
         self.at_least(0, "ridge")
-        if not isinstance(self.linear, bool):
-            raise SearchError(f"pca's linear must be True or False, got {self.linear!r}")
+        self.flags("linear")
         for option in ("k_in", "k_out"):
             if isinstance(
                 getattr(self, option), str

@@ -92,8 +92,7 @@ class ProjectionReducer(Reducer):
         self.at_least(1, "rows", "probes", "hidden", "epochs")
         self.at_least(0, "ridge")
         self.at_least(_SLOWEST, "learning_rate")
-        if not isinstance(self.linear, bool):
-            raise SearchError(f"projection's linear must be True or False, got {self.linear!r}")
+        self.flags("linear")
         if self.method == "trained" and not isinstance(self.k_in, int):
             raise SearchError(
                 "method='trained' needs k_in as a number: the share that it explains is known only afterwards"

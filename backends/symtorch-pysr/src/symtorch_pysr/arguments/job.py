@@ -85,6 +85,11 @@ class Arguments:
         return json.dumps({"init": self.init, "fit": self.fit, "defined": self.operators.defined})
 
 
+def list_options(pysr: Installation) -> tuple[str, ...]:
+    """Return the names of the options that can be passed on to the installed PySR."""
+    return tuple(sorted((set(pysr.init) | _OF_FIT) - set(_INSTEAD) - SearchSpace.field_names()))
+
+
 def check_options(options: Mapping[str, Any], pysr: Installation, *, also: Sequence[str] = ()) -> None:
     """Refuse options that the installed PySR does not take, or that are set in another way here.
 
@@ -97,12 +102,12 @@ def check_options(options: Mapping[str, Any], pysr: Installation, *, also: Seque
         SearchError: an option cannot be passed on; the message says what to do.
     """
     space = SearchSpace.field_names()
-    known = (set(pysr.init) | _OF_FIT) - set(_INSTEAD) - space
+    known = list_options(pysr)
     for option, value in options.items():
         if option in _INSTEAD:
             raise SearchError(f"{option!r} cannot be passed to PySR here: {_INSTEAD[option]}")
         if option not in known:
-            hint = did_you_mean(option, [*sorted(known), *also, *sorted(space)])
+            hint = did_you_mean(option, [*known, *also, *sorted(space)])
             raise SearchError(f"PySR {pysr.version} has no option {option!r}.{hint}")
         try:
             json.dumps(value)

@@ -67,7 +67,7 @@ def build_report(runs: Sequence[tuple[Run, Expectation]], subtitle: str) -> Stud
         claims=[claim for run, expected in runs for claim in list_claims(run, expected)],
         tables=overview,
         figures={"runs": [_to_json(run) for run in found]},
-        versions=found[0].law.versions,
+        versions=found[0].law.provenance.versions,
     )
     first = Table(unused.headings, unused.rows[:_SHOWN], f"{unused.caption}; the first ones", numbers=False)
     more = [Section("Answers that were not used", (first,))] if unused.rows else []

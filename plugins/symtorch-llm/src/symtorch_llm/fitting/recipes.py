@@ -11,7 +11,16 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import Activations, Distillation, Moments, Reduction, SymbolicModel, distill, load
+from symtorch_core import (
+    Activations,
+    Distillation,
+    Moments,
+    Reduction,
+    SearchSpace,
+    SymbolicModel,
+    distill,
+    load,
+)
 from symtorch_core.events import Callback
 from symtorch_core.reduction import Size
 from symtorch_core.search import SelectionRule
@@ -30,7 +39,8 @@ class Recipe:
     Attributes:
         name: for tables.
         reducer, reducer_options: the maps D, U and W.
-        regressor, options: the search and its options, with those of :class:`symtorch_core.SearchSpace`.
+        regressor, regressor_options: the backend.
+        search: the search space.
         select: the rule that chooses from the fronts.
         exact_between: fit the equations to the MLP's outputs for inputs that are rebuilt from z, as in the paper, and
             not to its original outputs. A perfect search then ends at the exact MLP between the maps.
@@ -42,7 +52,8 @@ class Recipe:
     reducer: str
     reducer_options: Mapping[str, Any]
     regressor: str
-    options: Mapping[str, Any]
+    regressor_options: Mapping[str, Any]
+    search: SearchSpace
     select: SelectionRule
     exact_between: bool = False
     together: bool = False
@@ -90,7 +101,8 @@ class Recipe:
                 callbacks=callbacks,
                 resume=resume,
                 progress=False,
-                **self.options,
+                regressor_options=self.regressor_options,
+                search=self.search,
             )
         )
 
@@ -128,7 +140,8 @@ def build_paper_recipe(
         "pca",
         {"k_in": k_in, "k_out": k_out},
         regressor,
-        {"niterations": 5000, "timeout_in_seconds": timeout},
+        {},
+        SearchSpace(niterations=5000, timeout_in_seconds=timeout),
         select="best",
         exact_between=True,
         tuning=None,
@@ -153,15 +166,14 @@ def build_best_recipe(k_in: Size, k_out: Size, *, terms: int = 24, tuning: Tunin
             "linear": True,
         },
         "sparse",
-        {
-            "degree": 2,
-            "max_terms": terms,
-            "binary_operators": ("+", "*"),
-            "unary_operators": (),
-            "maxsize": 6 * terms + 8,
+        {"degree": 2, "max_terms": terms},
+        SearchSpace(
+            binary_operators=("+", "*"),
+            unary_operators=(),
+            maxsize=6 * terms + 8,
             # The coefficients are optimal already, and short forms are not needed.
-            "refine": False,
-        },
+            refine=False,
+        ),
         select="accuracy",
         together=True,
         tuning=tuning or Tuning(),
