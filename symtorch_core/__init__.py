@@ -25,17 +25,15 @@ from symtorch_core.errors import (
     UnknownComponentError,
     did_you_mean,
 )
-from symtorch_core.model.pruning import OutputPruner, Ranking, rank_outputs
+from symtorch_core.model.pruning import OutputPruner, rank_outputs
 from symtorch_core.model.refinement import Refinement, refine
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.pipeline.distill import distill
-from symtorch_core.reduction.linear import IdentityReducer
-from symtorch_core.reduction.moments import Moments
-from symtorch_core.reduction.reducer import MomentReducer, Reducer, Reduction
+from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.reduction.sweep import Sweep, sweep_reducers
 from symtorch_core.results.distillation import Distillation
-from symtorch_core.search.front import Candidate, ParetoFront, Unrunnable
-from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor
+from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate, TorchSurrogate
 from symtorch_core.surrogates.transforms import Transforms
@@ -63,15 +61,9 @@ __all__ = [
     "FileFormatError",
     "Finding",
     "HookCapture",
-    "IdentityReducer",
     "MissingDependencyError",
-    "MomentReducer",
-    "Moments",
     "OutputPruner",
-    "OutputwiseRegressor",
     "ParetoFront",
-    "Problem",
-    "Ranking",
     "Reducer",
     "Reduction",
     "Refinement",
@@ -89,7 +81,6 @@ __all__ = [
     "TorchSurrogate",
     "Transforms",
     "UnknownComponentError",
-    "Unrunnable",
     "available",
     "capture",
     "did_you_mean",

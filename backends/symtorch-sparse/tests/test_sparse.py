@@ -10,9 +10,9 @@ import torch
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
 import symtorch_core as st
-from symtorch_core import Moments
 from symtorch_core.events import Event, OutputFinished, OutputImproved
 from symtorch_core.expressions import parse, to_text
+from symtorch_core.reduction import Moments
 from symtorch_sparse.library import Columns, build_library, select_usable_terms
 from symtorch_sparse.path import compute_path
 from symtorch_sparse.regressor import SparseRegressor

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from gplearn.genetic import SymbolicRegressor
 
-from symtorch_core import OutputwiseRegressor, Problem, SearchError, SearchSpace
+from symtorch_core import SearchError, SearchSpace
 from symtorch_core.expressions import Call, Constant, Expression, evaluate, simplify
+from symtorch_core.search import OutputwiseRegressor, Problem
 from symtorch_gplearn.harvest import Harvest, Structure, get_structure
 from symtorch_gplearn.programs import WORST, Scaling, make_function, to_expression
 

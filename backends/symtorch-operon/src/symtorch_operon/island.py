@@ -9,8 +9,9 @@ from typing import final
 import numpy as np
 import torch
 
-from symtorch_core import Problem, SearchSpace
+from symtorch_core import SearchSpace
 from symtorch_core.expressions import Call, Constant, Expression, evaluate, simplify
+from symtorch_core.search import Problem
 
 _SOLVED = 1e-12
 """Mean squared error, relative to the target's variance, that single precision cannot tell from zero."""

@@ -12,8 +12,9 @@ import joblib
 import numpy as np
 import torch
 
-from symtorch_core import OutputwiseRegressor, Problem, SearchError, SearchSpace
+from symtorch_core import SearchError, SearchSpace
 from symtorch_core.expressions import Expression, evaluate
+from symtorch_core.search import OutputwiseRegressor, Problem
 from symtorch_operon.engine import Evolution, Settings
 from symtorch_operon.harvest import Harvest
 from symtorch_operon.island import Island, admits_scaled, make_columns

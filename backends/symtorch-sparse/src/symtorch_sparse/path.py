@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from sklearn.linear_model import orthogonal_mp_gram
 
-from symtorch_core import Moments
+from symtorch_core.reduction import Moments
 
 _NEGLIGIBLE = 1e-14
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symtorch_core import Moments, ParetoFront, Regressor, SearchError, SearchSpace
+from symtorch_core import ParetoFront, Regressor, SearchError, SearchSpace
 from symtorch_core.events import Callback, OutputFinished, OutputImproved, OutputProgressed, Stopwatch, notify
 from symtorch_core.expressions import Call, Constant, Expression
+from symtorch_core.reduction import Moments
 from symtorch_core.search import build_front
 from symtorch_sparse.library import Columns, build_library, select_usable_terms
 from symtorch_sparse.path import Step, compute_path

@@ -14,7 +14,8 @@ import torch
 from sklearn.base import is_classifier
 from torch import Tensor
 
-from symtorch_core import Activations, CaptureError, Distillation, Moments, Regressor, Surrogate, distill
+from symtorch_core import Activations, CaptureError, Distillation, Regressor, Surrogate, distill
+from symtorch_core.reduction import Moments
 from symtorch_core.search import SelectionRule
 from symtorch_slime.capture import SlimeCapture
 from symtorch_slime.plots import plot_explanation

@@ -8,8 +8,10 @@ from typing import Any, ClassVar, final
 
 import torch
 
-from symtorch_core import MomentReducer, Moments, Reduction
+from symtorch_core import Reduction
 from symtorch_core.reduction import (
+    MomentReducer,
+    Moments,
     Size,
     build_linear_reduction,
     compute_kept_share,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from symtorch_core import Moments, SearchError
+from symtorch_core import SearchError
 from symtorch_core.reduction import (
     BlockFunction,
+    Moments,
     Size,
     compute_principal_axes,
     compute_pseudo_inverse,

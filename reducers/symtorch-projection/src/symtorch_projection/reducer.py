@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from symtorch_core import Moments, Reducer, Reduction, SearchError
+from symtorch_core import Reducer, Reduction, SearchError
 from symtorch_core.reduction import (
     BlockFunction,
+    Moments,
     Size,
     build_linear_reduction,
     compute_kept_share,

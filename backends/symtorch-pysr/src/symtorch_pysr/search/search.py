@@ -13,7 +13,7 @@ from typing import Any, Self, TextIO, final
 import numpy as np
 from torch import Tensor
 
-from symtorch_core import BackendError, ParetoFront, SearchSpace, Unrunnable
+from symtorch_core import BackendError, ParetoFront, SearchSpace
 from symtorch_core.events import (
     Callback,
     OutputFinished,
@@ -25,7 +25,7 @@ from symtorch_core.events import (
     notify,
 )
 from symtorch_core.expressions import Expression
-from symtorch_core.search import build_front
+from symtorch_core.search import Unrunnable, build_front
 from symtorch_pysr.arguments.expressions import name_variable, write_julia
 from symtorch_pysr.arguments.job import Arguments, build_arguments
 from symtorch_pysr.arguments.operators import translate_operators

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from symtorch_core import ExpressionError, Unrunnable
+from symtorch_core import ExpressionError
 from symtorch_core.expressions import Definition, Expression, Variable, as_double, parse, substitute
+from symtorch_core.search import Unrunnable
 from symtorch_pysr.arguments.expressions import name_variable
 
 

@@ -11,18 +11,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import (
-    Activations,
-    Distillation,
-    Moments,
-    Reduction,
-    SearchSpace,
-    SymbolicModel,
-    distill,
-    load,
-)
+from symtorch_core import Activations, Distillation, Reduction, SearchSpace, SymbolicModel, distill, load
 from symtorch_core.events import Callback
-from symtorch_core.reduction import Size
+from symtorch_core.reduction import Moments, Size
 from symtorch_core.search import SelectionRule
 from symtorch_core.studies import require_finished
 from symtorch_llm.fitting.outputs import fit_outputs
