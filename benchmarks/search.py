@@ -125,9 +125,9 @@ def make_force(kind: str, a: float = 0.7, b: float = -0.4) -> Callable[[Tensor],
 PAIR = ("dx", "dy", "r", "q1", "q2", "m1", "m2")
 
 
-def make_pair_task(kind: str, asked: str, least: float = 0.0, noise: float = 0.0, form: str = "") -> Task:
+def make_pair_task(kind: str, target: str, least: float = 0.0, noise: float = 0.0, form: str = "") -> Task:
     """Return the task of one pair force."""
-    return Task(PAIR, make_particles(least), make_force(kind), FORCES, noise, form, target=asked)
+    return Task(PAIR, make_particles(least), make_force(kind), FORCES, noise, form, target=target)
 
 
 def compute_gravity(X: Tensor) -> Tensor:
