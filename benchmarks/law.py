@@ -1,30 +1,77 @@
-"""Does the pipeline find a known law in a network trained on noisy data of it?
+"""Recovery of a known law from a network that was trained on noisy data of it.
 
     python benchmarks/law.py [--backends torchgp,operon] [--seeds 3] [--limit 60]
 
-y = x0^2 + 3 sin(x4) - 4 on 10,000 x 5 inputs uniform on [-2, 2], 5 % noise; a 64-64-64 network trained for 20 epochs;
-the whole network is distilled with the default search. The seed decides data, training and search. "True structure"
-means that the chosen equation has exactly the law's terms: one square of x0, one sine of x4 alone, one constant.
+The law is y = x0^2 + 3 sin(x4) - 4, on 10,000 rows of five inputs uniform on [-2, 2], with 5 % noise. A network of
+widths 64-64-64 is trained for 20 epochs and distilled as a whole with the default search. The seed decides data,
+training and search. "True structure" means that the chosen equation has exactly the law's terms: one square of x0, one
+sine of x4 alone, one constant.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import time
 
+import numpy as np
 import sympy as sp
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from symtorch_core import distill
-from symtorch_core.demo import law_data, mlp, train
+from symtorch_core.studies import compute_learning_rate, descend, fork_seed
+
+ROWS = 10_000
+NOISE = 0.05
+EPOCHS = 20
+BATCH = 128
+LEARNING_RATE = 3e-3
+
+
+def make_law_data(seed: int) -> tuple[Tensor, Tensor]:
+    """Return inputs, shape (10000, 5), uniform on [-2, 2], and noisy values of the law, shape (10000,)."""
+    generator = np.random.default_rng(seed)
+    X = generator.uniform(-2, 2, (ROWS, 5))
+    y = X[:, 0] ** 2 + 3 * np.sin(X[:, 4]) - 4
+    y += NOISE * y.std() * generator.normal(size=ROWS)
+    return torch.from_numpy(X).float(), torch.from_numpy(y).float()
+
+
+def train_network(X: Tensor, y: Tensor, seed: int) -> nn.Sequential:
+    """Return a network of widths 64-64-64 that was trained on the data.
+
+    Args:
+        X: inputs, shape (n, 5).
+        y: targets, shape (n,).
+        seed: of the first weights and of the order of the rows.
+    """
+    with fork_seed(seed):
+        network = nn.Sequential(
+            *(nn.Linear(5, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()),
+            nn.Linear(64, 1),
+        )
+    generator = torch.Generator().manual_seed(seed)
+    steps = EPOCHS * math.ceil(len(X) / BATCH)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    descend(
+        lambda rows: nn.functional.mse_loss(network(X[rows])[:, 0], y[rows]),
+        network.parameters(),
+        lambda epoch: torch.randperm(len(X), generator=generator).split(BATCH),
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: compute_learning_rate(step, steps, highest=1.0, warmup=0.0)
+        ),
+        epochs=EPOCHS,
+    )
+    return network.eval()
 
 
 def is_law(equation: sp.Expr) -> bool:
-    """Whether an equation is a x0^2 + b sin(c x4) + d."""
+    """Return whether an equation is a x0^2 + b sin(c x4) + d."""
     a, b, c, d = (sp.Wild(name, exclude=list(equation.free_symbols)) for name in "abcd")
     x0, x4 = sp.Symbol("x0", real=True), sp.Symbol("x4", real=True)
     found = sp.expand(equation).match(a * x0**2 + b * sp.sin(c * x4) + d)
@@ -45,10 +92,8 @@ def main() -> None:
     for heading in ("backend", "seed", "seconds", "held-out R2", "true structure", "on the front", "chosen"):
         table.add_column(heading)
     for seed in range(arguments.seeds):
-        X, y = law_data(seed)
-        network = train(
-            console, mlp([5, 64, 64, 64, 1], seed), X, y[:, None], nn.MSELoss(), epochs=20, seed=seed
-        )
+        X, y = make_law_data(seed)
+        network = train_network(X, y, seed)
         for backend in arguments.backends.split(","):
             start = time.perf_counter()
             result = distill(

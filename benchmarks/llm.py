@@ -1,7 +1,7 @@
-"""How fast is a language model of Qwen2.5-1.5B's dimensions with equations in the place of some of its MLPs?
+"""Speed of a language model of Qwen2.5-1.5B's dimensions with equations in the place of some of its MLPs.
 
-Weights are random, since time does not depend on them; equations are random sums of products. The control skips the
-MLPs (zeros), the fastest that any replacement can be. All take turns.
+Weights are random, since times do not depend on them; equations are random sums of products. The control replaces the
+MLPs by zeros, which is the fastest possible replacement. All are timed in turns.
 
     python benchmarks/llm.py                                          # CPU: 4 layers, float32
     python benchmarks/llm.py --device cuda --dtype bfloat16 --depth 28 --sequences 8 --length 1024 --compile
@@ -44,7 +44,7 @@ class RandomSums(st.OutputwiseRegressor):
     n_jobs: int = 1
 
     def check(self, search: st.SearchSpace) -> None:
-        """Every search is fine."""
+        """Accept every search."""
 
     def search(self, problem: st.Problem) -> Iterable[Expression]:
         names = problem.variable_names
@@ -58,8 +58,8 @@ class RandomSums(st.OutputwiseRegressor):
 
 
 def main() -> None:
-    options = parsed()
-    model, ids = qwen(options)
+    options = parse_options()
+    model, ids = make_qwen(options)
     paths = mlp_paths(model)
     console = Console(width=110)
     where = (
@@ -74,32 +74,34 @@ def main() -> None:
     )
     for count in options.replaced:
         torch._dynamo.reset()  # one function is compiled for at most eight surrogates
-        chosen = spread(paths, count)
+        chosen = choose_layers(paths, count)
         variants: dict[str, Mapping[str, nn.Module]] = {
             "baseline": {},
             "control": {path: Zero() for path in chosen},
         }
         for k_in in options.k_in if count == 3 else [32]:
-            variants[f"equations, k_in {k_in}"] = surrogates(model, chosen, k_in)
+            variants[f"equations, k_in {k_in}"] = make_surrogates(model, chosen, k_in)
         if options.compile:
-            fused = surrogates(model, chosen, 32)
+            fused = make_surrogates(model, chosen, 32)
             for block in fused.values():
                 assert block.surrogate is not None
                 block.surrogate.compile()
             variants["equations, k_in 32, themselves compiled"] = fused
         taken = speeds(model, variants, ids, rounds=options.rounds, warmups=3, use_cache=False)
-        console.print(table(f"{count} of {len(paths)} MLPs replaced", taken, variants, model, chosen))
+        console.print(build_table(f"{count} of {len(paths)} MLPs replaced", taken, variants, model, chosen))
         if options.compile and count == 3:
-            console.print(kernels(variants, ids, model))
-            whole = compiled(
+            console.print(count_kernels(variants, ids, model))
+            whole = measure_compiled(
                 model, {name: variants[name] for name in ("baseline", "control", "equations, k_in 32")}, ids
             )
             console.print(
-                table(f"{count} of {len(paths)} replaced, the model compiled", whole, variants, model, chosen)
+                build_table(
+                    f"{count} of {len(paths)} replaced, the model compiled", whole, variants, model, chosen
+                )
             )
 
 
-def parsed() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
@@ -113,8 +115,8 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def qwen(options: argparse.Namespace) -> tuple[nn.Module, torch.Tensor]:
-    """The model, and tokens to read."""
+def make_qwen(options: argparse.Namespace) -> tuple[nn.Module, torch.Tensor]:
+    """Return the model, and tokens to read."""
     config = Qwen2Config(
         hidden_size=WIDTH,
         intermediate_size=HIDDEN,
@@ -130,8 +132,8 @@ def qwen(options: argparse.Namespace) -> tuple[nn.Module, torch.Tensor]:
     return model, torch.randint(0, 151_936, (options.sequences, options.length), device=options.device)
 
 
-def spread(paths: Sequence[str], count: int) -> list[str]:
-    """So many of the layers, evenly."""
+def choose_layers(paths: Sequence[str], count: int) -> list[str]:
+    """Return ``count`` of the layers, evenly spaced."""
     places = (
         np.linspace(0, len(paths) - 1, count + 2)[1:-1].round().astype(int)
         if count < len(paths)
@@ -140,8 +142,8 @@ def spread(paths: Sequence[str], count: int) -> list[str]:
     return [paths[place] for place in sorted({*places})]
 
 
-def surrogates(model: nn.Module, paths: Sequence[str], k_in: int) -> dict[str, st.SymbolicModel]:
-    """Wrapped MLPs on random equations between random maps."""
+def make_surrogates(model: nn.Module, paths: Sequence[str], k_in: int) -> dict[str, st.SymbolicModel]:
+    """Return wrapped MLPs on random equations between random maps."""
     generator = torch.Generator().manual_seed(k_in)
     X, Y = (
         torch.randn(WIDTH + 100, WIDTH, generator=generator),
@@ -163,10 +165,10 @@ def surrogates(model: nn.Module, paths: Sequence[str], k_in: int) -> dict[str, s
     }
 
 
-def compiled(
+def measure_compiled(
     model: nn.Module, variants: Mapping[str, Mapping[str, nn.Module]], ids: torch.Tensor
 ) -> dict[str, Speed]:
-    """Speeds of the compiled model with each variant's modules in place."""
+    """Return the speeds of the compiled model with each variant's modules in place."""
     passes = {}
     for name, modules in variants.items():
         with placed(model, modules):
@@ -177,15 +179,17 @@ def compiled(
     return {name: Speed(ids.numel(), seconds) for name, seconds in taken.items()}
 
 
-def kernels(variants: Mapping[str, Mapping[str, nn.Module]], ids: torch.Tensor, model: nn.Module) -> str:
-    """How many kernels one layer's MLP and its equations start on a GPU."""
+def count_kernels(
+    variants: Mapping[str, Mapping[str, nn.Module]], ids: torch.Tensor, model: nn.Module
+) -> str:
+    """Return the number of kernels that one layer's MLP and its equations start on a GPU, as text."""
     from torch.profiler import ProfilerActivity, profile
 
     if ids.device.type != "cuda":
         return "kernels are counted on a GPU only"
     torch._dynamo.reset()
     x = torch.randn(*ids.shape, WIDTH, device=ids.device, dtype=next(model.parameters()).dtype)
-    told = []
+    parts = []
     for name, modules in variants.items():
         for module in list(modules.values())[:1] or [model.get_submodule(mlp_paths(model)[0])]:
             with torch.inference_mode():
@@ -196,11 +200,11 @@ def kernels(variants: Mapping[str, Mapping[str, nn.Module]], ids: torch.Tensor, 
             events = [
                 event for event in profiled.events() if event.device_type == torch.profiler.DeviceType.CUDA
             ]
-            told.append(f"{name}: {len(events)} kernels, {sum(e.device_time for e in events):.0f} us")
-    return "one block: " + "; ".join(told)
+            parts.append(f"{name}: {len(events)} kernels, {sum(e.device_time for e in events):.0f} us")
+    return "one block: " + "; ".join(parts)
 
 
-def table(
+def build_table(
     title: str,
     taken: Mapping[str, Speed],
     variants: Mapping[str, Mapping[str, nn.Module]],

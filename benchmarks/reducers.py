@@ -1,11 +1,11 @@
-"""What is lost between narrow maps: principal components against projections chosen for what the block does.
+"""Losses of reducers: principal components compared with projections chosen for the block's outputs.
 
     python benchmarks/reducers.py [--parts subspace,language] [--seeds 3]
 
-``subspace``: a block that looks at a known 3-dimensional subspace of 64 correlated inputs; the largest principal angle
-between it and what each reducer finds. ``language``: MLP blocks of a trained Llama-style model (needs transformers, and
-the model and text in SYMTORCH_DATA, ../shared/data by default); held-out R2 of the exact block between the maps, of a
-linear map of the narrowed inputs, and of a small network in the place of the block.
+``subspace``: a block that depends on a known 3-dimensional subspace of 64 correlated inputs; the largest principal
+angle between this subspace and that of each reducer. ``language``: MLP blocks of a trained Llama-style model (needs
+transformers, and the model and text in SYMTORCH_DATA, ../shared/data by default); held-out R2 of the exact block
+between the maps, of a linear map of the reduced inputs, and of a small network in the place of the block.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SIZES = (4, 8, 16)
 ROWS = 100_000
 
 
-def subspace(seeds: int) -> None:
-    """Largest principal angle to the true subspace, for each reducer and seed."""
+def compare_subspaces(seeds: int) -> None:
+    """Print the largest principal angle to the true subspace, for each reducer and seed."""
     print(
         f"\nKnown {TRUE}-dimensional subspace of {D} inputs, {ROWS:,} rows: largest principal angle in degrees\n"
     )
@@ -43,7 +43,7 @@ def subspace(seeds: int) -> None:
         X = torch.randn(ROWS, D, generator=generator) @ spread.T
         block = Narrow(basis / (X @ basis).std(0))  # each direction of unit variance over the data
         found = (
-            angle(reducer, X, block, basis, seed)
+            measure_angle(reducer, X, block, basis, seed)
             for reducer in (
                 PCAReducer(k_in=TRUE),
                 ProjectionReducer(k_in=TRUE),
@@ -55,7 +55,7 @@ def subspace(seeds: int) -> None:
 
 
 class Narrow(torch.nn.Module):
-    """A block that looks at three directions of its inputs only."""
+    """A block that depends on three directions of its inputs only."""
 
     def __init__(self, directions: Tensor) -> None:
         super().__init__()
@@ -68,8 +68,8 @@ class Narrow(torch.nn.Module):
         )
 
 
-def angle(reducer: st.Reducer, X: Tensor, block: torch.nn.Module, basis: Tensor, seed: int) -> float:
-    """The largest principal angle between what a reducer finds and the truth, in degrees."""
+def measure_angle(reducer: st.Reducer, X: Tensor, block: torch.nn.Module, basis: Tensor, seed: int) -> float:
+    """Return the largest principal angle between a reducer's subspace and the true one, in degrees."""
     names = [f"x{i}" for i in range(X.shape[1])]
     reduction = reducer.fit(X, block(X), variable_names=names, block=block, seed=seed)
     span = torch.linalg.qr(reduction.down.weight.double().T).Q
@@ -77,8 +77,8 @@ def angle(reducer: st.Reducer, X: Tensor, block: torch.nn.Module, basis: Tensor,
     return float(torch.rad2deg(torch.arccos(cosines.min().clamp(max=1.0))))
 
 
-def language(rows: int) -> None:
-    """The sweep on the MLPs of the language model."""
+def compare_language_blocks(rows: int) -> None:
+    """Print the sweep on the MLPs of the language model."""
     folder = Path(os.environ.get("SYMTORCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not (folder / "stories260K").exists():
         print(f"\nlanguage: skipped, {folder} has no stories260K")
@@ -89,7 +89,7 @@ def language(rows: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder / "stories260K")
     batches = [
         {"input_ids": torch.tensor([[1, *tokenizer(story, add_special_tokens=False)["input_ids"][:255]]])}
-        for story in stories((folder / "text" / "tinystories_slice_197KB.txt").read_text())
+        for story in split_stories((folder / "text" / "tinystories_slice_197KB.txt").read_text())
     ]
     blocks = {f"layer {layer}": model.model.layers[layer].mlp for layer in LAYERS}
     activations = st.capture(model, blocks, batches, max_rows=rows)
@@ -126,13 +126,13 @@ def language(rows: int) -> None:
                 ratios.append((best / (1 - line["pca"].r2), name, k_in, k_out))
     ratio, name, k_in, k_out = min(ratios)
     print(
-        f"\nbest of all that stand between learned maps, over pca with the exact block: at least {ratio:.2f} of its "
-        f"unexplained variance ({name}, {k_in} -> {k_out}); asked: 0.5"
+        f"\nunexplained variance of the best function between learned maps, relative to the exact block between pca: "
+        f"at least {ratio:.2f} ({name}, {k_in} -> {k_out}); target: 0.5"
     )
 
 
-def stories(text: str) -> list[str]:
-    """The stories of the text: a new one begins at "Once upon" or "One day" once the last has some length."""
+def split_stories(text: str) -> list[str]:
+    """Split a text into stories: one starts at "Once upon" or "One day" if the one before has some length."""
     found: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text):
         if not found or (paragraph.startswith(("Once upon", "One day")) and len(found[-1]) > 300):
@@ -152,9 +152,9 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     if "subspace" in arguments.parts:
-        subspace(arguments.seeds)
+        compare_subspaces(arguments.seeds)
     if "language" in arguments.parts:
-        language(arguments.rows)
+        compare_language_blocks(arguments.rows)
     print(f"\n{time.monotonic() - started:.0f} s")
 
 

@@ -1,13 +1,13 @@
-"""Search backends side by side: which laws are recovered, how fast; many outputs at once; speed of the tensors.
+"""Comparison of search backends: recovered laws and times, many outputs at once, speed of the tensors.
 
     python benchmarks/search.py [--parts tasks,many,speed] [--backends torchgp:5,operon:2,gplearn:1]
                                 [--tasks 'heat;spring'] [--limit 30]
 
-Solved means: some equation of the front has NMSE < 1e-8 or relative MAE < 1e-4 on ALL rows and on fresh rows from a
-range 1.5 times as wide, which approximants fail. With noise, it means: some equation of the front becomes exact on
-noise-free rows when its constants are refitted there, and is hardly more complex than the law. A number behind a
-backend says how many seeds it runs. Seconds are wall clock of ``Regressor.fit``, in turns within this run; every
-backend gets the same rows and search space.
+A law is solved if an equation of the front has NMSE < 1e-8 or relative MAE < 1e-4 on ALL rows and on new rows from a
+range 1.5 times as wide, on which approximations fail. With noise, it is solved if an equation of the front becomes
+exact on noise-free rows after a refit of its constants there, and is hardly more complex than the law. The number after
+a backend is that of its seeds. Seconds are wall-clock times of ``Regressor.fit``, with backends in turns. All backends
+get the same rows and search space.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
+from law import make_law_data, train_network
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from symtorch_core import Candidate, ParetoFront, Regressor, SearchSpace, load
-from symtorch_core.demo import law_data, mlp, train
 from symtorch_core.expressions import evaluate, parse, simplify
 from symtorch_core.search import LOSSES, one_thread, refit_constants
-from symtorch_torchgp.fitting import Rows, score
-from symtorch_torchgp.primitives import Primitives
-from symtorch_torchgp.variation import Sampler
+from symtorch_torchgp.data.rows import Rows
+from symtorch_torchgp.fitting.scaling import score
+from symtorch_torchgp.programs.primitives import Primitives
+from symtorch_torchgp.variation.sampler import Sampler
 
 ROWS = 5_000
 REPORTED_SEEDS = 2
-"""Seeds of the tasks that are only reported."""
+"""Seeds of the tasks without a target."""
 MORE_COMPLEX = 3
-"""Complexity by which an equation for noisy data may exceed the law."""
+"""Complexity by which an equation for noisy data may exceed that of the law."""
 PAPER = SearchSpace()
 FORCES = SearchSpace(binary_operators=("+", "-", "*"), unary_operators=("inv", "exp", "log"), loss="mae")
 NGUYEN = SearchSpace(binary_operators=("+", "-", "*", "/"), unary_operators=("sin", "cos", "exp", "log"))
@@ -56,14 +57,14 @@ class Task:
     """A law to recover.
 
     Attributes:
-        names: of the variables.
-        sample: (rows, generator, width) to inputs; width 1 is the range of the fit.
-        law: inputs to the true value.
+        names: names of the variables.
+        sample: maps (rows, generator, width) to inputs; width 1 is the range of the fit.
+        law: maps inputs to true values.
         search: the search space.
-        noise: standard deviation added, in units of that of the law.
-        form: the law as text, where the targets are not exact; its constants do not matter.
-        through_network: whether the targets are what a network trained on the noisy law gives.
-        asked: what issue 3 asks for: solved of five, and within how many seconds.
+        noise: standard deviation of the noise, relative to that of the law.
+        form: the law as text, if the targets are not exact; its constants do not matter.
+        through_network: whether the targets come from a network that was trained on the noisy law.
+        target: the target of issue 3: solved seeds of five, and seconds.
     """
 
     names: tuple[str, ...]
@@ -73,11 +74,11 @@ class Task:
     noise: float = 0.0
     form: str = ""
     through_network: bool = False
-    asked: str = "-"
+    target: str = "-"
 
 
-def uniform(*ranges: tuple[float, float]) -> Callable[[int, torch.Generator, float], Tensor]:
-    """Independent uniform columns; a wider range grows around its middle, and never changes sign of its ends."""
+def make_uniform(*ranges: tuple[float, float]) -> Callable[[int, torch.Generator, float], Tensor]:
+    """Return a sampler of independent uniform columns; wider ranges keep their middle and the signs of their ends."""
 
     def sample(rows: int, generator: torch.Generator, width: float) -> Tensor:
         columns = []
@@ -92,8 +93,8 @@ def uniform(*ranges: tuple[float, float]) -> Callable[[int, torch.Generator, flo
     return sample
 
 
-def particles(least: float) -> Callable[[int, torch.Generator, float], Tensor]:
-    """dx, dy, r, q1, q2, m1, m2 of pairs of particles at standard normal places, r at least ``least``."""
+def make_particles(least: float) -> Callable[[int, torch.Generator, float], Tensor]:
+    """Return a sampler of dx, dy, r, q1, q2, m1, m2 of pairs of normally distributed particles, r above ``least``."""
 
     def sample(rows: int, generator: torch.Generator, width: float) -> Tensor:
         kept: list[Tensor] = []
@@ -110,8 +111,8 @@ def particles(least: float) -> Callable[[int, torch.Generator, float], Tensor]:
     return sample
 
 
-def force(kind: str, a: float = 0.7, b: float = -0.4) -> Callable[[Tensor], Tensor]:
-    """A linear image a fx + b fy of a pair force."""
+def make_force(kind: str, a: float = 0.7, b: float = -0.4) -> Callable[[Tensor], Tensor]:
+    """Return the linear combination a fx + b fy of a pair force."""
 
     def law(X: Tensor) -> Tensor:
         dx, dy, r, q1, q2, _, m2 = X.unbind(1)
@@ -124,38 +125,38 @@ def force(kind: str, a: float = 0.7, b: float = -0.4) -> Callable[[Tensor], Tens
 PAIR = ("dx", "dy", "r", "q1", "q2", "m1", "m2")
 
 
-def pair(kind: str, asked: str, least: float = 0.0, noise: float = 0.0, form: str = "") -> Task:
-    """The task of one pair force."""
-    return Task(PAIR, particles(least), force(kind), FORCES, noise, form, asked=asked)
+def make_pair_task(kind: str, target: str, least: float = 0.0, noise: float = 0.0, form: str = "") -> Task:
+    """Return the task of one pair force."""
+    return Task(PAIR, make_particles(least), make_force(kind), FORCES, noise, form, target=target)
 
 
-def newton(X: Tensor) -> Tensor:
-    """Feynman I.9.18: gravity between two places in space."""
+def compute_gravity(X: Tensor) -> Tensor:
+    """Return Feynman I.9.18: gravity between two points in space."""
     G, m1, m2, x1, x2, y1, y2, z1, z2 = X.unbind(1)
     return G * m1 * m2 / ((x2 - x1).square() + (y2 - y1).square() + (z2 - z1).square())
 
 
-def interference(X: Tensor) -> Tensor:
-    """Feynman I.29.16."""
+def compute_interference(X: Tensor) -> Tensor:
+    """Return Feynman I.29.16."""
     x1, x2, t1, t2 = X.unbind(1)
     return (x1.square() + x2.square() - 2 * x1 * x2 * torch.cos(t1 - t2)).sqrt()
 
 
-def dipole(X: Tensor) -> Tensor:
-    """Feynman II.6.15a."""
+def compute_dipole(X: Tensor) -> Tensor:
+    """Return Feynman II.6.15a."""
     epsilon, p, r, x, y, z = X.unbind(1)
     return p / (4 * math.pi * epsilon) * 3 * z / r**5 * (x.square() + y.square()).sqrt()
 
 
-def tasks() -> dict[str, Task]:
-    """All tasks by name."""
+def make_tasks() -> dict[str, Task]:
+    """Return all tasks by name."""
 
     def polynomial(X: Tensor) -> Tensor:
         return sum((X[:, 0] ** power for power in range(2, 7)), X[:, 0])
 
     noisy_law = {
         "names": tuple(f"x{i}" for i in range(5)),
-        "sample": uniform(*[(-2, 2)] * 5),
+        "sample": make_uniform(*[(-2, 2)] * 5),
         "law": lambda X: X[:, 0] ** 2 + 3 * torch.sin(X[:, 4]) - 4,
         "search": PAPER,
         "noise": 0.05,
@@ -165,69 +166,63 @@ def tasks() -> dict[str, Task]:
     return {
         "heat": Task(
             ("x", "t"),
-            uniform((0, 1), (0, 1)),
+            make_uniform((0, 1), (0, 1)),
             lambda X: torch.exp(-(math.pi**2) * 0.2 * X[:, 1]) * torch.sin(math.pi * X[:, 0]),
             PAPER,
-            asked="5/5 in 10",
+            target="5/5 in 10",
         ),
-        "r1": pair("r1", "5/5 in 10"),
-        "r1, r > 0.1": pair("r1", "5/5 in 10", 0.1),
-        "r2": pair("r2", "5/5 in 10"),
-        "r2, r > 0.1": pair("r2", "5/5 in 10", 0.1),
-        "spring": pair("spring", "5/5 in 20"),
-        "charge": pair("charge", "5/5 in 20"),
-        "charge, r > 0.1": pair("charge", "5/5 in 20", 0.1),
-        "r2, r > 0.1, noise": pair("r2", "4/5 in 30", 0.1, 0.05, "0.7*m2*(dx - 0.6*dy)*inv(r*r*r)"),
+        "r1": make_pair_task("r1", "5/5 in 10"),
+        "r1, r > 0.1": make_pair_task("r1", "5/5 in 10", 0.1),
+        "r2": make_pair_task("r2", "5/5 in 10"),
+        "r2, r > 0.1": make_pair_task("r2", "5/5 in 10", 0.1),
+        "spring": make_pair_task("spring", "5/5 in 20"),
+        "charge": make_pair_task("charge", "5/5 in 20"),
+        "charge, r > 0.1": make_pair_task("charge", "5/5 in 20", 0.1),
+        "r2, r > 0.1, noise": make_pair_task("r2", "4/5 in 30", 0.1, 0.05, "0.7*m2*(dx - 0.6*dy)*inv(r*r*r)"),
         "I.6.2a": Task(
             ("theta",),
-            uniform((1, 3)),
+            make_uniform((1, 3)),
             lambda X: torch.exp(-(X[:, 0] ** 2) / 2) / math.sqrt(2 * math.pi),
             FEYNMAN,
-            asked="5/5 in 10",
+            target="5/5 in 10",
         ),
         "I.12.11": Task(
             ("q", "Ef", "B", "v", "theta"),
-            uniform(*[(1, 5)] * 5),
+            make_uniform(*[(1, 5)] * 5),
             lambda X: X[:, 0] * (X[:, 1] + X[:, 2] * X[:, 3] * torch.sin(X[:, 4])),
             PAPER,
-            asked="5/5 in 10",
+            target="5/5 in 10",
         ),
         "Nguyen-10": Task(
             ("x", "y"),
-            uniform((0, 1), (0, 1)),
+            make_uniform((0, 1), (0, 1)),
             lambda X: 2 * torch.sin(X[:, 0]) * torch.cos(X[:, 1]),
             NGUYEN,
-            asked="5/5 in 10",
+            target="5/5 in 10",
         ),
-        "Nguyen-4": Task(("x",), uniform((-1, 1)), polynomial, NGUYEN, asked="4/5 in 30"),
+        "Nguyen-4": Task(("x",), make_uniform((-1, 1)), polynomial, NGUYEN, target="4/5 in 30"),
         "Nguyen-7": Task(
             ("x",),
-            uniform((0, 2)),
+            make_uniform((0, 2)),
             lambda X: torch.log(X[:, 0] + 1) + torch.log(X[:, 0] ** 2 + 1),
             NGUYEN,
-            asked="4/5 in 30",
+            target="4/5 in 30",
         ),
         "noisy law": Task(**noisy_law),
-        "MLP of the noisy law": Task(**noisy_law, through_network=True, asked="5/5 in 30"),
-        "I.9.18": Task(nine, uniform(*[(1, 2)] * 3, *[(1, 2), (3, 4)] * 3), newton, HARD),
-        "I.29.16": Task(("x1", "x2", "t1", "t2"), uniform(*[(1, 5)] * 4), interference, HARD),
-        "II.6.15a": Task(("epsilon", "p", "r", "x", "y", "z"), uniform(*[(1, 3)] * 6), dipole, HARD),
+        "MLP of the noisy law": Task(**noisy_law, through_network=True, target="5/5 in 30"),
+        "I.9.18": Task(nine, make_uniform(*[(1, 2)] * 3, *[(1, 2), (3, 4)] * 3), compute_gravity, HARD),
+        "I.29.16": Task(("x1", "x2", "t1", "t2"), make_uniform(*[(1, 5)] * 4), compute_interference, HARD),
+        "II.6.15a": Task(
+            ("epsilon", "p", "r", "x", "y", "z"), make_uniform(*[(1, 3)] * 6), compute_dipole, HARD
+        ),
     }
 
 
-def data(task: Task, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows of a task: inputs and (noisy) targets."""
+def make_data(task: Task, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the rows of a task: inputs, shape (n, d), and (noisy) targets, shape (n,)."""
     if task.through_network:
-        X, y = law_data(seed)
-        network = train(
-            Console(quiet=True),
-            mlp([5, 64, 64, 64, 1], seed),
-            X,
-            y[:, None],
-            nn.MSELoss(),
-            epochs=20,
-            seed=seed,
-        )
+        X, y = make_law_data(seed)
+        network = train_network(X, y, seed)
         with torch.no_grad():
             return X[:ROWS], network(X[:ROWS])[:, 0]
     generator = torch.Generator().manual_seed(seed)
@@ -236,23 +231,23 @@ def data(task: Task, seed: int) -> tuple[Tensor, Tensor]:
     return X, y + task.noise * y.std() * torch.randn(ROWS, generator=generator)
 
 
-def agrees(front: ParetoFront, task: Task, X: Tensor, seed: int) -> bool:
-    """Whether some equation of the front is the law."""
+def contains_law(front: ParetoFront, task: Task, X: Tensor, seed: int) -> bool:
+    """Return whether an equation of the front is the law."""
     wide = task.sample(ROWS, torch.Generator().manual_seed(seed + 10_000), 1.5)
     if not task.form:
-        return any(all(_close(c, task, rows) for rows in (X, wide)) for c in front)
+        return any(all(_is_close(c, task, rows) for rows in (X, wide)) for c in front)
     rules = task.search.rules
     most = rules.count(simplify(parse(task.form, task.names))) + MORE_COMPLEX
-    return any(c.complexity <= most and _close(_refitted(c, task, wide), task, wide) for c in front)
+    return any(c.complexity <= most and _is_close(_refit(c, task, wide), task, wide) for c in front)
 
 
-def _refitted(candidate: Candidate, task: Task, X: Tensor) -> Candidate:
+def _refit(candidate: Candidate, task: Task, X: Tensor) -> Candidate:
     columns = dict(zip(task.names, X.double().unbind(1), strict=True))
     exact = refit_constants(candidate.expression, columns, task.law(X.double()), None, LOSSES["mse"])
     return replace(candidate, expression=exact)
 
 
-def _close(candidate: Candidate, task: Task, X: Tensor) -> bool:
+def _is_close(candidate: Candidate, task: Task, X: Tensor) -> bool:
     columns = dict(zip(task.names, X.double().unbind(1), strict=True))
     truth = task.law(X.double())
     error = evaluate(candidate.expression, columns) - truth
@@ -261,17 +256,17 @@ def _close(candidate: Candidate, task: Task, X: Tensor) -> bool:
 
 
 def compare(console: Console, backends: dict[str, int], labels: list[str], limit: float) -> None:
-    """Every backend on every task."""
+    """Print the results of all backends on all tasks."""
     table = Table(title="solved, and wall-clock seconds: median (largest)")
     table.add_column("task")
-    table.add_column("asked of torchgp")
+    table.add_column("target for torchgp")
     for name in backends:
         table.add_column(name, justify="right")
     for label in labels:
-        task = tasks()[label]
+        task = make_tasks()[label]
         cells: dict[str, list[tuple[bool, float]]] = {name: [] for name in backends}
         for seed in range(min(max(backends.values()), REPORTED_SEEDS if task.search is HARD else 100)):
-            X, y = data(task, seed)
+            X, y = make_data(task, seed)
             space = replace(task.search, timeout_in_seconds=limit)
             for name in (name for name, seeds in backends.items() if seed < seeds):
                 start = time.perf_counter()
@@ -279,37 +274,40 @@ def compare(console: Console, backends: dict[str, int], labels: list[str], limit
                     X, y[:, None], search=space, variable_names=task.names, seed=seed
                 )
                 seconds = time.perf_counter() - start
-                solved = agrees(front, task, X, seed)
+                solved = contains_law(front, task, X, seed)
                 cells[name].append((solved, seconds))
                 verdict = "solved" if solved else "NOT solved"
                 text = front.select("score").text() if task.form else front[-1].text()
                 console.print(
                     f"[dim]{label}, {name}, seed {seed}: {verdict} in {seconds:.1f} s: {text}[/dim]"
                 )
-        table.add_row(label, task.asked, *(_summary(runs) for runs in cells.values()))
+        table.add_row(label, task.target, *(_summarize(runs) for runs in cells.values()))
     console.print(table)
 
 
-def _summary(runs: list[tuple[bool, float]]) -> str:
+def _summarize(runs: list[tuple[bool, float]]) -> str:
     seconds = [seconds for _, seconds in runs]
     solved = sum(solved for solved, _ in runs)
     return f"{solved}/{len(runs)} in {statistics.median(seconds):.1f} ({max(seconds):.1f})"
 
 
-def many_outputs(console: Console, limit: float) -> None:
-    """24 outputs in one search against one by one, with laws in common and without."""
+def compare_many_outputs(console: Console, limit: float) -> None:
+    """Print times for 24 outputs in one search and one by one, with laws in common and without."""
     table = Table(title="24 outputs: solved, CPU seconds (wall-clock seconds)")
     for heading in ("laws", "together", "one by one", "CPU ratio"):
         table.add_column(heading)
-    for title, laws in (("shared: 6 linear images of each force", _shared()), ("unrelated", _unrelated())):
-        tasks_ = [Task(PAIR, particles(0.0), law, FORCES) for law in laws]
+    for title, laws in (
+        ("shared: 6 linear images of each force", _make_shared_laws()),
+        ("unrelated", _make_unrelated_laws()),
+    ):
+        tasks_ = [Task(PAIR, make_particles(0.0), law, FORCES) for law in laws]
         X = tasks_[0].sample(ROWS, torch.Generator().manual_seed(1), 1.0)
         Y = torch.stack([task.law(X) for task in tasks_], 1)
         space = replace(FORCES, timeout_in_seconds=limit)
         engine = load("regressors", "torchgp")()
-        together = _timed(engine, X, Y, space, tasks_)
-        alone = [_timed(engine, X, Y[:, [i]], space, [task]) for i, task in enumerate(tasks_)]
-        solved, cpu, wall = (sum(figures) for figures in zip(*alone, strict=True))
+        together = _time_fit(engine, X, Y, space, tasks_)
+        single = [_time_fit(engine, X, Y[:, [i]], space, [task]) for i, task in enumerate(tasks_)]
+        solved, cpu, wall = (sum(figures) for figures in zip(*single, strict=True))
         table.add_row(
             title,
             f"{together[0]}/24, {together[1]:.0f} ({together[2]:.0f})",
@@ -319,26 +317,26 @@ def many_outputs(console: Console, limit: float) -> None:
     console.print(table)
 
 
-def _timed(
+def _time_fit(
     engine: Regressor, X: Tensor, Y: Tensor, space: SearchSpace, of: list[Task]
 ) -> tuple[int, float, float]:
     cpu, wall = time.process_time(), time.perf_counter()
     fronts = engine.fit(X, Y, search=space, variable_names=PAIR, seed=0)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return sum(agrees(front, task, X, 0) for front, task in zip(fronts, of, strict=True)), cpu, wall
+    return sum(contains_law(front, task, X, 0) for front, task in zip(fronts, of, strict=True)), cpu, wall
 
 
-def _shared() -> list[Callable[[Tensor], Tensor]]:
+def _make_shared_laws() -> list[Callable[[Tensor], Tensor]]:
     generator = torch.Generator().manual_seed(0)
     return [
-        force(kind, *torch.randn(2, generator=generator).tolist())
+        make_force(kind, *torch.randn(2, generator=generator).tolist())
         for kind in ("spring", "r1", "r2", "charge")
         for _ in range(6)
     ]
 
 
-def _unrelated() -> list[Callable[[Tensor], Tensor]]:
-    """24 laws of the same inputs, each a product of other pieces."""
+def _make_unrelated_laws() -> list[Callable[[Tensor], Tensor]]:
+    """Return 24 laws of the same inputs, each of other parts."""
 
     def law(first: int, second: int, kind: int) -> Callable[[Tensor], Tensor]:
         def value(X: Tensor) -> Tensor:
@@ -353,12 +351,12 @@ def _unrelated() -> list[Callable[[Tensor], Tensor]]:
     return [law(first, second, kind) for first, second in pairs for kind in range(4)]
 
 
-def speed(console: Console) -> None:
-    """Programs scored per second, and where a search spends its time."""
+def measure_speed(console: Console) -> None:
+    """Print the programs scored per second, and the shares of a search's time."""
     names = tuple(f"x{i}" for i in range(5))
     primitives = Primitives.of(PAPER, names, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    programs = Sampler(primitives, PAPER.maxsize, generator, torch.device("cpu")).trees(4_096)
+    programs = Sampler(primitives, PAPER.maxsize, generator, torch.device("cpu")).draw_trees(4_096)
     length = float(programs.size.float().mean())
     console.print(
         f"programs scored per second, one thread, batches of 4,096 programs of mean length {length:.1f}:"
@@ -378,8 +376,8 @@ def speed(console: Console) -> None:
                 seconds.append(time.perf_counter() - start)
             table.add_row(f"{count:,}", f"{len(programs) / statistics.median(seconds):,.0f}")
     console.print(table)
-    task = tasks()["Nguyen-4"]
-    X, y = data(task, 0)
+    task = make_tasks()["Nguyen-4"]
+    X, y = make_data(task, 0)
     profile = cProfile.Profile()
     profile.enable()
     space = replace(task.search, timeout_in_seconds=15)
@@ -397,13 +395,13 @@ def speed(console: Console) -> None:
 
 
 STAGES = {
-    "matched": "children by matching",
+    "match_subtrees": "children by matching",
     "vary": "children by variation",
     "score": "scoring (that of fitted children included)",
     "fit_constants": "constants",
-    "_survive": "survival",
+    "_select_survivors": "survival",
     "build_front": "fronts: simplify, refit, measure on all rows",
-    "schedule": "of all these: sorting the nodes of programs",
+    "build_schedule": "of all these: sorting the nodes of programs",
 }
 
 
@@ -424,12 +422,12 @@ def main() -> None:
     parts = arguments.parts.split(",")
     if "tasks" in parts:
         backends = {name: int(seeds) for name, seeds in (b.split(":") for b in arguments.backends.split(","))}
-        chosen = [t.strip() for t in arguments.tasks.split(";")] if arguments.tasks else list(tasks())
+        chosen = [t.strip() for t in arguments.tasks.split(";")] if arguments.tasks else list(make_tasks())
         compare(console, backends, chosen, arguments.limit)
     if "many" in parts:
-        many_outputs(console, arguments.limit)
+        compare_many_outputs(console, arguments.limit)
     if "speed" in parts:
-        speed(console)
+        measure_speed(console)
 
 
 if __name__ == "__main__":

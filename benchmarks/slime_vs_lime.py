@@ -1,24 +1,24 @@
-"""Local explanations: SLIME beside LIME (the package ``lime``), on eight data sets and three black boxes.
+"""Comparison of SLIME and LIME (the package ``lime``): local explanations of three black boxes on eight data sets.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/slime_vs_lime.py [--linear] [--points 10] [--regressor sparse] [--jobs 2]
 
-For each data set, a random forest, gradient boosting and a multilayer perceptron are trained, and the same points
-explained, ``--points`` for each. Classifiers are explained by the logit of one class, the same for everybody.
+For each data set, a random forest, gradient boosting and a multilayer perceptron are trained, and the same points are
+explained, ``--points`` for each model. Classifiers are explained by the logit of one class, the same for all methods.
 
-Every explanation asks the black box 5,000 times. In SLIME's own neighbourhood, near the point:
+Every explanation calls the black box on 5,000 rows. In SLIME's own neighbourhood, near the point:
 
-- ``LIME``: LimeTabularExplainer as it comes, but with continuous features and samples around the point, its linear
-  model on all features: the setting in which it is at its most faithful locally. Its neighbourhood is wider.
-- ``LIME, near``: LIME's own linear model (LimeBase, ridge) on the very rows and weights that SLIME fits.
+- ``LIME``: LimeTabularExplainer with its defaults, but with continuous features, samples around the point, and a linear
+  model of all features: the setting in which it is locally most faithful. Its neighbourhood is wider.
+- ``LIME, near``: LIME's own linear model (LimeBase, ridge) on the same rows and weights as SLIME.
 - ``SLIME``: an equation of at most ``--maxsize``.
 
-And in LIME's neighbourhood, which is as wide as the data: LIME as above, and SLIME told to look there.
+In LIME's neighbourhood, which is as wide as the data: LIME as above, and SLIME with this neighbourhood.
 
-All are judged on fresh samples of the neighbourhood with its weights, by R2, clipped at -1 so that one point cannot
-outweigh all others, and by agreement: the share of samples put on the same side (classifiers: of probability 1/2;
+All are measured on new samples of the neighbourhood with its weights. R2 is clipped at -1, so that one point cannot
+outweigh all others. Agreement is the share of samples that are put on the same side (classifiers: of probability 1/2;
 regression: of the value at the point). Complexity counts nodes of the equation as the core does; a linear model of d
-inputs has 4 d + 1. Points where the black box is flat are passed over.
+inputs has 4 d + 1. Points at which the black box is constant are left out.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ MLP = {"hidden_layer_sizes": (64, 64), "max_iter": 2000}
 UNARY = ("sin", "exp", "tanh", "abs", "square")
 
 
-def sets(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray, bool]]:
-    """Name -> inputs, targets, whether classes."""
+def load_sets(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray, bool]]:
+    """Return, by name, inputs, targets, and whether the targets are classes."""
     breast, wine = datasets.load_breast_cancer(return_X_y=True), datasets.load_wine(return_X_y=True)
     return {
         "diabetes": (*datasets.load_diabetes(return_X_y=True), False),
@@ -74,8 +74,8 @@ def sets(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray, bool]]:
     }
 
 
-def boxes(classes: bool, seed: int) -> dict[str, Any]:
-    """Name -> untrained black box."""
+def make_boxes(classes: bool, seed: int) -> dict[str, Any]:
+    """Return untrained black boxes by name."""
     if classes:
         return {
             "forest": RandomForestClassifier(200, random_state=seed, n_jobs=1),
@@ -89,8 +89,8 @@ def boxes(classes: bool, seed: int) -> dict[str, Any]:
     }
 
 
-def asked(box: Any, classes: bool, x_star: np.ndarray) -> Callable[[Any], np.ndarray]:
-    """The one number that is explained: the prediction, or the logit of the class that is likeliest at the point."""
+def make_output(box: Any, classes: bool, x_star: np.ndarray) -> Callable[[Any], np.ndarray]:
+    """Return the function to explain: the prediction, or the logit of the most likely class at the point."""
     if not classes:
         return lambda rows: box.predict(np.asarray(rows))
     column = int(box.predict_proba(x_star[None])[0].argmax())
@@ -115,8 +115,8 @@ class Linear:
         return (rows - self.mean) / self.scale @ self.slopes + self.intercept
 
 
-def lime(train: np.ndarray, f: Callable[[Any], np.ndarray], x_star: np.ndarray, seed: int) -> Linear:
-    """LIME on its own samples."""
+def fit_lime(train: np.ndarray, f: Callable[[Any], np.ndarray], x_star: np.ndarray, seed: int) -> Linear:
+    """Return LIME's linear model on its own samples."""
     explainer = LimeTabularExplainer(
         train, mode="regression", discretize_continuous=False, sample_around_instance=True, random_state=seed
     )
@@ -127,12 +127,14 @@ def lime(train: np.ndarray, f: Callable[[Any], np.ndarray], x_star: np.ndarray, 
     return Linear(explainer.scaler.mean_, explainer.scaler.scale_, slopes, float(found.intercept[1]))
 
 
-def lime_on(rows: np.ndarray, y: np.ndarray, weights: np.ndarray, x_star: np.ndarray, seed: int) -> Linear:
-    """LIME's linear model on given rows; as LIME does, the point comes first and inputs are scaled."""
+def fit_lime_on(
+    rows: np.ndarray, y: np.ndarray, weights: np.ndarray, x_star: np.ndarray, seed: int
+) -> Linear:
+    """Return LIME's linear model on given rows; as in LIME, the point comes first and inputs are scaled."""
     scale = rows.std(0)
     scale[scale == 0] = 1.0
     scaled = (rows - x_star) / scale
-    # Weights go in as distances, because that is what LimeBase takes.
+    # LimeBase takes distances, so the weights are given as distances.
     base = LimeBase(kernel_fn=lambda weight: weight, random_state=seed)
     intercept, slopes, _, _ = base.explain_instance_with_data(
         scaled, y[:, None], weights, 0, rows.shape[1], "auto"
@@ -143,8 +145,8 @@ def lime_on(rows: np.ndarray, y: np.ndarray, weights: np.ndarray, x_star: np.nda
     return Linear(x_star, scale, ordered, float(intercept))
 
 
-def neighbourhoods(train: np.ndarray, x_star: np.ndarray) -> dict[str, SlimeCapture]:
-    """SLIME's own, and LIME's: as wide as the data, its kernel exp(-d^2 / (2 0.75^2 width))."""
+def make_neighbourhoods(train: np.ndarray, x_star: np.ndarray) -> dict[str, SlimeCapture]:
+    """Return SLIME's own neighbourhood, and LIME's: as wide as the data, with kernel exp(-d^2 / (2 0.75^2 width))."""
     lime_like = {
         "variance": train.var(0),
         "sigma": (2 * 0.75**2 * len(x_star)) ** 0.5,
@@ -156,8 +158,10 @@ def neighbourhoods(train: np.ndarray, x_star: np.ndarray) -> dict[str, SlimeCapt
     }
 
 
-def judged(predicted: np.ndarray, true: np.ndarray, weights: np.ndarray, level: float) -> tuple[float, float]:
-    """Weighted R2, clipped, and weighted agreement."""
+def measure(
+    predicted: np.ndarray, true: np.ndarray, weights: np.ndarray, level: float
+) -> tuple[float, float]:
+    """Return the weighted R2, clipped, and the weighted agreement."""
     columns = [
         torch.from_numpy(np.asarray(values, dtype=np.float64))[:, None] for values in (predicted, true)
     ]
@@ -166,10 +170,10 @@ def judged(predicted: np.ndarray, true: np.ndarray, weights: np.ndarray, level: 
     return max(r2, WORST), float((same * weights).sum() / weights.sum())
 
 
-def slime(
+def fit_slime(
     f: Callable[[Any], np.ndarray], train: np.ndarray, capture: SlimeCapture, seed: int, arguments: Any
 ) -> Explanation:
-    """An equation, in a neighbourhood."""
+    """Return SLIME's explanation in a neighbourhood."""
     return explain(
         f,
         train,
@@ -186,40 +190,40 @@ def slime(
     )
 
 
-def one(
+def explain_point(
     train: np.ndarray, x_star: np.ndarray, box: Any, classes: bool, seed: int, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """One point, explained."""
+    """Explain one point by all methods, and return their measures."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    f = asked(box, classes, x_star)
+    f = make_output(box, classes, x_star)
     level = 0.0 if classes else float(f(x_star[None])[0])
     result: dict[str, Any] = {}
-    linear = lime(train, f, x_star, seed)
-    for place, capture in neighbourhoods(train, x_star).items():
+    linear = fit_lime(train, f, x_star, seed)
+    for place, capture in make_neighbourhoods(train, x_star).items():
         fresh = replace(capture, neighbour_weight=0.0, samples=FRESH).rows(train, seed + 10_000)
         true = f(fresh.rows)
         begun = time.perf_counter()
-        found = slime(f, train, capture, seed, arguments)
+        found = fit_slime(f, train, capture, seed, arguments)
         result["seconds", place] = time.perf_counter() - begun
         result["complexity", place] = found.result.chosen()[0].complexity
-        models = {"LIME": linear, "SLIME": predictor(found)}
+        models = {"LIME": linear, "SLIME": make_predictor(found)}
         if place == "near":
             fitted = capture.rows(train, seed)
-            models["LIME, near"] = lime_on(fitted.rows, f(fitted.rows), fitted.weights, x_star, seed)
+            models["LIME, near"] = fit_lime_on(fitted.rows, f(fitted.rows), fitted.weights, x_star, seed)
         for name, model in models.items():
             predicted = np.nan_to_num(model(fresh.rows), nan=1e9)
-            result[name, place] = judged(predicted, true, fresh.weights, level)
+            result[name, place] = measure(predicted, true, fresh.weights, level)
     return result
 
 
-def flat(f: Callable[[Any], np.ndarray], train: np.ndarray, x_star: np.ndarray) -> bool:
-    """Whether the black box gives one number near the point, so that nothing is to be explained."""
+def is_flat(f: Callable[[Any], np.ndarray], train: np.ndarray, x_star: np.ndarray) -> bool:
+    """Return whether the black box is constant near the point, so that there is nothing to explain."""
     return bool(f(SlimeCapture(x_star=x_star, samples=200).rows(train, 0).rows).std() < 1e-3)
 
 
-def predictor(found: Explanation) -> Callable[[np.ndarray], np.ndarray]:
-    """An explanation's equation on rows."""
+def make_predictor(found: Explanation) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the equation of an explanation as a function of rows."""
     surrogate = found.result.surrogate()
     return lambda rows: surrogate(torch.from_numpy(rows))[:, 0].detach().numpy()
 
@@ -247,21 +251,21 @@ def main() -> None:
     head = ["near: LIME", "near: LIME, near", "near: SLIME", "won", "wide: LIME", "wide: SLIME", "won"]
     print("| set | box | points |", " | ".join(head), "| complexity near, wide (linear) | s |")
     print("|" + " --- |" * (len(head) + 5))
-    for name, (X, y, classes) in sets(arguments.seed).items():
+    for name, (X, y, classes) in load_sets(arguments.seed).items():
         if arguments.sets and name not in arguments.sets:
             continue
         train, test, target, _ = train_test_split(X, y, test_size=0.3, random_state=arguments.seed)
         every: list[dict[str, Any]] = []
-        for kind, box in boxes(classes, arguments.seed).items():
+        for kind, box in make_boxes(classes, arguments.seed).items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 scaled = target if classes else (target - target.mean()) / target.std()
                 box.fit(train, scaled)
             order = np.random.default_rng(arguments.seed).permutation(len(test))
-            told = [i for i in order if not flat(asked(box, classes, test[i]), train, test[i])]
+            points = [i for i in order if not is_flat(make_output(box, classes, test[i]), train, test[i])]
             found = joblib.Parallel(n_jobs=arguments.jobs)(
-                joblib.delayed(one)(train, test[i], box, classes, int(i), arguments)
-                for i in told[: arguments.points]
+                joblib.delayed(explain_point)(train, test[i], box, classes, int(i), arguments)
+                for i in points[: arguments.points]
             )
             every += found
             report(name, kind, found, X.shape[1])
@@ -269,22 +273,22 @@ def main() -> None:
 
 
 def report(name: str, kind: str, found: list[dict[str, Any]], width: int) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
 
-    def cell(model: str, place: str) -> str:
+    def format_cell(model: str, place: str) -> str:
         return "{:.3f} / {:.3f}".format(*np.median([entry[model, place] for entry in found], axis=0))
 
-    def won(place: str, rivals: tuple[str, ...]) -> str:
+    def count_won(place: str, rivals: tuple[str, ...]) -> str:
         best = [max(entry[rival, place][0] for rival in rivals) for entry in found]
         return f"{np.mean([e['SLIME', place][0] >= b - 0.01 for e, b in zip(found, best, strict=True)]):.0%}"
 
     near, wide = (np.median([entry["complexity", place] for entry in found]) for place in ("near", "wide"))
     seconds = np.median([entry["seconds", place] for entry in found for place in ("near", "wide")])
     cells = [
-        *(cell("LIME", "near"), cell("LIME, near", "near"), cell("SLIME", "near")),
-        won("near", ("LIME", "LIME, near")),
-        *(cell("LIME", "wide"), cell("SLIME", "wide")),
-        won("wide", ("LIME",)),
+        *(format_cell("LIME", "near"), format_cell("LIME, near", "near"), format_cell("SLIME", "near")),
+        count_won("near", ("LIME", "LIME, near")),
+        *(format_cell("LIME", "wide"), format_cell("SLIME", "wide")),
+        count_won("wide", ("LIME",)),
         f"{near:.0f}, {wide:.0f} ({4 * width + 1})",
         f"{seconds:.1f}",
     ]

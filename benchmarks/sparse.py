@@ -1,4 +1,4 @@
-"""Seconds of the regressor ``sparse`` on wide data, fronts included.
+"""Times of the regressor ``sparse`` on wide data, fronts included.
 
 python benchmarks/sparse.py
 """

@@ -1,9 +1,9 @@
-"""Forward time of the fused surrogate, the per-output way and the MLP it replaces, side by side.
+"""Forward times of the fused surrogate, of one function per output, and of the MLP that they replace.
 
     python benchmarks/surrogate.py [--seed 0] [--seconds 1.0] [--no-compile]
 
-The per-output way is one ``sympy.lambdify`` function (to torch) for each output, called in a Python loop on the input
-columns and stacked. All are timed in turns in one run; figures are medians, ratios of medians.
+"Per output" is one ``sympy.lambdify`` function (to torch) for each output, called in a Python loop on the input columns
+and stacked. All are timed in turns in one run; the table has medians and ratios of medians.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ INPUTS = 32
 NAMES = [f"x{i}" for i in range(INPUTS)]
 
 
-def random_equation(generator: np.random.Generator, terms: int = 3) -> Expression:
-    """A sum of terms as a search finds them: c x, c x y, c sin(...), c exp(...), c / (...)."""
+def draw_equation(generator: np.random.Generator, terms: int = 3) -> Expression:
+    """Draw a sum of typical terms of a search: c x, c x y, c sin(...), c exp(...), c / (...)."""
 
-    def variable() -> Expression:
+    def draw_variable() -> Expression:
         return Variable(NAMES[generator.integers(INPUTS)])
 
-    def number() -> Expression:
+    def draw_number() -> Expression:
         return Constant(round(float(generator.normal()), 3) or 1.0)
 
-    def term() -> Expression:
+    def draw_term() -> Expression:
         match generator.integers(5):
             case 0:
-                inner = variable()
+                inner = draw_variable()
             case 1:
-                inner = Call("*", variable(), variable())
+                inner = Call("*", draw_variable(), draw_variable())
             case 2:
-                inner = Call("sin", Call("+", Call("*", number(), variable()), number()))
+                inner = Call("sin", Call("+", Call("*", draw_number(), draw_variable()), draw_number()))
             case 3:
-                inner = Call("exp", Call("*", Constant(-0.1), Call("*", variable(), variable())))
+                inner = Call("exp", Call("*", Constant(-0.1), Call("*", draw_variable(), draw_variable())))
             case _:
-                inner = Call("inv", Call("+", Call("*", variable(), variable()), Constant(20.0)))
-        return Call("*", number(), inner)
+                inner = Call("inv", Call("+", Call("*", draw_variable(), draw_variable()), Constant(20.0)))
+        return Call("*", draw_number(), inner)
 
-    result = term()
+    result = draw_term()
     for _ in range(terms - 1):
-        result = Call("+", result, term())
-    return simplify(Call("+", result, number()))
+        result = Call("+", result, draw_term())
+    return simplify(Call("+", result, draw_number()))
 
 
-def per_output(equations: Sequence[Expression]) -> Callable[[Tensor], Tensor]:
-    """One lambdified function for each output."""
+def build_per_output(equations: Sequence[Expression]) -> Callable[[Tensor], Tensor]:
+    """Return a function that calls one lambdified function for each output."""
     functions = []
     for equation in equations:
         expression = to_sympy(equation)
@@ -72,8 +72,10 @@ def per_output(equations: Sequence[Expression]) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def timed(functions: dict[str, Callable[[Tensor], Tensor]], x: Tensor, seconds: float) -> dict[str, float]:
-    """Median seconds of each function, called in turns for about ``seconds`` each."""
+def measure_times(
+    functions: dict[str, Callable[[Tensor], Tensor]], x: Tensor, seconds: float
+) -> dict[str, float]:
+    """Return the median seconds of each function, called in turns for about ``seconds`` each."""
     samples: dict[str, list[float]] = {name: [] for name in functions}
     with torch.no_grad():
         for function in functions.values():
@@ -115,7 +117,7 @@ def main() -> None:
         table.add_column(heading, justify="right")
     for outputs in (8, 32, 100):
         generator = np.random.default_rng(arguments.seed)
-        equations = [random_equation(generator) for _ in range(outputs)]
+        equations = [draw_equation(generator) for _ in range(outputs)]
         reduction = load("reducers", "identity").restore({"variable_names": NAMES})
         fused = TorchSurrogate.build(equations, Transforms.none(NAMES), reduction)
         with torch.random.fork_rng():
@@ -127,14 +129,14 @@ def main() -> None:
             x = torch.randn(rows, INPUTS, generator=torch.Generator().manual_seed(arguments.seed))
             functions: dict[str, Callable[[Tensor], Tensor]] = {
                 "mlp": mlp,
-                "per output": per_output(equations),
+                "per output": build_per_output(equations),
                 "fused": fused,
             }
             if not arguments.no_compile:
                 torch.compiler.reset()
                 functions["compiled"] = torch.compile(fused, fullgraph=True)
             assert torch.allclose(functions["per output"](x), fused(x), rtol=1e-3, atol=1e-4)
-            median = timed(functions, x, arguments.seconds)
+            median = measure_times(functions, x, arguments.seconds)
             base = median["per output"]
             compiled = (
                 [f"{1e3 * median['compiled']:.2f}", f"{base / median['compiled']:.1f}x"]

@@ -1,10 +1,10 @@
-"""Prune a bottleneck while it trains, then read both halves of the network (SymTorch paper, 4.2).
+"""Prune a bottleneck during its training, then distill both halves of the network (SymTorch paper, section 4.2).
 
     python docs/examples/pruning.py
 
-The law y = 2.5 x0^2 - 1.3 sin(x4) is learned through a bottleneck of 32 outputs, of which two are left at the end. Each
-of the two then carries a mixture of the law's terms, the second half undoes the mixture, and equations for both halves
-compose to the law.
+A network learns the law y = 2.5 x0^2 - 1.3 sin(x4) through a bottleneck of 32 outputs, of which two are left at the
+end. Each of these is a mixture of the law's terms, and the second half separates them again. The equations of both
+halves compose to the law.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SETTINGS = {"regressor": "torchgp", "timeout_in_seconds": 20.0, "select": "best"
 
 
 class Bottleneck(nn.Module):
-    """Five inputs, 32 outputs in the middle, one number."""
+    """A network of five inputs and one output, with 32 outputs in the middle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,16 +34,16 @@ class Bottleneck(nn.Module):
         return result
 
 
-def law(x: Tensor) -> Tensor:
-    """The law, (n, 5) to (n, 1)."""
+def compute_law(x: Tensor) -> Tensor:
+    """Return the law's values, shape (n, 1), for inputs of shape (n, 5)."""
     return (2.5 * x[:, 0].square() - 1.3 * torch.sin(x[:, 4]))[:, None]
 
 
 def train(steps: int, seed: int) -> tuple[Bottleneck, st.SymbolicModel, Tensor]:
-    """A trained network, its pruned first half, and the inputs it learned from."""
+    """Train and prune a network; return it with its wrapped first half and the inputs, shape (10000, 5)."""
     torch.manual_seed(seed)
     X = torch.randn(10_000, 5)
-    y = law(X)
+    y = compute_law(X)
     model = Bottleneck()
     first = st.wrap(model, "first")
     pruner = st.OutputPruner(first, target_dim=2, total_steps=steps)
@@ -61,7 +61,7 @@ def train(steps: int, seed: int) -> tuple[Bottleneck, st.SymbolicModel, Tensor]:
 
 
 def distill(model: Bottleneck, first: st.SymbolicModel, X: Tensor) -> st.SymbolicModel:
-    """Equations for both halves, switched on; gives the wrapped second half."""
+    """Distill both halves, switch them to equations, and return the wrapped second half."""
     first.distill(X, parent=model, unary_operators=("sin", "square"), **SETTINGS)
     second = st.wrap(model, "second")
     active = [f"x{i}" for i in range(32) if i not in first.pruned_outputs]
@@ -73,26 +73,26 @@ def distill(model: Bottleneck, first: st.SymbolicModel, X: Tensor) -> st.Symboli
     return second
 
 
-def error(model: nn.Module, seed: int = 1) -> float:
-    """Relative error on fresh inputs: root mean square over the law's standard deviation."""
+def measure_error(model: nn.Module, seed: int = 1) -> float:
+    """Return the root mean square error on new inputs, relative to the law's standard deviation."""
     X = torch.randn(5_000, 5, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        return float((model(X) - law(X)).square().mean().sqrt() / law(X).std())
+        return float((model(X) - compute_law(X)).square().mean().sqrt() / compute_law(X).std())
 
 
 def main(steps: int = 3000, seed: int = 0) -> float:
-    """Train, prune, distill, compose; gives the relative error of the composed equations."""
+    """Train, prune, distill and compose; return the relative error of the composed equations."""
     out = sys.stdout
     model, first, X = train(steps, seed)
     pruned = len(first.pruned_outputs)
-    out.write(f"pruned {pruned} of 32 outputs; relative error of the network {error(model):.4f}\n")
+    out.write(f"pruned {pruned} of 32 outputs; relative error of the network {measure_error(model):.4f}\n")
     second = distill(model, first, X)
     for block in (first, second):
         for name, expression in zip(
             block.distillation.equation_names, block.surrogate.expressions(), strict=True
         ):
             out.write(f"{block.name} {name} = {st.Candidate(expression, 0, 0.0).text()}\n")
-    composed = error(model)
+    composed = measure_error(model)
     out.write(f"relative error of the composed equations {composed:.4f}\n")
     return composed
 

@@ -2,7 +2,7 @@
 
     python docs/examples/slime.py [PLOT.png]
 
-A network learns two noisy rings; near a point between them, its logit is an equation of both inputs.
+A network learns to separate two noisy rings. Near a point between them, its logit is an equation of both inputs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ X_STAR = (0.5, -0.5)
 
 
 def main(plot: str | None = None) -> tuple[Explanation, Stability]:
-    """Train, explain, repeat."""
+    """Train the network, explain one prediction, and measure how stable the explanation is."""
     X, y = make_circles(1000, noise=0.08, factor=0.5, random_state=0)
     model = MLPClassifier(hidden_layer_sizes=(64, 64), max_iter=2000, random_state=0).fit(X, y)
     settings = {"regressor": "sparse", "variable_names": ["u", "v"], "unary_operators": ["square"]}

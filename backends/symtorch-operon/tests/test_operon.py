@@ -21,20 +21,20 @@ from symtorch_operon.regressor import OperonRegressor
 from symtorch_operon.symbols import SYMBOLS, Symbol, get_symbols, to_expression
 
 
-def points(domain: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """Rows inside an operator's domain, in numbers that single precision holds exactly."""
+def draw_points(domain: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """Draw rows inside an operator's domain that are exact in single precision."""
     rng = np.random.default_rng(0)
     columns = [rng.uniform(max(low, -3) + 0.01, min(high, 3) - 0.01, 64) for low, high in domain]
     return np.column_stack(columns).astype(np.float32).astype(np.float64)
 
 
-def leaf(variable: op.Variable, weight: float) -> op.Node:
+def make_leaf(variable: op.Variable, weight: float) -> op.Node:
     node = op.Node.Variable(weight)
     node.HashValue = variable.Hash
     return node
 
 
-def call(symbol: Symbol) -> op.Node:
+def make_call(symbol: Symbol) -> op.Node:
     node = op.Node(symbol.kind)
     node.Arity = symbol.arity
     return node
@@ -43,11 +43,11 @@ def call(symbol: Symbol) -> op.Node:
 @pytest.mark.parametrize("name", SYMBOLS)
 def test_operon_computes_what_the_translation_says(name: str) -> None:
     symbol, weights = SYMBOLS[name], (0.5, 0.75)
-    X = points(OPERATORS[name].domain)
+    X = draw_points(OPERATORS[name].domain)
     dataset = op.Dataset(np.asfortranarray(X))
     known = sorted(dataset.Variables, key=lambda variable: variable.Index)
-    leaves = [leaf(variable, weight) for variable, weight in zip(known, weights, strict=False)]
-    tree = op.Tree([*leaves, call(symbol)]).UpdateNodes()
+    leaves = [make_leaf(variable, weight) for variable, weight in zip(known, weights, strict=False)]
+    tree = op.Tree([*leaves, make_call(symbol)]).UpdateNodes()
     theirs = op.Evaluate(op.DispatchTable(), tree, dataset, op.Range(0, len(X)))
     expression = to_expression(tree.Nodes, {int(v.Hash): (f"x{i}", 1.0) for i, v in enumerate(known)})
     assert name in str(parse(str(expression))) or expression.operator == name
@@ -58,16 +58,18 @@ def test_operon_computes_what_the_translation_says(name: str) -> None:
 def test_weights_are_put_back_in_the_units_of_the_data() -> None:
     dataset = op.Dataset(np.asfortranarray(np.ones((4, 1))))
     (variable,) = dataset.Variables
-    tree = op.Tree([leaf(variable, 3.0), call(SYMBOLS["sin"])]).UpdateNodes()
+    tree = op.Tree([make_leaf(variable, 3.0), make_call(SYMBOLS["sin"])]).UpdateNodes()
     assert str(to_expression(tree.Nodes, {int(variable.Hash): ("t", 4.0)})) == "sin(0.75*t)"
 
 
 def test_sums_of_many_children_are_read() -> None:
     dataset = op.Dataset(np.asfortranarray(np.ones((4, 1))))
     (variable,) = dataset.Variables
-    wide = call(SYMBOLS["-"])
+    wide = make_call(SYMBOLS["-"])
     wide.Arity = 3
-    tree = op.Tree([op.Node.Constant(2.0), op.Node.Constant(5.0), leaf(variable, 1.0), wide]).UpdateNodes()
+    tree = op.Tree(
+        [op.Node.Constant(2.0), op.Node.Constant(5.0), make_leaf(variable, 1.0), wide]
+    ).UpdateNodes()
     assert str(to_expression(tree.Nodes, {int(variable.Hash): ("t", 1.0)})) == "t - 5.0 - 2.0"
 
 
@@ -108,7 +110,7 @@ def test_an_invalid_option_is_refused_when_the_regressor_is_made(
         OperonRegressor(**options)
 
 
-def noisy_law(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def make_noisy_law(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(seed)
     X = rng.uniform(-2, 2, (4000, 5))
     y = X[:, 0] ** 2 + 3 * np.sin(X[:, 4]) - 4
@@ -117,7 +119,7 @@ def noisy_law(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.slow
 def test_the_known_law_is_on_the_front_and_chosen() -> None:
-    X, Y = noisy_law(0)
+    X, Y = make_noisy_law(0)
     names = [f"x{i}" for i in range(5)]
     (front,) = OperonRegressor(islands=1).fit(
         X, Y, search=SearchSpace(niterations=100), variable_names=names, seed=1
@@ -172,7 +174,7 @@ def test_scales_of_the_data_do_not_matter() -> None:
 
 
 def test_threads_do_not_change_the_result() -> None:
-    X, Y = noisy_law(1)
+    X, Y = make_noisy_law(1)
     fronts = [
         OperonRegressor(population_size=100, islands=2, threads=threads).fit(
             X,
@@ -187,7 +189,7 @@ def test_threads_do_not_change_the_result() -> None:
 
 
 def test_a_signal_stops_it_at_once() -> None:
-    X, Y = noisy_law(2)
+    X, Y = make_noisy_law(2)
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     started = time.monotonic()
@@ -201,7 +203,7 @@ def test_a_signal_stops_it_at_once() -> None:
 
 
 def test_an_error_in_a_callback_reaches_the_caller() -> None:
-    X, Y = noisy_law(3)
+    X, Y = make_noisy_law(3)
 
     def broken(event: object) -> None:
         raise ZeroDivisionError

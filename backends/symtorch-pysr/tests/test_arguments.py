@@ -1,4 +1,4 @@
-"""What PySR is told for a search, field by field."""
+"""The arguments of PySR for a search, field by field."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ V1 = Installation(
 )
 
 
-def said(search: SearchSpace, pysr: Installation | None = None, **changes: Any) -> Arguments:
+def build(search: SearchSpace, pysr: Installation | None = None, **changes: Any) -> Arguments:
     data = {"variable_names": ["a", "b"], "rows": 100, "weighted": False, "outputs": 1, **changes}
     return build_arguments(search, pysr or read_installed(), **data)
 
 
 def test_the_papers_defaults() -> None:
-    assert said(SearchSpace()).init == {
+    assert build(SearchSpace()).init == {
         "binary_operators": ["+", "*"],
         "unary_operators": ["inv(x) = 1/x", "sin", "exp"],
         "niterations": 400,
@@ -39,7 +39,7 @@ def test_the_papers_defaults() -> None:
         "verbosity": 1,
         "input_stream": "devnull",
     }
-    assert said(SearchSpace()).fit == {"variable_names": ["x0", "x1"]}
+    assert build(SearchSpace()).fit == {"variable_names": ["x0", "x1"]}
 
 
 def test_limits_go_under_julias_names_and_only_for_operators_of_the_search() -> None:
@@ -49,7 +49,7 @@ def test_limits_go_under_julias_names_and_only_for_operators_of_the_search() -> 
         constraints={"sqrt_abs": 5, "*": (-1, 3), "exp": 4},
         nested_constraints={"sin": {"sqrt_abs": 1, "exp": 0}, "exp": {"sin": 0}},
     )
-    init = said(search).init
+    init = build(search).init
     assert init["unary_operators"] == ["sin", "symtorch_sqrt_abs(x) = sqrt(abs(x))"]
     assert init["complexity_of_operators"] == {"symtorch_sqrt_abs": 2}
     assert init["constraints"] == {"symtorch_sqrt_abs": 5, "*": (-1, 3)}
@@ -57,26 +57,26 @@ def test_limits_go_under_julias_names_and_only_for_operators_of_the_search() -> 
 
 
 def test_complexities_of_variables_by_name_go_to_fit_in_order() -> None:
-    arguments = said(SearchSpace(complexity_of_variables={"b": 4}))
+    arguments = build(SearchSpace(complexity_of_variables={"b": 4}))
     assert arguments.fit["complexity_of_variables"] == [1, 4]
     assert "complexity_of_variables" not in arguments.init
 
 
 def test_the_time_limit_is_for_each_output() -> None:
-    assert said(SearchSpace(timeout_in_seconds=5.0), outputs=3).init["timeout_in_seconds"] == 15.0
+    assert build(SearchSpace(timeout_in_seconds=5.0), outputs=3).init["timeout_in_seconds"] == 15.0
 
 
 def test_many_rows_are_batched_where_pysr_does_not_decide_itself() -> None:
-    assert said(SearchSpace(), V1, rows=20_000).init["batching"] is True
-    assert "batching" not in said(SearchSpace(), V1, rows=5_000).init
-    assert "batching" not in said(SearchSpace(), rows=20_000).init
-    assert said(SearchSpace(), V1, rows=20_000, options={"batching": False}).init["batching"] is False
+    assert build(SearchSpace(), V1, rows=20_000).init["batching"] is True
+    assert "batching" not in build(SearchSpace(), V1, rows=5_000).init
+    assert "batching" not in build(SearchSpace(), rows=20_000).init
+    assert build(SearchSpace(), V1, rows=20_000, options={"batching": False}).init["batching"] is False
 
 
 def test_comparisons_are_defined_for_pysr_1_only() -> None:
     search = SearchSpace(binary_operators=("+", "less"))
-    assert said(search).init["binary_operators"] == ["+", "less"]
-    assert said(search, V1).init["binary_operators"] == ["+", "symtorch_less(x, y) = (x < y) * one(x)"]
+    assert build(search).init["binary_operators"] == ["+", "less"]
+    assert build(search, V1).init["binary_operators"] == ["+", "symtorch_less(x, y) = (x < y) * one(x)"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_comparisons_are_defined_for_pysr_1_only() -> None:
 )
 def test_what_pysr_cannot_do_is_refused(search: SearchSpace, message: str) -> None:
     with pytest.raises(SearchError, match=message):
-        said(search)
+        build(search)
 
 
 @pytest.mark.parametrize(

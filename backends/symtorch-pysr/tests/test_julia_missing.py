@@ -1,4 +1,4 @@
-"""Where there is no Julia: one error, in seconds, that says what to do; and what the doctor tells."""
+"""A machine without Julia: one error, in seconds, that says what to do; and the findings of the doctor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ X = torch.rand(20, 1)
 
 @pytest.fixture
 def no_julia(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """No Julia on this machine, no network, and nothing of ours is touched."""
+    """Hide Julia and the network, and use temporary folders only."""
     for name in [name for name in os.environ if name.startswith(("PYTHON_JULIA", "JULIA"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", str(tmp_path))

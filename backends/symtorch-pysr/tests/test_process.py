@@ -12,14 +12,14 @@ import pytest
 from symtorch_pysr.search.process import Exit, Message, OutputLine, Silence, WorkerEvent, describe_end, listen
 
 
-def heard(tmp_path: Path, code: str) -> list[WorkerEvent]:
+def collect_events(tmp_path: Path, code: str) -> list[WorkerEvent]:
     command = [sys.executable, "-c", f"import os, signal, sys, time\n{code}"]
     with closing(listen(command, tmp_path)) as items:
         return [item for item in items if not isinstance(item, Silence)]
 
 
 def test_messages_and_output_are_told_apart(tmp_path: Path) -> None:
-    items = heard(
+    items = collect_events(
         tmp_path,
         """
 print('{"kind": "searching", "julia": "1.11"}', flush=True)
@@ -34,13 +34,13 @@ print('{"kind": "done"}', flush=True)
 
 
 def test_garbage_is_output(tmp_path: Path) -> None:
-    items = heard(tmp_path, "os.write(1, b'\\xff\\x00[1, 2]\\n{\"kind\": 3}\\n[\\n')")
+    items = collect_events(tmp_path, "os.write(1, b'\\xff\\x00[1, 2]\\n{\"kind\": 3}\\n[\\n')")
     assert [type(item) for item in items] == [OutputLine, OutputLine, OutputLine, Exit]
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL"])
 def test_a_crash_is_an_end_with_its_signal(tmp_path: Path, name: str) -> None:
-    items = heard(tmp_path, f"print('last words', flush=True); os.kill(os.getpid(), signal.{name})")
+    items = collect_events(tmp_path, f"print('last words', flush=True); os.kill(os.getpid(), signal.{name})")
     assert items[0] == OutputLine("last words")
     assert name in describe_end(items[-1].status)
     assert ("memory" in describe_end(items[-1].status)) == (name == "SIGKILL")
@@ -48,7 +48,9 @@ def test_a_crash_is_an_end_with_its_signal(tmp_path: Path, name: str) -> None:
 
 def test_a_child_that_holds_the_pipes_open_does_not_hold_us(tmp_path: Path) -> None:
     started = time.monotonic()
-    items = heard(tmp_path, "import subprocess; subprocess.Popen(['sleep', '60']); print('gone', flush=True)")
+    items = collect_events(
+        tmp_path, "import subprocess; subprocess.Popen(['sleep', '60']); print('gone', flush=True)"
+    )
     assert items == [OutputLine("gone"), Exit(0)]
     assert time.monotonic() - started < 30
 
@@ -63,5 +65,5 @@ def test_closing_kills_whatever_it_is_doing(tmp_path: Path) -> None:
 
 
 def test_it_runs_in_the_folder_of_the_job_which_is_its_last_argument(tmp_path: Path) -> None:
-    items = heard(tmp_path, "print(os.getcwd() == sys.argv[-1], flush=True)")
+    items = collect_events(tmp_path, "print(os.getcwd() == sys.argv[-1], flush=True)")
     assert items[0] == OutputLine("True")

@@ -41,20 +41,20 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def distilled(Y: torch.Tensor = LAW, **options: Any) -> st.Distillation:
+def distill(Y: torch.Tensor = LAW, **options: Any) -> st.Distillation:
     known = {*inspect.signature(st.distill).parameters, *st.SearchSpace.field_names()}
     own = {name: options.pop(name) for name in list(options) if name not in known}
     of_backend = {"regressor_options": {**SETTINGS["regressor_options"], **own}}
     return st.distill((X, Y), regressor="pysr", **{**SETTINGS, **options, **of_backend})
 
 
-def seen(folder: Path) -> str:
+def read_seen(folder: Path) -> str:
     (text,) = [path.read_text() for path in folder.rglob("seen.txt")]
     return text
 
 
 def test_the_law_comes_back_in_the_users_names() -> None:
-    assert str(distilled().chosen()[0]) in {"2*sin(beta) + E^2", "E^2 + 2*sin(beta)"}
+    assert str(distill().chosen()[0]) in {"2*sin(beta) + E^2", "E^2 + 2*sin(beta)"}
 
 
 def test_it_is_the_default_regressor() -> None:
@@ -62,25 +62,25 @@ def test_it_is_the_default_regressor() -> None:
 
 
 def test_two_outputs_are_one_search(tmp_path: Path) -> None:
-    result = distilled(
+    result = distill(
         torch.cat([LAW, torch.full_like(LAW, 3.0), X[:, :1] * X[:, 1:]], dim=1),
         output_directory=str(tmp_path),
         run_id="both",
     )
     assert [str(candidate) for candidate in result.chosen()][1:] == ["3", "beta*E"]
-    assert "(160, 2), (160, 2)" in seen(tmp_path)  # the constant column is not searched
-    assert "'niterations': 3" in seen(tmp_path)
+    assert "(160, 2), (160, 2)" in read_seen(tmp_path)  # the constant column is not searched
+    assert "'niterations': 3" in read_seen(tmp_path)
 
 
 def test_weights_reach_pysr_in_the_shape_of_the_targets(tmp_path: Path) -> None:
     weights = torch.linspace(0.5, 2.0, len(X))
-    distilled(torch.cat([LAW, X[:, :1] * X[:, 1:]], dim=1), weights=weights, output_directory=str(tmp_path))
-    assert "(160, 2), (160, 2), (160, 2)" in seen(tmp_path)
+    distill(torch.cat([LAW, X[:, :1] * X[:, 1:]], dim=1), weights=weights, output_directory=str(tmp_path))
+    assert "(160, 2), (160, 2), (160, 2)" in read_seen(tmp_path)
 
 
 def test_options_pass_through_and_fit_options_go_to_fit(tmp_path: Path) -> None:
-    distilled(populations=40, batching=True, X_units=["m", "s"], output_directory=str(tmp_path), seed=7)
-    text = seen(tmp_path)
+    distill(populations=40, batching=True, X_units=["m", "s"], output_directory=str(tmp_path), seed=7)
+    text = read_seen(tmp_path)
     assert "'populations': 40" in text
     assert "'batching': True" in text
     assert "{'X_units': ['m', 's'], 'variable_names': ['x0', 'x1']}" in text
@@ -88,34 +88,34 @@ def test_options_pass_through_and_fit_options_go_to_fit(tmp_path: Path) -> None:
 
 
 def test_limits_of_two_arguments_arrive_as_pysr_wants_them(tmp_path: Path) -> None:
-    distilled(constraints={"*": (-1, 9), "sin": 5}, output_directory=str(tmp_path))
-    assert "'constraints': {'*': (-1, 9), 'sin': 5}" in seen(tmp_path)
+    distill(constraints={"*": (-1, 9), "sin": 5}, output_directory=str(tmp_path))
+    assert "'constraints': {'*': (-1, 9), 'sin': 5}" in read_seen(tmp_path)
 
 
 def test_deterministic_is_serial_with_the_seed(tmp_path: Path) -> None:
-    distilled(deterministic=True, seed=7, output_directory=str(tmp_path))
-    assert "'random_state': 7, 'deterministic': True, 'parallelism': 'serial'" in seen(tmp_path)
+    distill(deterministic=True, seed=7, output_directory=str(tmp_path))
+    assert "'random_state': 7, 'deterministic': True, 'parallelism': 'serial'" in read_seen(tmp_path)
 
 
 def test_nothing_is_written_where_nobody_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    distilled()
+    distill()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_users_folder_keeps_pysrs_files_and_is_not_written_twice(tmp_path: Path) -> None:
-    distilled(output_directory=str(tmp_path), run_id="mine")
+    distill(output_directory=str(tmp_path), run_id="mine")
     assert {"hall_of_fame.csv", "worker.log", "job.json"} <= {
         path.name for path in (tmp_path / "mine").iterdir()
     }
     assert not (tmp_path / "mine" / "data.npz").exists()
     with pytest.raises(st.SearchError, match="another run_id"):
-        distilled(output_directory=str(tmp_path), run_id="mine")
+        distill(output_directory=str(tmp_path), run_id="mine")
 
 
 def test_what_it_tells() -> None:
     told: list[Event] = []
-    distilled(niterations=80, callbacks=[told.append])
+    distill(niterations=80, callbacks=[told.append])
     texts = [event.text for event in told if isinstance(event, StageTold)]
     assert texts[0].startswith("starting Julia")
     assert any(text.startswith("PySR 2.7.2, Julia 1.11.0") for text in texts)
@@ -132,7 +132,7 @@ def test_what_it_tells() -> None:
 
 def test_garbage_on_the_pipe_is_output_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN", "garbage")
-    assert "sin(beta)" in str(distilled().chosen()[0])
+    assert "sin(beta)" in str(distill().chosen()[0])
 
 
 @pytest.mark.parametrize("how", ["crash", "hang"])
@@ -140,7 +140,7 @@ def test_a_crash_keeps_the_partial_front_and_says_why(monkeypatch: pytest.Monkey
     monkeypatch.setenv("STAND_IN", how)
     reason = "SIGSEGV" if how == "crash" else "did not stop 1 s after its time limit"
     with pytest.warns(RuntimeWarning, match=reason) as caught:
-        result = distilled(overtime_in_seconds=1.0, timeout_in_seconds=0.5)
+        result = distill(overtime_in_seconds=1.0, timeout_in_seconds=0.5)
     assert result.interrupted
     assert "sin(beta)" in str(result.chosen()[0])
     if how == "crash":
@@ -150,18 +150,18 @@ def test_a_crash_keeps_the_partial_front_and_says_why(monkeypatch: pytest.Monkey
 def test_a_crash_with_nothing_on_disk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN", "crash at once")
     with pytest.raises(st.BackendError, match="SIGKILL.*out of memory"):
-        distilled()
+        distill()
 
 
 def test_what_pysr_refuses_is_an_error_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN", "refuse")
     with pytest.raises(st.BackendError, match="ValueError: Julia says no"):
-        distilled()
+        distill()
 
 
 def test_a_command_that_is_not_there_is_an_error() -> None:
     with pytest.raises(st.BackendError, match="cannot start"):
-        distilled(worker=("/no/such/python",))
+        distill(worker=("/no/such/python",))
 
 
 def test_ctrl_c_keeps_what_is_on_disk_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,16 +174,16 @@ def test_ctrl_c_keeps_what_is_on_disk_and_leaves_no_process(monkeypatch: pytest.
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     started = time.monotonic()
-    result = distilled(callbacks=[watch])
+    result = distill(callbacks=[watch])
     assert time.monotonic() - started < 60
     assert result.interrupted
     assert [event.output for event in told if isinstance(event, OutputInterrupted)] == [0]
     assert "sin(beta)" in str(result.chosen()[0])
-    assert eventually(lambda: not running(str(STAND_INS)))
+    assert wait_for(lambda: not list_running(str(STAND_INS)))
 
 
-def running(marker: str) -> list[str]:
-    """Command lines of living workers that were started with this environment."""
+def list_running(marker: str) -> list[str]:
+    """List the running workers that were started with this environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -210,16 +210,16 @@ def test_the_worker_dies_with_its_parent(tmp_path: Path) -> None:
     environment = {**os.environ, "STAND_IN": "hang", "MARKER": marker}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
     try:
-        assert eventually(lambda: list(tmp_path.rglob("hall_of_fame.csv"))), "the search did not start"
-        assert running(marker)
+        assert wait_for(lambda: list(tmp_path.rglob("hall_of_fame.csv"))), "the search did not start"
+        assert list_running(marker)
     finally:
         parent.kill()
         parent.wait()
-    assert eventually(lambda: not running(marker))
+    assert wait_for(lambda: not list_running(marker))
 
 
-def eventually(condition: Any) -> bool:
-    """Whether it comes true within a minute."""
+def wait_for(condition: Any) -> bool:
+    """Return whether a condition becomes true within a minute."""
     for _ in range(600):
         if condition():
             return True
@@ -230,41 +230,41 @@ def eventually(condition: Any) -> bool:
 def test_a_search_that_was_killed_is_taken_up_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STAND_IN", "crash")
     with pytest.warns(RuntimeWarning, match="SIGSEGV"):
-        distilled(resume=tmp_path)
+        distill(resume=tmp_path)
     monkeypatch.setenv("STAND_IN", "")
-    result = distilled(resume=tmp_path)
+    result = distill(resume=tmp_path)
     assert not result.interrupted
     first, second = sorted(tmp_path.rglob("seen.txt"))
     assert "guesses" not in first.read_text()
     assert "'guesses': [[" in second.read_text()
     assert "(sin(x0)" in second.read_text().partition("guesses")[2]
     files = len(list(tmp_path.rglob("seen.txt")))
-    assert distilled(resume=tmp_path).front() == result.front()  # finished: nothing is searched again
+    assert distill(resume=tmp_path).front() == result.front()  # finished: nothing is searched again
     assert len(list(tmp_path.rglob("seen.txt"))) == files
 
 
 def test_a_front_can_be_started_from(tmp_path: Path) -> None:
-    front = distilled().front()
-    distilled(start=front, output_directory=str(tmp_path))
-    assert "sin(x0)" in seen(tmp_path).partition("guesses")[2]
+    front = distill().front()
+    distill(start=front, output_directory=str(tmp_path))
+    assert "sin(x0)" in read_seen(tmp_path).partition("guesses")[2]
 
 
 def test_what_was_started_from_stays_a_candidate() -> None:
-    result = distilled(X[:, :1].tanh(), start=["tanh(beta)"], unary_operators=("tanh",))
+    result = distill(X[:, :1].tanh(), start=["tanh(beta)"], unary_operators=("tanh",))
     assert str(result.front().select("accuracy")) == "tanh(beta)"
 
 
 def test_what_cannot_be_started_from_is_refused() -> None:
     with pytest.raises(st.SearchError, match="no operator 'tanh'"):
-        distilled(start=["tanh(beta)"])
+        distill(start=["tanh(beta)"])
     with pytest.raises(st.SearchError, match="list of equations"):
-        distilled(start="sin(beta)")
+        distill(start="sin(beta)")
 
 
 def test_custom_operators_run_written_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STAND_IN_ROWS", '19,0.0,"(gauss(x0) * 3.0f0) + symtorch_sqrt_abs(x1)"')
     target = 3 * torch.exp(-X[:, :1].square()) + X[:, 1:].abs().sqrt()
-    result = distilled(
+    result = distill(
         target,
         unary_operators=("sqrt_abs", "gauss(x) = exp(-x^2)"),
         nested_constraints={"gauss": {"gauss": 0}},
@@ -272,7 +272,7 @@ def test_custom_operators_run_written_out(monkeypatch: pytest.MonkeyPatch, tmp_p
     )
     best = result.front().select("accuracy")
     torch.testing.assert_close(result.surrogate(complexity=best.complexity)(X), target)
-    text = seen(tmp_path)
+    text = read_seen(tmp_path)
     assert "'gauss(x) = exp(-x^2)'" in text
     assert "'nested_constraints': {'gauss': {'gauss': 0}}" in text
     again = type(result).from_json(result.to_json())
@@ -281,7 +281,7 @@ def test_custom_operators_run_written_out(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_what_cannot_run_is_kept_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STAND_IN_ROWS", '19,1.5f-7,"leaky(x0) + besselj(x1)";20,0.1,"NaN + x0";21,0.1,"x0 + ')
-    result = distilled(unary_operators=("sin", "leaky(x) = x > 0 ? x : 0.1f0 * x"))
+    result = distill(unary_operators=("sin", "leaky(x) = x > 0 ? x : 0.1f0 * x"))
     leaky, nan = result.front().unrunnable
     assert (leaky.equation, leaky.complexity, leaky.loss) == ("leaky(beta) + besselj(E)", 19, 1.5e-7)
     assert "leaky" in leaky.reason

@@ -39,7 +39,7 @@ QUICK: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def told(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Iterator[list[Event]]:
-    """Events of the test; versions and seconds are printed when it is over."""
+    """Collect the events of the test; print versions and seconds at its end."""
     events: list[Event] = []
     started = time.monotonic()
     yield events

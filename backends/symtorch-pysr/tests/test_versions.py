@@ -24,8 +24,8 @@ from symtorch_pysr.arguments.parameters import Installation, read_installed, rea
 OLDER = ("1.5.0", "1.5.10", "2.0.0")
 
 
-def package() -> Path:
-    """The folder of the installed PySR."""
+def find_package() -> Path:
+    """Return the folder of the installed PySR."""
     found = importlib.util.find_spec("pysr")
     assert found is not None
     assert found.origin is not None
@@ -36,9 +36,9 @@ def package() -> Path:
 def pysr(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Installation, Path]]:
-    """Parameters and folder of one version."""
+    """Yield parameters and folder of one version."""
     if request.param == "installed":
-        yield read_installed(), package()
+        yield read_installed(), find_package()
         return
     folder = tmp_path_factory.mktemp("pysr")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
@@ -105,8 +105,8 @@ def test_a_version_says_what_it_lacks(pysr: tuple[Installation, Path]) -> None:
         check_options({"populaton_size": 3}, version)
 
 
-def mappings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Callable[..., Any]]:
-    """PySR's table from operators to sympy, imported past the package's __init__, which would start Julia."""
+def read_mappings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Callable[..., Any]]:
+    """Return PySR's table from operators to sympy, without its __init__, which would start Julia."""
     shell = ModuleType("pysr_without_julia")
     shell.__path__ = [str(folder)]
     monkeypatch.setitem(sys.modules, shell.__name__, shell)
@@ -127,7 +127,7 @@ def test_every_operator_that_pysr_can_emit_computes_the_same_in_torch(
     pysr: tuple[Installation, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, folder = pysr
-    names = mappings(folder, monkeypatch)
+    names = read_mappings(folder, monkeypatch)
     assert len(names) > 45
     for name, function in names.items():
         arity = 3 if name in {"fma", "muladd", "clamp"} else 2 if name in TWO else 1

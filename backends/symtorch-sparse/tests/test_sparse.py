@@ -31,7 +31,7 @@ def fit(Y: torch.Tensor, X: torch.Tensor = X, **options: Any) -> list[st.ParetoF
     )
 
 
-def texts(**options: Any) -> list[str]:
+def list_terms(**options: Any) -> list[str]:
     own = {"names": ["a", "b"], "degree": 2, "mixed": False, "most": 99}
     for name in own:
         own[name] = options.pop(name, own[name])
@@ -39,22 +39,22 @@ def texts(**options: Any) -> list[str]:
 
 
 def test_the_library_holds_products_functions_and_pairs_once() -> None:
-    assert texts(unary_operators=()) == ["a", "b", "square(a)", "a*b", "square(b)"]
-    assert texts(unary_operators=("square", "sin")) == [
+    assert list_terms(unary_operators=()) == ["a", "b", "square(a)", "a*b", "square(b)"]
+    assert list_terms(unary_operators=("square", "sin")) == [
         *("a", "b", "square(a)", "a*b", "square(b)"),
         *("sin(a)", "sin(b)"),
     ]
-    assert texts(unary_operators=(), binary_operators=("+", "*", "/", "max"), degree=1) == [
+    assert list_terms(unary_operators=(), binary_operators=("+", "*", "/", "max"), degree=1) == [
         *("a", "b", "a/b", "b/a"),
         "max(a, b)",
     ]
-    assert "exp(a)*b" in texts(unary_operators=("exp",), mixed=True)
-    assert len(texts(unary_operators=(), names=list("abcde"), degree=3)) == 5 + 15 + 35
+    assert "exp(a)*b" in list_terms(unary_operators=("exp",), mixed=True)
+    assert len(list_terms(unary_operators=(), names=list("abcde"), degree=3)) == 5 + 15 + 35
 
 
 def test_a_library_too_large_is_refused() -> None:
     with pytest.raises(st.SearchError, match="more than 10 terms: lower degree="):
-        texts(names=list("abcdef"), most=10)
+        list_terms(names=list("abcdef"), most=10)
 
 
 def test_terms_that_are_not_finite_or_do_not_vary_are_left_out() -> None:

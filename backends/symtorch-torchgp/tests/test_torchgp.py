@@ -29,12 +29,12 @@ SEARCH = SearchSpace(binary_operators=("+", "-", "*", "/"), unary_operators=("si
 TEXTS = ("x0*x0 + 3.0*sin(x2)", "sin(x1*0.5 + 1.0)*x1", "exp(x0*0.2)/(x1 + 5.0)", "square(x0 - x1)*x2", "x1")
 
 
-def primitives() -> Primitives:
+def make_primitives() -> Primitives:
     return Primitives.of(SEARCH, NAMES, torch.device("cpu"))
 
 
-def programs(texts: tuple[str, ...] = TEXTS, length: int = 16) -> Programs:
-    encoded = [primitives().encode(parse(text), length) for text in texts]
+def make_programs(texts: tuple[str, ...] = TEXTS, length: int = 16) -> Programs:
+    encoded = [make_primitives().encode(parse(text), length) for text in texts]
     assert all(entry is not None for entry in encoded)
     return Programs(
         torch.tensor([entry[0] for entry in encoded if entry]),
@@ -42,58 +42,60 @@ def programs(texts: tuple[str, ...] = TEXTS, length: int = 16) -> Programs:
     )
 
 
-def inputs(rows: int = 50) -> Tensor:
+def make_inputs(rows: int = 50) -> Tensor:
     return torch.rand(rows, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4 - 2
 
 
 def test_programs_decode_to_what_was_encoded() -> None:
-    population = programs()
+    population = make_programs()
     for row, text in enumerate(TEXTS):
         codes, values = population.codes[row].tolist(), population.values[row].tolist()
-        assert primitives().decode(codes, values) == parse(text)
+        assert make_primitives().decode(codes, values) == parse(text)
 
 
 @pytest.mark.parametrize("are_free", [True, False])
 def test_all_programs_together_give_what_each_gives_alone(are_free: bool) -> None:
-    population, X = programs(), inputs()
+    population, X = make_programs(), make_inputs()
     free = population.codes == CONSTANT if are_free else None
-    plan = build_schedule(population, primitives(), free)
+    plan = build_schedule(population, make_primitives(), free)
     numbers = population.values[plan.free_programs, plan.free_places] if are_free else None
-    buffer = evaluate(plan, primitives(), X.T.contiguous(), numbers)
+    buffer = evaluate(plan, make_primitives(), X.T.contiguous(), numbers)
     columns = dict(zip(NAMES, X.unbind(1), strict=True))
     for row, text in enumerate(TEXTS):
         torch.testing.assert_close(buffer[plan.roots[row]], evaluate_expression(parse(text), columns))
 
 
 def test_derivatives_by_the_constants_agree_with_differences() -> None:
-    population, columns = programs(), inputs().T.contiguous()
-    plan = build_schedule(population, primitives(), population.codes == CONSTANT)
+    population, columns = make_programs(), make_inputs().T.contiguous()
+    plan = build_schedule(population, make_primitives(), population.codes == CONSTANT)
     numbers = population.values[plan.free_programs, plan.free_places]
-    slopes = differentiate(plan, primitives(), evaluate(plan, primitives(), columns, numbers))
+    slopes = differentiate(plan, make_primitives(), evaluate(plan, make_primitives(), columns, numbers))
     for position, owner in enumerate(plan.free_programs.tolist()):
         step = torch.zeros_like(numbers)
         step[position] = 1e-6
-        up = evaluate(plan, primitives(), columns, numbers + step)[plan.roots[owner]]
-        down = evaluate(plan, primitives(), columns, numbers - step)[plan.roots[owner]]
+        up = evaluate(plan, make_primitives(), columns, numbers + step)[plan.roots[owner]]
+        down = evaluate(plan, make_primitives(), columns, numbers - step)[plan.roots[owner]]
         torch.testing.assert_close(slopes[position], (up - down) / 2e-6, rtol=1e-5, atol=1e-7)
 
 
 def test_constants_are_fitted_and_scale_and_offset_are_free() -> None:
-    X = inputs()
+    X = make_inputs()
     y = 2.5 * torch.sin(0.7 * X[:, 1] + 1.2) * X[:, 1] + 1
     rows = Rows.of(X, y[:, None], torch.ones(1, len(X), dtype=torch.float64))
-    fitted = fit_constants(programs()[1:2], torch.zeros(1, dtype=torch.long), primitives(), rows, 15)
-    assert float(score(fitted, primitives(), rows)) < 1e-12
+    fitted = fit_constants(
+        make_programs()[1:2], torch.zeros(1, dtype=torch.long), make_primitives(), rows, 15
+    )
+    assert float(score(fitted, make_primitives(), rows)) < 1e-12
 
 
 def test_every_child_is_a_whole_program() -> None:
     generator = torch.Generator().manual_seed(0)
-    sampler = Sampler(primitives(), 20, generator, torch.device("cpu"))
+    sampler = Sampler(make_primitives(), 20, generator, torch.device("cpu"))
     population = sampler.draw_trees(300)
     for _ in range(5):
         population = vary(population, population[torch.randperm(300, generator=generator)], sampler)
         for codes, values in zip(population.codes.tolist(), population.values.tolist(), strict=True):
-            primitives().decode(codes, values)  # fails unless exactly one value is left
+            make_primitives().decode(codes, values)  # fails unless exactly one value is left
 
 
 def test_outputs_are_searched_together_and_a_form_is_found() -> None:
@@ -130,7 +132,7 @@ def test_islands_give_the_same_for_any_number_of_processes() -> None:
     assert fronts[0] == fronts[1]
 
 
-def decay_and_product() -> tuple[Tensor, Tensor]:
+def make_data() -> tuple[Tensor, Tensor]:
     X = torch.rand(400, 3, generator=torch.Generator().manual_seed(0)) + 0.5
     return X, (torch.sin(X[:, 0] * X[:, 1]) / (X[:, 2] + X[:, 0]))[:, None]
 
@@ -139,7 +141,7 @@ QUICK = SearchSpace(binary_operators=("+", "*", "/"), unary_operators=("sin",), 
 
 
 def test_it_starts_from_a_front() -> None:
-    X, y = decay_and_product()
+    X, y = make_data()
     (front,) = TorchGPRegressor(population_size=300).fit(X, y, search=QUICK, variable_names=NAMES)
     few = replace(QUICK, niterations=1)
     (again,) = TorchGPRegressor(population_size=150, start=front).fit(X, y, search=few, variable_names=NAMES)
@@ -147,7 +149,7 @@ def test_it_starts_from_a_front() -> None:
 
 
 def test_parsimony_shortens_the_front() -> None:
-    X, y = decay_and_product()
+    X, y = make_data()
     y = y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     engine = TorchGPRegressor(population_size=300)
     (plain,) = engine.fit(X, y, search=QUICK, variable_names=NAMES)
@@ -157,7 +159,7 @@ def test_parsimony_shortens_the_front() -> None:
 
 
 def test_an_output_that_is_good_enough_ends_the_search() -> None:
-    X, y = decay_and_product()
+    X, y = make_data()
     generations: list[float] = []
 
     def watch(event: Event) -> None:
@@ -171,7 +173,7 @@ def test_an_output_that_is_good_enough_ends_the_search() -> None:
 
 
 def test_a_loss_of_ones_own_is_minimised() -> None:
-    X, y = decay_and_product()
+    X, y = make_data()
 
     def pinball(residual: Tensor) -> Tensor:
         return torch.where(residual > 0, 0.1 * residual, -0.9 * residual)
@@ -184,7 +186,7 @@ def test_a_loss_of_ones_own_is_minimised() -> None:
 
 
 def test_a_callback_can_keep_the_live_front() -> None:
-    X, y = decay_and_product()
+    X, y = make_data()
     live: dict[int, float] = {}
 
     def watch(event: Event) -> None:
@@ -199,7 +201,7 @@ def test_a_callback_can_keep_the_live_front() -> None:
 
 
 def test_ctrl_c_hands_over_the_best_so_far() -> None:
-    X, y = decay_and_product()
+    X, y = make_data()
     told: list[Event] = []
 
     def watch(event: Event) -> None:
@@ -214,7 +216,7 @@ def test_ctrl_c_hands_over_the_best_so_far() -> None:
 
 
 def test_threads_do_not_change_the_result() -> None:
-    X, y = decay_and_product()
+    X, y = make_data()
     before, fronts = torch.get_num_threads(), []
     try:
         for threads in (1, 2):

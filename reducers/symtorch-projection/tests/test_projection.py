@@ -1,4 +1,4 @@
-"""What the projections find, against what is there by construction."""
+"""Projections found in blocks of known structure."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ NAMES = [f"x{i}" for i in range(D)]
 
 
 def block(x: Tensor) -> Tensor:
-    """Uses three directions of twelve, two of them almost only in a curved way."""
+    """Compute a function of three directions of twelve, in two of them mostly nonlinear."""
     z = (x @ BASIS.to(x)).unbind(-1)
     return torch.stack(
         [z[0] + 0.3 * z[1], torch.cos(z[1] / 3) + 0.3 * z[1], z[2] * z[0] / 30 + 0.3 * z[2]], dim=-1
     )
 
 
-def data(n: int = 4000, seed: int = 1) -> Tensor:
-    """Correlated rows whose largest variances have nothing to do with what the block uses."""
+def draw_data(n: int = 4000, seed: int = 1) -> Tensor:
+    """Draw correlated rows whose directions of most variance are not those of the block."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, D, generator=generator, dtype=torch.float64) @ SPREAD
 
@@ -40,36 +40,36 @@ def fit(X: Tensor, Y: Tensor, **options: Any) -> st.Reduction:
     return ProjectionReducer(**options).fit(X, Y, variable_names=NAMES[: X.shape[1]], **extra)
 
 
-def angle(reduction: st.Reduction) -> float:
-    """The largest principal angle between the maps' span and the truth, in degrees."""
+def measure_angle(reduction: st.Reduction) -> float:
+    """Return the largest principal angle between the found and the true subspace, in degrees."""
     span = torch.linalg.qr(reduction.down.weight.double().T).Q
     cosines = torch.linalg.svdvals(span.T @ BASIS)
     return float(torch.rad2deg(torch.arccos(cosines.min().clamp(max=1))))
 
 
 def test_the_active_subspace_is_found_to_the_digits_of_the_data() -> None:
-    X = data()
-    assert angle(fit(X, block(X), method="active", k_in=3, block=block)) < 1e-3
+    X = draw_data()
+    assert measure_angle(fit(X, block(X), method="active", k_in=3, block=block)) < 1e-3
 
 
 def test_random_probes_find_it_too() -> None:
-    X = data()
-    assert angle(fit(X, block(X), method="active", k_in=3, block=block, probes=2)) < 1e-3
+    X = draw_data()
+    assert measure_angle(fit(X, block(X), method="active", k_in=3, block=block, probes=2)) < 1e-3
 
 
 def test_reduced_rank_regression_finds_it_where_everything_has_a_linear_share() -> None:
-    X = data(60_000)
-    assert angle(fit(X, block(X), k_in=3)) < 3
+    X = draw_data(60_000)
+    assert measure_angle(fit(X, block(X), k_in=3)) < 3
 
 
 def test_training_comes_near() -> None:
-    X = data(6000)
+    X = draw_data(6000)
     trained = fit(X, block(X), method="trained", k_in=3, epochs=30)
-    assert angle(trained) < 12
+    assert measure_angle(trained) < 12
 
 
 def test_columns_of_z_have_unit_variance_and_no_correlation() -> None:
-    X = data()
+    X = draw_data()
     for options in (
         {"method": "rrr"},
         {"method": "active", "block": block},
@@ -83,7 +83,7 @@ def test_columns_of_z_have_unit_variance_and_no_correlation() -> None:
 
 
 def test_the_linear_part_is_the_best_map_of_that_rank() -> None:
-    X = data()
+    X = draw_data()
     Y = block(X)
     centred_x, centred_y = (X - X.mean(0)).numpy(), (Y - Y.mean(0)).numpy()
     full = centred_x @ np.linalg.lstsq(centred_x, centred_y, rcond=None)[0]
@@ -95,7 +95,7 @@ def test_the_linear_part_is_the_best_map_of_that_rank() -> None:
 
 
 def test_without_a_linear_part_outputs_are_those_that_can_be_predicted() -> None:
-    X = data()
+    X = draw_data()
     noise = 30 * torch.randn(len(X), 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     Y = torch.cat([X[:, :1], noise], dim=1)
     up = fit(X, Y, k_in=1, k_out=1, linear=False).up.weight[:, 0]
@@ -103,7 +103,7 @@ def test_without_a_linear_part_outputs_are_those_that_can_be_predicted() -> None
 
 
 def test_the_metric_decides_what_is_kept() -> None:
-    X = data()
+    X = draw_data()
     Y = torch.stack([10 * X[:, 0], X[:, 1]], dim=1)
     plain = fit(X, Y, k_in=1, k_out=1, linear=False)
     costly = fit(X, Y, k_in=1, k_out=1, linear=False, metric=[1e-4, 1.0])
@@ -120,7 +120,7 @@ def test_the_metric_decides_what_is_kept() -> None:
 
 
 def test_a_metric_of_slopes_points_the_active_subspace() -> None:
-    X = data()
+    X = draw_data()
     only_first = fit(X, block(X), method="active", k_in=2, block=block, metric=[1.0, 0.0, 0.0])
     wanted = BASIS @ torch.tensor([1.0, 0.3, 0.0], dtype=torch.float64)
     found = only_first.down.weight[0].double()
@@ -128,7 +128,7 @@ def test_a_metric_of_slopes_points_the_active_subspace() -> None:
 
 
 def test_trained_maps_leave_less_than_principal_components() -> None:
-    X = data(6000)
+    X = draw_data(6000)
     sweep = st.sweep_reducers(
         block,
         st.Activations.of(X, block(X)),
@@ -144,7 +144,7 @@ def test_trained_maps_leave_less_than_principal_components() -> None:
 
 
 def test_training_leaves_the_global_generator_alone_and_repeats_itself() -> None:
-    X = data(500)
+    X = draw_data(500)
     before = torch.get_rng_state()
     first, second = (fit(X, block(X), method="trained", k_in=2, k_out=2, epochs=2, seed=5) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -154,7 +154,7 @@ def test_training_leaves_the_global_generator_alone_and_repeats_itself() -> None
 
 
 def test_a_share_of_what_is_explained() -> None:
-    X = data()
+    X = draw_data()
     reduction = fit(X, block(X), method="active", k_in="99.9%", block=block)
     assert len(reduction.variable_names) == 3
     assert "of what they explain" in reduction.summary()
@@ -177,7 +177,7 @@ def test_a_share_of_what_is_explained() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
-    X = data(100)
+    X = draw_data(100)
     with pytest.raises(st.SearchError, match=message):
         fit(X, block(X), **options)
 
@@ -207,7 +207,7 @@ def test_ctrl_c_in_the_training_reaches_the_caller(monkeypatch: pytest.MonkeyPat
     def interrupt(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    X = data(300)
+    X = draw_data(300)
     monkeypatch.setattr(torch.optim.Adam, "step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(X, block(X), method="trained", k_in=2, epochs=2)

@@ -39,7 +39,7 @@ class TestMetric(ReducerContract):
         weights: Tensor | None = None,
         block: BlockFunction | None = None,
     ) -> Reduction:
-        """The metric is for three outputs; the suite has one test with fewer."""
+        """Fit without the metric, which is for three outputs, in the one test with fewer."""
         if Y is not None and Y.shape[1] != 3:
             reducer = dataclasses.replace(reducer, metric=None)  # type: ignore[type-var]
         return super().fit(reducer, X, Y, weights=weights, block=block)
@@ -59,7 +59,7 @@ class TestActive(ReducerContract):
         weights: Tensor | None = None,
         block: BlockFunction | None = None,
     ) -> Reduction:
-        """This method needs the block wherever there are six inputs for it."""
+        """Fit with the block in all tests with its six inputs."""
         if X is None or X.shape[1] == 6:
             block = self.block
         return super().fit(reducer, X, Y, weights=weights, block=block)

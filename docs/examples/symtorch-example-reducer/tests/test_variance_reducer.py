@@ -24,7 +24,14 @@ def test_weights_decide_what_varies() -> None:
     assert (plain.variable_names, weighted.variable_names) == (("a",), ("b",))
 
 
-@pytest.mark.parametrize("k", [0, 3])
-def test_a_k_that_does_not_fit_says_what_would(k: int) -> None:
+def test_a_k_that_does_not_fit_says_what_would() -> None:
     with pytest.raises(SearchError, match="between 1 and 2"):
-        VarianceReducer(k=k).fit(torch.ones(4, 2), torch.ones(4, 1), variable_names=["a", "b"])
+        VarianceReducer(k=3).fit(torch.ones(4, 2), torch.ones(4, 1), variable_names=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("k", "message"), [(0, "k must be at least 1, got 0"), (2.5, "a whole number, got 2.5")]
+)
+def test_an_invalid_k_is_refused_when_the_reducer_is_made(k: int, message: str) -> None:
+    with pytest.raises(SearchError, match=message):
+        VarianceReducer(k=k)

@@ -44,7 +44,7 @@ class PySRRegressor:
             for output in range(outputs):
                 if iteration == 0:
                     name = "hall_of_fame.csv" if outputs == 1 else f"hall_of_fame_output{output + 1}.csv"
-                    table = hall_of_fame(X, columns[:, output], row_weights, robust, names, own["maxsize"])
+                    table = write_table(X, columns[:, output], row_weights, robust, names, own["maxsize"])
                     write(folder / name, table + os.environ.get("STAND_IN_ROWS", "").replace(";", "\n"))
             print(f"Progress: {iteration + 1} / {own['niterations']} total iterations (50.000%)")
             sys.stdout.flush()
@@ -73,8 +73,8 @@ def misbehave(how: str, *, before_anything: bool) -> None:
         print("{not json", flush=True)
 
 
-def hall_of_fame(X, y, weights, robust, functions, maxsize) -> str:
-    """The text of a table, from the best constant to a few terms."""
+def write_table(X, y, weights, robust, functions, maxsize) -> str:
+    """Return the text of a table, from the best constant to a few terms."""
     library = {"1": np.ones(len(y))}
     for i in range(X.shape[1]):
         library[f"x{i}"] = X[:, i]
@@ -85,7 +85,7 @@ def hall_of_fame(X, y, weights, robust, functions, maxsize) -> str:
     rows = ["Complexity,Loss,Equation"]
     for _ in range(4):
         trials = [
-            (*fitted([library[term] for term in (*chosen, name)], y, weights, robust), name)
+            (*fit_terms([library[term] for term in (*chosen, name)], y, weights, robust), name)
             for name in library
             if name not in chosen
         ]
@@ -102,8 +102,8 @@ def hall_of_fame(X, y, weights, robust, functions, maxsize) -> str:
     return "\n".join(rows) + "\n"
 
 
-def fitted(terms, y, weights, robust):
-    """Loss and coefficients; reweighted least squares for absolute errors."""
+def fit_terms(terms, y, weights, robust):
+    """Return loss and coefficients, by reweighted least squares for absolute errors."""
     A, influence = np.stack(terms, axis=1), weights
     for _ in range(20 if robust else 1):
         scale = np.sqrt(influence)[:, None]

@@ -34,7 +34,7 @@ _HOLES_AT_ONCE = 128
 @final
 @dataclass(frozen=True)
 class _Form:
-    """What fills a hole that held v: g, or v joined with g by an operator; g may have a factor."""
+    """The filling of a hole that held v: g, or v joined with g by an operator; g may have a factor."""
 
     join: str | None
     scaled: bool

@@ -1,4 +1,7 @@
-"""What this package offers; read whenever components are listed, so it imports nothing heavy."""
+"""The components that this package offers.
+
+This module is read whenever components are listed, so it imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from symtorch_core import Component, hookimpl
 
 @hookimpl
 def symtorch_reducers() -> Iterator[Component]:
-    """Offer the reducer; its module is imported when somebody asks for "variance"."""
+    """Register the reducer; its module is imported only when "variance" is used."""
     yield Component(
         name="variance",
         target="symtorch_example_reducer.reducer:VarianceReducer",
-        summary="Keeps the k columns of largest variance",
+        summary="The k columns of largest variance",
         hint="pip install symtorch-example-reducer",
     )

@@ -32,7 +32,7 @@ class KeepColumns(nn.Module):
         self.register_buffer("columns", torch.zeros(k, dtype=torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The chosen columns, for any leading shape."""
+        """Return the chosen columns of x, shape (..., k)."""
         return x.index_select(-1, self.columns)
 
 
@@ -42,6 +42,9 @@ class VarianceReducer(Reducer):
     """Keeps the ``k`` input columns of largest variance, in their order.
 
     The fields of the dataclass are the options that a user may set.
+
+    Attributes:
+        k: number of columns.
 
     >>> X = torch.tensor([[0.0, 5.0, 1.0], [9.0, 5.0, 3.0], [4.0, 5.0, 2.0]])
     >>> reduction = VarianceReducer(k=2).fit(X, X[:, :1], variable_names=["a", "b", "c"])
@@ -53,6 +56,10 @@ class VarianceReducer(Reducer):
 
     k: int = 3
 
+    def __post_init__(self) -> None:
+        # Checks that need no data belong here, so that a wrong option is refused before any work.
+        self.at_least(1, "k")
+
     def fit(
         self,
         X: Tensor,
@@ -63,12 +70,11 @@ class VarianceReducer(Reducer):
         block: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
     ) -> Reduction:
-        """Choose the columns."""
         width = X.shape[-1]
-        if not 1 <= self.k <= width:
+        if self.k > width:
             raise SearchError(f"k is {self.k}, but the block has {width} inputs; set k between 1 and {width}")
-        spread = _variance(X.double(), weights)
-        # Stable: among equals the first columns are kept, on any machine.
+        spread = _compute_variances(X.double(), weights)
+        # Stable: of equal columns the first are kept, on any machine.
         columns = spread.argsort(descending=True, stable=True)[: self.k].sort().values
         reduction = self.restore({"variable_names": [variable_names[column] for column in columns.tolist()]})
         reduction.down.load_state_dict({"columns": columns})
@@ -76,11 +82,11 @@ class VarianceReducer(Reducer):
 
     @classmethod
     def restore(cls, shape: Mapping[str, Any]) -> Reduction:
-        """Modules of the right shapes; which columns they pick is loaded with the state_dict."""
+        """Return modules of the right shapes; the chosen columns are loaded with the state_dict."""
         names = read_variable_names(shape)
         if not names:
             raise FileFormatError(
-                "the saved reduction keeps no column; a variance reduction keeps one or more"
+                "the saved reduction keeps no column, but a variance reduction must keep at least one"
             )
         return Reduction(
             down=KeepColumns(len(names)),
@@ -91,7 +97,8 @@ class VarianceReducer(Reducer):
         )
 
 
-def _variance(X: Tensor, weights: Tensor | None) -> Tensor:
+def _compute_variances(X: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the weighted variance of each column of X, shape (d,)."""
     share = torch.ones(len(X), dtype=X.dtype, device=X.device) if weights is None else weights.to(X)
     share = share / share.sum()
     mean = share @ X
