@@ -83,7 +83,7 @@ class _Part:
             if option in SearchSpace.field_names() and option not in kind.option_names():
                 raise SearchError(
                     f"{option!r} is a field of the search space, not an option of the {self.owner} {kind.name!r}: "
-                    f"give {option}= by itself"
+                    f"give {option}= as an argument of its own"
                 )
         return kind.with_options(self.options)
 
@@ -182,7 +182,7 @@ def _explain_unowned(
     engine = kinds[1].name
     return (
         f"distill has no option {name!r}.{hint.removesuffix('?')}{where}{'?' if hint else ''} Fields of the search "
-        f"space stand by themselves; options of the backend go into regressor_options= ({engine!r} has: "
+        f"space are separate arguments; options of the backend go into regressor_options= ({engine!r} has: "
         f"{', '.join(kinds[1].option_names()) or 'none'}), and there are capture_options= and reducer_options="
     )
 
