@@ -181,7 +181,7 @@ def _run(study: Study, out: Path) -> None:
         with progress_bars() as bars:
             report = study.run(out, [bars])
     except KeyboardInterrupt:
-        _print_line(console, f"stopped; the same command continues from the finished work in {out}")
+        _print_line(console, f"stopped; the same command goes on with what is finished in {out}")
         raise typer.Exit(_INTERRUPTED) from None
     console.print(report)
     _print_line(console, f"wrote {report.write(out)}")

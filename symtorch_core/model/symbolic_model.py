@@ -205,8 +205,8 @@ class SymbolicModel(BlockWrapper):
     def _check_switch(self, result: Distillation, columns: tuple[int, ...], release_block: bool) -> None:
         if not columns or len(set(columns)) != len(columns) or not set(columns) <= set(result.outputs):
             raise SwitchError(
-                f"outputs={list(columns)} cannot become symbolic: give distinct columns of "
-                f"those distilled: {', '.join(map(str, result.outputs))}"
+                f"outputs={list(columns)} cannot become symbolic: give different ones of those that were "
+                f"distilled: {', '.join(map(str, result.outputs))}"
             )
         unexplained = set(range(result.block_outputs)) - set(columns) - set(self.pruned_outputs)
         if (release_block or self.released) and unexplained:
