@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from symtorch_llm.costs import multiply_adds
+from symtorch_llm.layers import Zero
+from symtorch_llm.measure import Speed, in_turns, speeds
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import symtorch_core as st
 from symtorch_core.expressions import Expression, parse
-from symtorch_llm.costs import multiply_adds
-from symtorch_llm.layers import Zero
-from symtorch_llm.measure import Speed, in_turns, speeds
 from symtorch_llm.models import mlp_paths, placed
 from symtorch_pca.reducer import PCAReducer
 

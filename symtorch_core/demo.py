@@ -221,7 +221,7 @@ def _check_reload(console: Console, path: Path, model: nn.Module, fresh: nn.Modu
     with torch.no_grad():
         same = torch.equal(model(X), fresh.eval()(X))
     if not same:
-        raise AssertionError(f"the model read back from {path} gives other numbers")
+        raise AssertionError(f"the model read back from {path} gives different numbers")
     console.print(
         f"Saved, loaded into a fresh model with weights_only=True: same mode, same numbers ({path.name})"
     )

@@ -110,7 +110,7 @@ def get_row_mask(batch: Any, row_mask: RowMask) -> Tensor | None:
     else:
         mask = row_mask(batch)
     if not isinstance(mask, (Tensor, np.ndarray)):
-        raise CaptureError("row_mask must give a tensor: True for the rows that count")
+        raise CaptureError("row_mask must give a tensor that is True for the rows to keep")
     return torch.as_tensor(mask).bool()
 
 

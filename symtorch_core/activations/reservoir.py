@@ -87,7 +87,7 @@ class Reservoir:
         if inputs.ndim == 0 or inputs.shape[:-1] != output.shape[:-1]:
             raise CaptureError(
                 f"{self._name} maps {tuple(inputs.shape)} to {tuple(output.shape)}: all but the last "
-                "dimension must agree, so that outputs belong to inputs row by row (pick other tensors with "
+                "dimension must agree, so that outputs belong to inputs row by row (choose other tensors with "
                 "select_input= or select_output=)"
             )
         rows_in, rows_out = as_feature_rows(inputs), as_feature_rows(output)

@@ -38,7 +38,7 @@ class AffineMap:
             return None
         if not isinstance(module, nn.Linear):
             raise FileFormatError(
-                f"a {type(module).__name__} of the reducer cannot be written as source code; .onnx and .pt2 hold it"
+                f"a {type(module).__name__} of the reducer cannot be written as source code: export to .onnx or .pt2"
             )
         weight = module.weight.detach().double().cpu()
         bias = (

@@ -29,7 +29,7 @@ class ReleasedBlock(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise SwitchError(
-            "the block was released when it was switched to equations: build the model anew and load its "
+            "the block was released when it was switched to equations: build the model again and load its "
             "weights to run the block again"
         )
 
@@ -63,7 +63,7 @@ class WithheldWeight(Tensor):
             raise SwitchError(
                 f"{getattr(func, '__name__', func)} asks for a weight of a block that runs on equations; "
                 "computing with it would go round them. Wrap the module that computes with the weight "
-                "instead, or switch_to_block(); the wrapper's .block has the weights to look at"
+                "instead, or switch_to_block(); to read the weight, use the wrapper's .block"
             )
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))

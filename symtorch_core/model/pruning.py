@@ -203,7 +203,7 @@ class OutputPruner:
         rows = as_feature_rows(tensor)
         if len(rows) < 2:
             raise CaptureError(
-                f"{len(rows)} row is too few to rank outputs: give a sample of at least 2, better hundreds"
+                f"{len(rows)} row is too few to rank outputs: give a sample of at least 2, ideally hundreds"
             )
         if not bool(torch.isfinite(rows).all()):
             raise CaptureError("the block's outputs are not finite on this sample, so they cannot be ranked")

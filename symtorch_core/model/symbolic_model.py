@@ -118,7 +118,9 @@ class SymbolicModel(BlockWrapper):
         if self.output_mask is None or not pruned:
             return options
         if columns is not None and pruned & set(columns):
-            raise SwitchError(f"output {min(pruned & set(columns))} of {self.name} is pruned: it is zero")
+            raise SwitchError(
+                f"output {min(pruned & set(columns))} of {self.name} is pruned: leave it out, since it is always zero"
+            )
         active = [column for column in range(len(self.output_mask)) if column not in pruned]
         return {**options, "outputs": active if columns is None else columns}
 
@@ -177,7 +179,7 @@ class SymbolicModel(BlockWrapper):
             outputs: output columns of the block that become symbolic, while the others stay neural; by default all
                 distilled ones.
             trainable: let the equations' constants receive gradients.
-            release_block: free the block's weights; to go back, build the model anew and load its checkpoint.
+            release_block: free the block's weights; to go back, build the model again and load its checkpoint.
                 Every output must be symbolic. Tensors that the block returned beside the distilled one become
                 None.
 

@@ -252,7 +252,7 @@ def _collect(
         activations = _take_rows(block, components.capture_options, weights)
     if len(activations) < 2:
         raise CaptureError(
-            f"{len(activations)} row is too few to fit anything: give at least 2, better hundreds"
+            f"{len(activations)} row is too few to fit anything: give at least 2, ideally hundreds"
         )
     return activations
 

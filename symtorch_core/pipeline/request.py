@@ -83,7 +83,7 @@ class _Part:
             if option in SearchSpace.field_names() and option not in kind.option_names():
                 raise SearchError(
                     f"{option!r} is a field of the search space, not an option of the {self.owner} {kind.name!r}: "
-                    f"give {option}= by itself"
+                    f"give {option}= as an argument of its own"
                 )
         return kind.with_options(self.options)
 

@@ -125,7 +125,7 @@ def restore_linear_reduction(shape: Mapping[str, Any]) -> Reduction:
     linear, kept = shape.get("linear", False), shape.get("kept", {})
     shares = kept.values() if isinstance(kept, Mapping) else [None]
     if not isinstance(linear, bool) or not all(isinstance(share, float) for share in shares):
-        raise FileFormatError("the saved reduction does not say what it keeps")
+        raise FileFormatError("the saved reduction has invalid shares of what it keeps")
     return Reduction(
         down=_make_linear(d_in, k_in),
         up=_make_linear(k_out, d_out),

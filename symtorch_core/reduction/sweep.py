@@ -274,7 +274,7 @@ def _fit_linear_guess(Z: Tensor, Y: Tensor, weights: Tensor | None, far: Tensor)
 def _fit_network(reduction: Reduction, Z: Tensor, fitted: Activations, far: Tensor, seed: int) -> Tensor:
     """Train a small network between the maps, and return its predictions at other rows."""
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPRegressor  # slow to import, and asked for rarely
+    from sklearn.neural_network import MLPRegressor  # slow to import, and rarely used
     from sklearn.preprocessing import StandardScaler
 
     T = reduction.reduce_targets(fitted.outputs, Z)

@@ -63,7 +63,7 @@ def load_distillation(path: Path | str) -> Distillation:
     try:
         result.reduction.load_state_dict(tensors)
     except RuntimeError as error:  # names or shapes that the reducer does not have
-        raise FileFormatError(f"{path} holds other tensors than its reducer's: {error}") from None
+        raise FileFormatError(f"{path} holds tensors that do not fit its reducer: {error}") from None
     return replace(result, held_out=_restore_rows(held, result)) if held else result
 
 
@@ -75,7 +75,7 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
     """
     if callable(result.search.loss):
         raise FileFormatError(
-            "the loss is a Python function, which no file can hold; to save, search with a loss by name or formula"
+            "the loss is a Python function, which cannot be saved: search with a loss by name or formula"
         )
     return {
         "schema": SCHEMA,

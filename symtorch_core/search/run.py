@@ -69,7 +69,7 @@ def regress(
         notify(callbacks, OutputFinished(column, front))
 
     def relay(event: Event) -> None:
-        # Backends number the columns they were given; everybody else numbers all of them.
+        # Backends number the columns they received; all other code numbers all columns.
         if not isinstance(event, OutputEvent):
             notify(callbacks, event)
             return
@@ -106,7 +106,7 @@ def regress(
         if not found:
             raise
         if isinstance(error, BackendError):
-            warnings.warn(f"{error}\nWhat was found by then is kept.", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{error}\nThe equations found before are kept.", RuntimeWarning, stacklevel=3)
         notify(callbacks, Interrupted(len(found)))
         return found, True
     return found, False

@@ -109,7 +109,7 @@ def require_finished(result: Distillation) -> Distillation:
     """
     if result.interrupted:
         raise BackendError(
-            "the study was stopped in a search; what was finished is kept: run it again with the same options to go on"
+            "the study was stopped in a search; finished work is kept: run it again with the same options to continue"
         )
     return result
 
@@ -203,7 +203,7 @@ class StudyReport:
         return self.page().write(folder / "report.html")
 
     def __rich__(self) -> RenderableType:
-        """Return the first table, and the claims; of many claims, how many are met and which are not."""
+        """Return the first table and the claims; of many claims, only the count and the unmet ones."""
         shown = (
             self.claims if len(self.claims) <= _CLAIMS_SHOWN else [c for c in self.claims if c.met is False]
         )

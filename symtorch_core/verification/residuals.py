@@ -225,7 +225,7 @@ def _evaluate_sympy(
         return sp.diff(solution, *(sp.Symbol(piece, real=True) for piece in by)) if by else solution
     raise ExpressionError(
         f"{name!r} in the differential equation is neither a variable ({', '.join(names)}), nor {unknown!r} or a "
-        f"derivative of it (like {unknown}_{names[0]}), nor among the constants that were given"
+        f"derivative of it (like {unknown}_{names[0]}), nor one of the given constants"
     )
 
 

@@ -62,7 +62,7 @@ def verify(
             # A block may reject such rows in its own way, which must not lose the search.
             warnings.warn(
                 f"the block failed on rows out of range, so its equations are not evaluated there ({error}); "
-                "out_of_range=False leaves that out",
+                "set out_of_range=False to skip this",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def distill(Y: torch.Tensor = LAW, **options: Any) -> st.Distillation:
-    known = {*inspect.signature(st.distill).parameters, *st.SearchSpace.field_names()}
-    own = {name: options.pop(name) for name in list(options) if name not in known}
-    of_backend = {"regressor_options": {**SETTINGS["regressor_options"], **own}}
-    return st.distill((X, Y), regressor="pysr", **{**SETTINGS, **options, **of_backend})
+def distill(
+    Y: torch.Tensor = LAW, regressor_options: Mapping[str, Any] | None = None, **options: Any
+) -> st.Distillation:
+    of_backend = {**SETTINGS["regressor_options"], **(regressor_options or {})}
+    return st.distill((X, Y), regressor="pysr", **{**SETTINGS, **options, "regressor_options": of_backend})
 
 
 def read_seen(folder: Path) -> str:
@@ -64,8 +64,7 @@ def test_it_is_the_default_regressor() -> None:
 def test_two_outputs_are_one_search(tmp_path: Path) -> None:
     result = distill(
         torch.cat([LAW, torch.full_like(LAW, 3.0), X[:, :1] * X[:, 1:]], dim=1),
-        output_directory=str(tmp_path),
-        run_id="both",
+        regressor_options={"output_directory": str(tmp_path), "run_id": "both"},
     )
     assert [str(candidate) for candidate in result.chosen()][1:] == ["3", "beta*E"]
     assert "(160, 2), (160, 2)" in read_seen(tmp_path)  # the constant column is not searched
@@ -74,12 +73,24 @@ def test_two_outputs_are_one_search(tmp_path: Path) -> None:
 
 def test_weights_reach_pysr_in_the_shape_of_the_targets(tmp_path: Path) -> None:
     weights = torch.linspace(0.5, 2.0, len(X))
-    distill(torch.cat([LAW, X[:, :1] * X[:, 1:]], dim=1), weights=weights, output_directory=str(tmp_path))
+    distill(
+        torch.cat([LAW, X[:, :1] * X[:, 1:]], dim=1),
+        weights=weights,
+        regressor_options={"output_directory": str(tmp_path)},
+    )
     assert "(160, 2), (160, 2), (160, 2)" in read_seen(tmp_path)
 
 
 def test_options_pass_through_and_fit_options_go_to_fit(tmp_path: Path) -> None:
-    distill(populations=40, batching=True, X_units=["m", "s"], output_directory=str(tmp_path), seed=7)
+    distill(
+        regressor_options={
+            "populations": 40,
+            "batching": True,
+            "X_units": ["m", "s"],
+            "output_directory": str(tmp_path),
+        },
+        seed=7,
+    )
     text = read_seen(tmp_path)
     assert "'populations': 40" in text
     assert "'batching': True" in text
@@ -88,12 +99,12 @@ def test_options_pass_through_and_fit_options_go_to_fit(tmp_path: Path) -> None:
 
 
 def test_limits_of_two_arguments_arrive_as_pysr_wants_them(tmp_path: Path) -> None:
-    distill(constraints={"*": (-1, 9), "sin": 5}, output_directory=str(tmp_path))
+    distill(constraints={"*": (-1, 9), "sin": 5}, regressor_options={"output_directory": str(tmp_path)})
     assert "'constraints': {'*': (-1, 9), 'sin': 5}" in read_seen(tmp_path)
 
 
 def test_deterministic_is_serial_with_the_seed(tmp_path: Path) -> None:
-    distill(deterministic=True, seed=7, output_directory=str(tmp_path))
+    distill(regressor_options={"deterministic": True, "output_directory": str(tmp_path)}, seed=7)
     assert "'random_state': 7, 'deterministic': True, 'parallelism': 'serial'" in read_seen(tmp_path)
 
 
@@ -104,13 +115,13 @@ def test_nothing_is_written_where_nobody_asked(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_users_folder_keeps_pysrs_files_and_is_not_written_twice(tmp_path: Path) -> None:
-    distill(output_directory=str(tmp_path), run_id="mine")
+    distill(regressor_options={"output_directory": str(tmp_path), "run_id": "mine"})
     assert {"hall_of_fame.csv", "worker.log", "job.json"} <= {
         path.name for path in (tmp_path / "mine").iterdir()
     }
     assert not (tmp_path / "mine" / "data.npz").exists()
     with pytest.raises(st.SearchError, match="another run_id"):
-        distill(output_directory=str(tmp_path), run_id="mine")
+        distill(regressor_options={"output_directory": str(tmp_path), "run_id": "mine"})
 
 
 def test_what_it_tells() -> None:
@@ -140,7 +151,7 @@ def test_a_crash_keeps_the_partial_front_and_says_why(monkeypatch: pytest.Monkey
     monkeypatch.setenv("STAND_IN", how)
     reason = "SIGSEGV" if how == "crash" else "did not stop 1 s after its time limit"
     with pytest.warns(RuntimeWarning, match=reason) as caught:
-        result = distill(overtime_in_seconds=1.0, timeout_in_seconds=0.5)
+        result = distill(regressor_options={"overtime_in_seconds": 1.0}, timeout_in_seconds=0.5)
     assert result.interrupted
     assert "sin(beta)" in str(result.chosen()[0])
     if how == "crash":
@@ -161,7 +172,7 @@ def test_what_pysr_refuses_is_an_error_with_its_words(monkeypatch: pytest.Monkey
 
 def test_a_command_that_is_not_there_is_an_error() -> None:
     with pytest.raises(st.BackendError, match="cannot start"):
-        distill(worker=("/no/such/python",))
+        distill(regressor_options={"worker": ("/no/such/python",)})
 
 
 def test_ctrl_c_keeps_what_is_on_disk_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,20 +256,20 @@ def test_a_search_that_was_killed_is_taken_up_again(monkeypatch: pytest.MonkeyPa
 
 def test_a_front_can_be_started_from(tmp_path: Path) -> None:
     front = distill().front()
-    distill(start=front, output_directory=str(tmp_path))
+    distill(regressor_options={"start": front, "output_directory": str(tmp_path)})
     assert "sin(x0)" in read_seen(tmp_path).partition("guesses")[2]
 
 
 def test_what_was_started_from_stays_a_candidate() -> None:
-    result = distill(X[:, :1].tanh(), start=["tanh(beta)"], unary_operators=("tanh",))
+    result = distill(X[:, :1].tanh(), regressor_options={"start": ["tanh(beta)"]}, unary_operators=("tanh",))
     assert str(result.front().select("accuracy")) == "tanh(beta)"
 
 
 def test_what_cannot_be_started_from_is_refused() -> None:
     with pytest.raises(st.SearchError, match="no operator 'tanh'"):
-        distill(start=["tanh(beta)"])
+        distill(regressor_options={"start": ["tanh(beta)"]})
     with pytest.raises(st.SearchError, match="list of equations"):
-        distill(start="sin(beta)")
+        distill(regressor_options={"start": "sin(beta)"})
 
 
 def test_custom_operators_run_written_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -268,7 +279,7 @@ def test_custom_operators_run_written_out(monkeypatch: pytest.MonkeyPatch, tmp_p
         target,
         unary_operators=("sqrt_abs", "gauss(x) = exp(-x^2)"),
         nested_constraints={"gauss": {"gauss": 0}},
-        output_directory=str(tmp_path),
+        regressor_options={"output_directory": str(tmp_path)},
     )
     best = result.front().select("accuracy")
     torch.testing.assert_close(result.surrogate(complexity=best.complexity)(X), target)
