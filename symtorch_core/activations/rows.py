@@ -24,7 +24,7 @@ class Source:
         rows_dropped: rows left out because they held non-finite values.
         calls: number of calls of the block.
         scalar_output: whether the block gives one number per row without a feature dimension: (n,) for (n, d).
-        select_input: the input tensor(s) of the call; see :func:`symtorch_core.activations.hooks.capture`.
+        select_input: the input tensor(s) of the call; see :func:`symtorch_core.capture`.
         select_output: the output tensor of the result.
     """
 

@@ -75,7 +75,7 @@ class Component:
 def symtorch_captures() -> Iterable[Component]:
     """Offer ways to collect the activations of a running block.
 
-    The target is a subclass of :class:`symtorch_core.activations.hooks.Capture`.
+    The target is a subclass of :class:`symtorch_core.Capture`.
 
     >>> from symtorch_core import Component, hookimpl
     >>> @hookimpl
@@ -93,7 +93,7 @@ def symtorch_captures() -> Iterable[Component]:
 def symtorch_reducers() -> Iterable[Component]:
     """Offer maps that make a wide block narrow enough for a search.
 
-    The target is a subclass of :class:`symtorch_core.reduction.reducer.Reducer`. A complete package with this hook is
+    The target is a subclass of :class:`symtorch_core.Reducer`. A complete package with this hook is
     in ``docs/examples/symtorch-example-reducer``.
 
     >>> from symtorch_core import Component, hookimpl
@@ -112,7 +112,7 @@ def symtorch_reducers() -> Iterable[Component]:
 def symtorch_regressors() -> Iterable[Component]:
     """Offer searches that find fronts of equations for rows of data.
 
-    The target is a subclass of :class:`symtorch_core.search.regressor.Regressor`.
+    The target is a subclass of :class:`symtorch_core.Regressor`.
 
     >>> from symtorch_core import Component, hookimpl
     >>> @hookimpl
@@ -132,7 +132,7 @@ def symtorch_surrogates() -> Iterable[Component]:
     """Offer modules that run equations in place of a block.
 
     The target is an :class:`torch.nn.Module` class with the constructor of
-    :class:`symtorch_core.surrogates.surrogate.TorchSurrogate`.
+    :class:`symtorch_core.TorchSurrogate`.
 
     >>> from symtorch_core import Component, hookimpl
     >>> @hookimpl
@@ -150,7 +150,7 @@ def symtorch_surrogates() -> Iterable[Component]:
 def symtorch_studies() -> Iterable[Component]:
     """Offer experiments that a user starts by name (``symtorch run NAME``), with published figures to compare with.
 
-    The target is a subclass of :class:`symtorch_core.studies.study.Study`.
+    The target is a subclass of :class:`symtorch_core.studies.Study`.
 
     >>> from symtorch_core import Component, hookimpl
     >>> @hookimpl

@@ -142,7 +142,7 @@ def sweep_reducers(
 
     Args:
         block: a module or function that treats rows one by one.
-        data: data for the block (or ``parent``), see :func:`symtorch_core.activations.hooks.capture`; or
+        data: data for the block (or ``parent``), see :func:`symtorch_core.capture`; or
             :class:`Activations` of the block.
         reducers: names or instances; or a dict of instances by their names in the table. Their k_in and k_out are
             set here.

@@ -234,7 +234,7 @@ class Distillation:
     def export(self, path: Path | str, surrogate: Surrogate | None = None) -> Path:
         """Write the chosen equations as ``.py``, ``.c``, ``.tex``, ``.json``, ``.onnx`` or ``.pt2``.
 
-        See :func:`symtorch_core.exports.export`. With ``surrogate``, its equations and present constants are written.
+        See :meth:`symtorch_core.Distillation.export`. With ``surrogate``, its equations and present constants are written.
         """
         from symtorch_core.exports import export
 

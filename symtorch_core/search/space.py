@@ -119,10 +119,9 @@ class SearchSpace:
         Raises:
             SearchError: an operator is defined in this search.
         """
-        for definition in self.definitions:
-            raise SearchError(
-                f"{backend} has no operator {definition.source!r}: it takes operators by name only"
-            )
+        if self.definitions:
+            source = self.definitions[0].source
+            raise SearchError(f"{backend} has no operator {source!r}: it takes operators by name only")
 
     @property
     def rules(self) -> ComplexityRules:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from symtorch_core.errors import FileFormatError
 from symtorch_core.events import (
     Callback,
+    Event,
     Interrupted,
     StageAdvanced,
     StageFinished,
@@ -120,57 +121,77 @@ def descend(
         FileFormatError: the checkpoint belongs to another training, or was written on another kind of device.
     """
     run = _Run(list(parameters), optimizer, schedule, generator, epochs)
-    listeners = () if stage is None else tuple(callbacks)
-    name = stage or ""
     first = batches(0)
-    steps = len(first) * epochs
+    per_epoch, steps = len(first), len(first) * epochs
     if checkpoint is not None:
         run.restore(checkpoint, steps)
-    notify(listeners, StageStarted(name, epochs if judge else steps))
-    if run.step:
-        notify(listeners, StageAdvanced(name, run.step))
+    progress = _Progress(stage, () if stage is None else tuple(callbacks), steps, run.step)
+    progress.start(epochs if judge else steps)
     before = lowest = math.nan if judge is None else _evaluate_judge(judge)
-    best, idle, epoch, interrupted = run.state() if judge else [], 0, 0, False
-    every, reported = max(1, steps // _REPORTS), run.step
+    best, idle, done, interrupted = run.state() if judge else [], 0, 0, False
     try:
-        for epoch in range(run.step // max(1, len(first)), epochs):
+        for epoch in range(run.step // max(1, per_epoch), epochs):
             part = first if epoch == 0 else batches(epoch)
-            for batch in itertools.islice(part, run.step - epoch * len(first), None):
+            for batch in itertools.islice(part, run.step - epoch * per_epoch, None):
                 if before_step is not None:
                     before_step(run.step)
-                loss = run.take_step(cost, batch, clip, epoch, len(first))
+                loss = run.take_step(cost, batch, clip, epoch, per_epoch)
                 if checkpoint is not None and run.step % checkpoint.every == 0 and run.step < steps:
                     run.write(checkpoint)
-                if judge is None and (run.step % every == 0 or run.step == steps):
-                    notify(listeners, StageAdvanced(name, run.step - reported))
-                    notify(listeners, StageTold(name, f"loss {float(loss):.3g}"))
-                    reported = run.step
+                if judge is None:
+                    progress.report_step(run.step, loss)
+            done = epoch + 1
             if judge is None:
                 continue
             now = _evaluate_judge(judge)
             idle = 0 if now < lowest else idle + 1
             if now < lowest:
                 lowest, best = now, run.state()
-            notify(listeners, StageAdvanced(name))
-            notify(
-                listeners,
-                StageTold(name, f"held-out loss {now:.6g}, best {lowest:.6g}, at first {before:.6g}"),
-            )
+            progress.report_epoch(now, lowest, before)
             if patience is not None and idle >= patience:
                 break
-        epochs_run = epoch + 1 if epochs else 0
     except KeyboardInterrupt:
         if judge is None:
             raise
-        interrupted, epochs_run = True, epoch
-        notify(listeners, Interrupted(1))
+        interrupted = True
+        progress.notify(Interrupted(1))
     finally:
         if judge is not None:
             run.reset_parameters(best)
     if checkpoint is not None and run.step > run.restored:
         run.write(checkpoint)
-    notify(listeners, StageFinished(name, run.watch.seconds()))
-    return Descent(before, lowest, epochs_run, run.losses.cpu(), run.seconds(), interrupted)
+    progress.notify(StageFinished(progress.name, run.watch.seconds()))
+    return Descent(before, lowest, done, run.losses.cpu(), run.seconds(), interrupted)
+
+
+@final
+class _Progress:
+    """Sends the progress of a training to callbacks: a few hundred times, however many steps it has."""
+
+    def __init__(self, stage: str | None, callbacks: Sequence[Callback], steps: int, done: int) -> None:
+        self.name = stage or ""
+        self._callbacks = callbacks
+        self._steps, self._every, self._reported = steps, max(1, steps // _REPORTS), done
+
+    def notify(self, event: Event) -> None:
+        notify(self._callbacks, event)
+
+    def start(self, total: int) -> None:
+        self.notify(StageStarted(self.name, total))
+        if self._reported:
+            self.notify(StageAdvanced(self.name, self._reported))
+
+    def report_step(self, step: int, loss: Any) -> None:
+        if step % self._every == 0 or step == self._steps:
+            self.notify(StageAdvanced(self.name, step - self._reported))
+            self.notify(StageTold(self.name, f"loss {float(loss):.3g}"))
+            self._reported = step
+
+    def report_epoch(self, now: float, lowest: float, before: float) -> None:
+        self.notify(StageAdvanced(self.name))
+        self.notify(
+            StageTold(self.name, f"held-out loss {now:.6g}, best {lowest:.6g}, at first {before:.6g}")
+        )
 
 
 def _evaluate_judge(judge: Callable[[], float]) -> float:

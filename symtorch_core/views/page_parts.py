@@ -79,7 +79,7 @@ class Table(Part):
 @final
 @dataclass(frozen=True)
 class Figure(Part):
-    """Figure as inline SVG from :func:`symtorch_core.views.figures.render_svg`; ``wide``: as wide as the page."""
+    """Figure as inline SVG from :func:`symtorch_core.studies.render_svg`; ``wide``: as wide as the page."""
 
     svg: Markup
     caption: str = ""
