@@ -14,7 +14,7 @@ from rich.table import Table as TerminalTable
 from rich.text import Text as TerminalText
 
 from symtorch_core.views.figures import render_svg
-from symtorch_core.views.page_parts import Figure, Part, Section, Table
+from symtorch_core.views.page_parts import Figure, Part, Table
 
 _WIDE = 8.0
 
@@ -99,19 +99,6 @@ class Chapter:
     title: str
     drawings: Mapping[str, Drawing]
     parts: Sequence[Part]
-
-    def section(self) -> Section:
-        """Return the chapter as a section of the page."""
-        return Section(self.title, tuple(self.parts))
-
-
-def collect_drawings(chapters: Sequence[Chapter]) -> dict[str, Drawing]:
-    """Return the drawings of all chapters by file name, without ending."""
-    return {
-        f"{chapter.name}-{kind}": drawing
-        for chapter in chapters
-        for kind, drawing in chapter.drawings.items()
-    }
 
 
 def build_footer(versions: Mapping[str, str]) -> str:

@@ -26,7 +26,6 @@ from symtorch_core.studies.report import (
     build_claims_table,
     build_footer,
     build_terminal_table,
-    collect_drawings,
 )
 from symtorch_core.views.page_parts import Page, Section, Table
 
@@ -168,10 +167,10 @@ class StudyReport:
             subtitle=subtitle,
             claims=claims,
             tables=tables,
-            drawings=collect_drawings(chapters),
+            drawings={f"{part.name}-{kind}": one for part in chapters for kind, one in part.drawings.items()},
             sections=[
                 Section(overview, tuple(tables.values())),
-                *(chapter.section() for chapter in chapters),
+                *(Section(part.title, tuple(part.parts)) for part in chapters),
             ],
             figures=figures,
             footer=build_footer(versions),

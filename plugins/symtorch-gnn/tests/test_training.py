@@ -14,9 +14,10 @@ from symtorch_core.studies import compute_learning_rate
 from symtorch_gnn.forces import FORCES
 from symtorch_gnn.network import VARIANTS, ParticleNetwork, build_network
 from symtorch_gnn.simulation import Trajectories, simulate
-from symtorch_gnn.training import CHECKPOINT, SETTINGS, Settings, measure_error, train
+from symtorch_gnn.study import GnnStudy
+from symtorch_gnn.training import CHECKPOINT, Settings, measure_error, train
 
-TINY = SETTINGS["tiny"]
+TINY = GnnStudy.scales["tiny"].training
 
 
 @pytest.fixture(scope="module")

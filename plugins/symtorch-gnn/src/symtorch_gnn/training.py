@@ -13,10 +13,9 @@ scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, final
 
 import numpy as np
@@ -60,38 +59,6 @@ class Settings:
     warmup: float = 0.0
     weight_decay: float = 1e-8
     shift: float = 3.0
-
-
-SETTINGS: Final[Mapping[str, Settings]] = MappingProxyType(
-    {
-        "paper": Settings(),
-        # Smooth units and a third of the paper's shift learn more per second; many simulations seen few times,
-        # because rare near encounters are otherwise learned by heart.
-        "laptop": Settings(
-            simulations=8000,
-            epochs=4,
-            batch=256,
-            hidden=64,
-            activation="silu",
-            learning_rate=5e-3,
-            warmup=0.1,
-            shift=1.0,
-        ),
-        # As wide as in the paper, batches that fill a GPU, about as many steps as at laptop scale.
-        "gpu": Settings(
-            simulations=8000,
-            epochs=32,
-            batch=2048,
-            activation="silu",
-            learning_rate=2e-3,
-            warmup=0.05,
-            shift=1.0,
-        ),
-        "tiny": Settings(
-            simulations=50, epochs=2, batch=128, hidden=32, activation="silu", learning_rate=5e-3, warmup=0.1
-        ),
-    }
-)
 
 
 def train(
