@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from symtorch_llm.costs import multiply_adds
-from symtorch_llm.layers import Zero
-from symtorch_llm.measure import Speed, in_turns, speeds
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import symtorch_core as st
 from symtorch_core.expressions import Expression, parse
-from symtorch_llm.models import mlp_paths, placed
+from symtorch_llm.judging.costs import count_multiply_adds
+from symtorch_llm.judging.layers import Zero
+from symtorch_llm.judging.speed import Speed, measure_speeds, time_in_turns
+from symtorch_llm.models.transformer import find_mlps, place_modules
 from symtorch_pca.reducer import PCAReducer
 
 WIDTH, HIDDEN, K_OUT, TERMS = 1536, 8960, 8, 24
@@ -60,7 +60,7 @@ class RandomSums(st.OutputwiseRegressor):
 def main() -> None:
     options = parse_options()
     model, ids = make_qwen(options)
-    paths = mlp_paths(model)
+    paths = find_mlps(model)
     console = Console(width=110)
     where = (
         torch.cuda.get_device_name()
@@ -87,7 +87,7 @@ def main() -> None:
                 assert block.surrogate is not None
                 block.surrogate.compile()
             variants["equations, k_in 32, themselves compiled"] = fused
-        taken = speeds(model, variants, ids, rounds=options.rounds, warmups=3, use_cache=False)
+        taken = measure_speeds(model, variants, ids, rounds=options.rounds, warmups=3, use_cache=False)
         console.print(build_table(f"{count} of {len(paths)} MLPs replaced", taken, variants, model, chosen))
         if options.compile and count == 3:
             console.print(count_kernels(variants, ids, model))
@@ -171,11 +171,11 @@ def measure_compiled(
     """Return the speeds of the compiled model with each variant's modules in place."""
     passes = {}
     for name, modules in variants.items():
-        with placed(model, modules):
+        with place_modules(model, modules):
             own = copy.deepcopy(model)
         whole = torch.compile(own)
         passes[name] = lambda whole=whole: whole(input_ids=ids, use_cache=False)
-    taken = in_turns(passes, ids.device, warmups=3)
+    taken = time_in_turns(passes, ids.device, warmups=3)
     return {name: Speed(ids.numel(), seconds) for name, seconds in taken.items()}
 
 
@@ -191,7 +191,7 @@ def count_kernels(
     x = torch.randn(*ids.shape, WIDTH, device=ids.device, dtype=next(model.parameters()).dtype)
     parts = []
     for name, modules in variants.items():
-        for module in list(modules.values())[:1] or [model.get_submodule(mlp_paths(model)[0])]:
+        for module in list(modules.values())[:1] or [model.get_submodule(find_mlps(model)[0])]:
             with torch.inference_mode():
                 module(x)
                 with profile(activities=[ProfilerActivity.CUDA]) as profiled:
@@ -221,9 +221,9 @@ def build_table(
         "95 %, ms",
         title=title,
     )
-    whole = sum(multiply_adds(model.get_submodule(path)) for path in chosen)
+    whole = sum(count_multiply_adds(model.get_submodule(path)) for path in chosen)
     for name, speed in taken.items():
-        cost = sum(map(multiply_adds, variants[name].values())) / whole if variants[name] else 1.0
+        cost = sum(map(count_multiply_adds, variants[name].values())) / whole if variants[name] else 1.0
         shown.add_row(
             name,
             f"{speed.throughput:,.0f}",

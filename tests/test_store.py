@@ -22,6 +22,8 @@ def test_settings_and_data_make_the_key() -> None:
         make_key({"a": 1, "b": [2, 3]}, [rows.double(), None]),
     ]
     assert len({key, *others}) == 5
+    halves = [make_key(0, [torch.tensor(value, dtype=torch.bfloat16)]) for value in (1.0, 2.0)]
+    assert len(set(halves)) == 2
     assert make_key(0, [rows[::2]]) == make_key(0, [rows[::2].contiguous()])
 
 

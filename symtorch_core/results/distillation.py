@@ -234,7 +234,13 @@ class Distillation:
     def export(self, path: Path | str, surrogate: Surrogate | None = None) -> Path:
         """Write the chosen equations as ``.py``, ``.c``, ``.tex``, ``.json``, ``.onnx`` or ``.pt2``.
 
-        See :meth:`symtorch_core.Distillation.export`. With ``surrogate``, its equations and present constants are written.
+        The ending names the format: a numpy module, C99, a LaTeX table of all fronts, everything for :meth:`load`, a
+        graph for onnxruntime, a program for ``torch.export.load``. With ``surrogate``, its equations and present
+        constants are written.
+
+        Raises:
+            FileFormatError: there is no such format, or the equations cannot be written in it.
+            MissingDependencyError: a package for it is not installed.
         """
         from symtorch_core.exports import export
 

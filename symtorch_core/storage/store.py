@@ -10,6 +10,7 @@ from typing import Any, final
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from symtorch_core.errors import FileFormatError
@@ -38,7 +39,7 @@ def make_key(settings: Any, tensors: Iterable[Tensor | None] = ()) -> str:
 
 def _to_bytes(tensor: Tensor) -> bytes:
     rows = tensor.detach().cpu().contiguous()
-    return f"{rows.dtype}{tuple(rows.shape)}".encode() + rows.numpy().tobytes()
+    return f"{rows.dtype}{tuple(rows.shape)}".encode() + rows.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 @final

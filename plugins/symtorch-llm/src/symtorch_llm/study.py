@@ -171,9 +171,8 @@ class LlmStudy(Study):
         self.one_of(TASKS, "kind")
         self.one_of(("best", "paper", "all"), "recipe")
         self.at_least(1, "k_in", "k_out", "terms", "batch", "seeds", "epochs", "rows")
-        self.at_least(0, "length", "learning_rate")
-        if self.learning_rate == 0:
-            raise SearchError("learning_rate=0: it must be positive")
+        self.at_least(0, "length")
+        self.more_than(0, "learning_rate")
 
     def _read_length(self, model: Any) -> int:
         longest = int(model.config.max_position_embeddings)
