@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from abc import ABC
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -67,14 +68,26 @@ class Configurable(ABC):
     def at_least(self, least: float, *options: str) -> None:
         """Refuse, with a :class:`SearchError`, options that are not numbers of at least ``least``.
 
-        If an option's default is a whole number, the option must be one too.
+        An option declared as ``int`` must be a whole number; one whose default is None may be None.
         """
         for option in options:
             value, name = getattr(self, option), f"{self.name}'s {option}"
-            if isinstance(self._default(option), int):
+            default, annotation = self._declare(option)
+            if value is None and default is None:
+                continue
+            if {"int", "float"} & set(re.findall(r"\w+", annotation)) == {"int"}:
                 check_whole(name, value, int(least))
             else:
                 check_number(name, value, least)
+
+    def jobs(self, *options: str) -> None:
+        """Refuse, with a :class:`SearchError`, options that are not numbers of jobs as joblib counts them."""
+        for option in options:
+            value = getattr(self, option)
+            if type(value) is not int or value == 0:
+                raise SearchError(
+                    f"{self.name}'s {option} must be a number of jobs, or -1 for one per core, got {value!r}"
+                )
 
     def more_than(self, low: float, *options: str) -> None:
         """Refuse, with a :class:`SearchError`, options that are not numbers of more than ``low``."""
@@ -97,5 +110,8 @@ class Configurable(ABC):
             check_choice(f"{option} of {self.name}", getattr(self, option), choices)
 
     @classmethod
-    def _default(cls, option: str) -> Any:
-        return getattr(cls, option, None)  # dataclasses keep a field's default as an attribute of the class
+    def _declare(cls, option: str) -> tuple[Any, str]:
+        """Return the default of an option and its annotation as text."""
+        declared = next(entry for entry in dataclasses.fields(cls) if entry.name == option)  # type: ignore[arg-type]
+        kind = declared.type
+        return declared.default, kind if isinstance(kind, str) else str(getattr(kind, "__name__", kind))

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.components.checks import check_whole
 from symtorch_core.errors import FileFormatError, SearchError
 from symtorch_core.reduction.moments import (
     Moments,
@@ -174,6 +175,18 @@ def resolve_size(option: str, size: Size, variances: Tensor, at_most: int | None
             f"{option}={size!r}: give a number from 1 to {most}, or a share of the variance like '95%'"
         )
     return size
+
+
+def check_size(option: str, size: Size) -> None:
+    """Refuse a size that no data could have.
+
+    Raises:
+        SearchError: it is not a positive whole number, a share like ``"95%"``, or None.
+    """
+    if isinstance(size, str):
+        _parse_share(option, size)
+    elif size is not None:
+        check_whole(option, size, 1)
 
 
 def _parse_share(option: str, size: str) -> float:

@@ -49,8 +49,9 @@ def use_page_theme() -> Iterator[None]:
     """Use the page's colours for plots made inside the context."""
     check_matplotlib()
     import matplotlib as mpl
+    from matplotlib.rcsetup import cycler
 
-    style: Any = {**_STYLE, "axes.prop_cycle": mpl.cycler(color=[FIRST, SECOND, THIRD])}
+    style: Any = {**_STYLE, "axes.prop_cycle": cycler(color=[FIRST, SECOND, THIRD])}
     with mpl.rc_context(style):
         yield
 

@@ -151,7 +151,7 @@ def test_events_tell_the_path() -> None:
         ({"degree": 0}, "degree must be at least 1"),
         ({"max_terms": 0}, "max_terms must be at least 1"),
         ({"max_terms": 2.5}, "sparse's max_terms must be a whole number, got 2.5"),
-        ({"max_terms": "all"}, "sparse's max_terms must be a finite number, got 'all'"),
+        ({"max_terms": "all"}, "sparse's max_terms must be a whole number, got 'all'"),
         ({"degree": 2.0}, "sparse's degree must be a whole number, got 2.0"),
         ({"mixed": "no"}, "sparse's mixed must be True or False, got 'no'"),
         ({"reweighted_rows": 1}, "reweighted_rows must be at least 2"),

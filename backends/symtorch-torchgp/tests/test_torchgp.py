@@ -281,7 +281,7 @@ def test_a_search_without_binary_operators_works() -> None:
         ({"patience": 0}, "torchgp's patience must be at least 1, got 0"),
         ({"search_rows": 2.5}, "torchgp's search_rows must be a whole number, got 2.5"),
         ({"stop_below": -1.0}, "torchgp's stop_below must be at least 0, got -1.0"),
-        ({"n_jobs": 0}, "torchgp's n_jobs must be a number of processes, or -1 for one per core, got 0"),
+        ({"n_jobs": 0}, "torchgp's n_jobs must be a number of jobs, or -1 for one per core, got 0"),
         ({"device": "gpu"}, "torchgp's device must be a device of torch, like 'cpu' or 'cuda', got 'gpu'"),
         ({"device": 1.5}, "got 1.5"),
         ({"start": "x0"}, "start takes a list of equations, like"),

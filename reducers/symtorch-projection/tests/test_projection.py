@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> 
     [
         (
             {"method": "trained", "k_in": 2, "learning_rate": 0.0},
-            "projection's learning_rate must be at least",
+            "projection's learning_rate must be positive",
         ),
         ({"epochs": 2.5}, "projection's epochs must be a whole number, got 2.5"),
         ({"ridge": -1e-6}, "projection's ridge must be at least 0"),

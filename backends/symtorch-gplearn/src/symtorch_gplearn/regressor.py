@@ -77,10 +77,7 @@ class GplearnRegressor(OutputwiseRegressor):
             raise SearchError(
                 f"gplearn's {', '.join(_SHARES)} are shares of a generation and must add up to at most 1, got {total:g}"
             )
-        if type(self.n_jobs) is not int or self.n_jobs == 0:
-            raise SearchError(
-                f"gplearn's n_jobs must be a number of jobs, or -1 for one per core, got {self.n_jobs!r}"
-            )
+        self.jobs("n_jobs")
 
     def check(self, search: SearchSpace) -> None:
         search.refuse_definitions("gplearn")

@@ -68,14 +68,8 @@ class OperonRegressor(OutputwiseRegressor):
         self.at_least(1, "islands", "tournament_size")
         self.at_least(0, "local_iterations", "threads")
         self.between(0, 1, "local_probability", "mutation_probability")
-        if self.max_length is not None:
-            self.at_least(1, "max_length")
-            if not isinstance(self.max_length, int):
-                raise SearchError(f"operon's max_length must be a whole number, got {self.max_length!r}")
-        if type(self.n_jobs) is not int or self.n_jobs == 0:
-            raise SearchError(
-                f"operon's n_jobs must be a number of jobs, or -1 for one per core, got {self.n_jobs!r}"
-            )
+        self.at_least(1, "max_length")
+        self.jobs("n_jobs")
 
     def check(self, search: SearchSpace) -> None:
         get_symbols(search.operators)

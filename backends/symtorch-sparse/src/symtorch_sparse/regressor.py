@@ -65,10 +65,7 @@ class SparseRegressor(Regressor):
         self.at_least(1, "degree", "most_terms", "reweightings")
         self.at_least(2, "reweighted_rows")
         self.flags("mixed")
-        if self.max_terms is not None:
-            self.at_least(1, "max_terms")
-            if not isinstance(self.max_terms, int):
-                raise SearchError(f"sparse's max_terms must be a whole number, got {self.max_terms!r}")
+        self.at_least(1, "max_terms")
 
     def fit(
         self,

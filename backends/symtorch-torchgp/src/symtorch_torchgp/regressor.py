@@ -72,10 +72,7 @@ class TorchGPRegressor(Regressor):
     def __post_init__(self) -> None:
         self.at_least(1, "population_size", "search_rows", "islands", "patience")
         self.at_least(0, "stop_below")
-        if type(self.n_jobs) is not int or self.n_jobs == 0:
-            raise SearchError(
-                f"torchgp's n_jobs must be a number of processes, or -1 for one per core, got {self.n_jobs!r}"
-            )
+        self.jobs("n_jobs")
         if self.device is not None:
             try:
                 torch.device(self.device)

@@ -14,6 +14,7 @@ from symtorch_core.reduction import (
     Moments,
     Size,
     build_linear_reduction,
+    check_size,
     compute_kept_share,
     compute_principal_axes,
     compute_spectrum,
@@ -55,10 +56,7 @@ class PCAReducer(MomentReducer):
         self.at_least(0, "ridge")
         self.flags("linear")
         for option in ("k_in", "k_out"):
-            if isinstance(
-                getattr(self, option), str
-            ):  # numbers are checked beside the data, which bound them
-                resolve_size(option, getattr(self, option), torch.ones(1))
+            check_size(option, getattr(self, option))
 
     def from_moments(self, moments: Moments, variable_names: Sequence[str], dtype: torch.dtype) -> Reduction:
         variances = compute_spectrum(moments.xx)

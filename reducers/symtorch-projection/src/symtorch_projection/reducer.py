@@ -15,6 +15,7 @@ from symtorch_core.reduction import (
     Moments,
     Size,
     build_linear_reduction,
+    check_size,
     compute_kept_share,
     compute_principal_axes,
     compute_spectrum,
@@ -31,7 +32,6 @@ from symtorch_projection.directions import (
 )
 from symtorch_projection.training import train_maps
 
-_SLOWEST = 1e-9
 """A lower learning rate would change nothing in single precision."""
 
 Method = Literal["rrr", "active", "trained"]
@@ -92,17 +92,14 @@ class ProjectionReducer(Reducer):
         self.one_of(get_args(Method), "method")
         self.at_least(1, "rows", "probes", "hidden", "epochs")
         self.at_least(0, "ridge")
-        self.at_least(_SLOWEST, "learning_rate")
+        self.more_than(0, "learning_rate")
         self.flags("linear")
         if self.method == "trained" and not isinstance(self.k_in, int):
             raise SearchError(
                 "method='trained' needs k_in as a number: the share that it explains is known only afterwards"
             )
         for option in ("k_in", "k_out"):
-            if isinstance(
-                getattr(self, option), str
-            ):  # numbers are checked beside the data, which bound them
-                resolve_size(option, getattr(self, option), torch.ones(1))
+            check_size(option, getattr(self, option))
         if self.metric is not None:
             _read_metric(self.metric)
 
