@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml reducers/*/pyproject.toml plugins/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint docs bench studies clean
+.PHONY: help venv demo test lint bounds docs bench studies clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,16 @@ lint: $(STAMP) ## ruff, the layers of the core, and mypy
 
 test: lint ## lint, then every test; pass more with PYTEST_ARGS="-k front"
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+bounds: ## run the quick tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv .venv-bounds
+	$(PYTHON) tests/lower_bounds.py > .venv-bounds/constraints.txt
+	.venv-bounds/bin/python -m pip install -c .venv-bounds/constraints.txt -e .[all] --no-deps
+	.venv-bounds/bin/python -m pip install -r .venv-bounds/constraints.txt hatchling editables
+	.venv-bounds/bin/python -m pip install --no-deps -e backends/symtorch-torchgp -e backends/symtorch-sparse \
+	    -e reducers/symtorch-pca -e reducers/symtorch-projection
+	.venv-bounds/bin/pytest -m "not slow and not study and not julia" tests symtorch_core reducers \
+	    backends/symtorch-torchgp backends/symtorch-sparse --ignore tests/test_house.py --ignore tests/test_third_party.py
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
 	$(BIN)/python -m pip install -q -r benchmarks/requirements.txt
@@ -56,5 +66,5 @@ studies: $(STAMP) ## run every study at laptop scale; hours, and stopped runs go
 	else echo "no trained language model in $$data (SYMTORCH_DATA says where): the study llm is left out"; fi
 
 clean: ## remove .venv and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bounds .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -106,7 +106,7 @@ def regress(
         if not found:
             raise
         if isinstance(error, BackendError):
-            warnings.warn(f"{error}\nThe equations found before are kept.", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{error}\nWhat it found before that is kept.", RuntimeWarning, stacklevel=3)
         notify(callbacks, Interrupted(len(found)))
         return found, True
     return found, False
