@@ -9,7 +9,6 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.components.checks import check_whole
 from symtorch_core.errors import FileFormatError, SearchError
 from symtorch_core.reduction.moments import (
     Moments,
@@ -178,15 +177,15 @@ def resolve_size(option: str, size: Size, variances: Tensor, at_most: int | None
 
 
 def check_size(option: str, size: Size) -> None:
-    """Refuse a size that no data could have.
+    """Refuse what is no size, whatever the data; :func:`resolve_size` knows the range.
 
     Raises:
-        SearchError: it is not a positive whole number, a share like ``"95%"``, or None.
+        SearchError: it is not a whole number, a share like ``"95%"``, or None.
     """
     if isinstance(size, str):
         _parse_share(option, size)
-    elif size is not None:
-        check_whole(option, size, 1)
+    elif size is not None and type(size) is not int:
+        raise SearchError(f"{option}={size!r}: give a whole number, or a share of the variance like '95%'")
 
 
 def _parse_share(option: str, size: str) -> float:
