@@ -118,6 +118,7 @@ def distill(
         output_names=output_names,
         transforms=transforms,
         outputs=outputs,
+        surrogate=surrogate,
         select=select,
         test_fraction=test_fraction,
         out_of_range=out_of_range,

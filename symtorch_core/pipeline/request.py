@@ -9,10 +9,11 @@ from typing import Any, Final, final, get_args
 
 from symtorch_core.activations.hooks import Capture
 from symtorch_core.activations.rows import Activations
-from symtorch_core.components.checks import check_flag, check_names, check_number, check_whole
+from symtorch_core.components.checks import check_choice, check_flag, check_names, check_number, check_whole
 from symtorch_core.components.options import Configurable
 from symtorch_core.components.registry import load
-from symtorch_core.errors import CaptureError, SearchError, SelectionError, did_you_mean, find_close
+from symtorch_core.errors import CaptureError, ExpressionError, SearchError, SelectionError, find_close
+from symtorch_core.expressions import parse
 from symtorch_core.reduction.reducer import Reducer
 from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.regressor import Regressor
@@ -185,6 +186,7 @@ def check_arguments(
     output_names: Any,
     transforms: Any,
     outputs: Any,
+    surrogate: Any,
     select: Any,
     test_fraction: Any,
     out_of_range: Any,
@@ -216,15 +218,15 @@ def check_arguments(
     for name, names in (("variable_names", variable_names), ("output_names", output_names)):
         if names is not None:
             check_names(name, names)
-    if transforms is not None and not isinstance(transforms, Mapping):
-        raise SearchError("transforms takes a dictionary: name of the variable -> expression or function")
+    if transforms is not None:
+        _check_transforms(transforms)
     if outputs is not None:
         _check_columns_type(outputs)
-    if select not in get_args(SelectionRule):
-        hint = did_you_mean(select, get_args(SelectionRule)) if isinstance(select, str) else ""
-        raise SelectionError(
-            f"unknown rule {select!r};{hint} there are: {', '.join(get_args(SelectionRule))}"
+    if not isinstance(surrogate, str):
+        raise SearchError(
+            f"surrogate must be the name of a kind of surrogate, not a {type(surrogate).__name__}"
         )
+    check_choice("rule", select, get_args(SelectionRule), SelectionError)
     check_number("test_fraction", test_fraction, 0, 1, open_high=True, error=CaptureError)
     if select in HELD_OUT_RULES and test_fraction == 0:
         raise SelectionError(f'the rule "{select}" needs rows held out of the search: give test_fraction > 0')
@@ -253,6 +255,18 @@ def check_metric(metric: Callable[[Any], float] | None) -> None:
             f"metric must be a function of the model that gives a number, not {metric!r}; an option of that name "
             "of a component goes into capture_options= or regressor_options="
         )
+
+
+def _check_transforms(transforms: Any) -> None:
+    """Refuse what no inputs could make right; :class:`Transforms` knows the names of the inputs."""
+    if not isinstance(transforms, Mapping):
+        raise SearchError("transforms takes a dictionary: name of the variable -> expression or function")
+    for name, definition in transforms.items():
+        if isinstance(definition, str):
+            try:
+                parse(definition)
+            except ExpressionError as error:
+                raise SearchError(f"transform {name!r}: {error}") from None
 
 
 def _check_columns_type(outputs: Any) -> None:
