@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TORCH ?= 2.13.0
+BOUNDED := $(addprefix backends/symtorch-,torchgp sparse gplearn) $(addprefix reducers/symtorch-,pca projection)
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml reducers/*/pyproject.toml plugins/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -32,14 +34,12 @@ test: lint ## lint, then every test; pass more with PYTEST_ARGS="-k front"
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 bounds: ## run the quick tests with the oldest versions that pyproject.toml allows
-	$(PYTHON) -m venv .venv-bounds
-	$(PYTHON) tests/lower_bounds.py > .venv-bounds/constraints.txt
-	.venv-bounds/bin/python -m pip install -c .venv-bounds/constraints.txt -e .[all] --no-deps
-	.venv-bounds/bin/python -m pip install -r .venv-bounds/constraints.txt hatchling editables
-	.venv-bounds/bin/python -m pip install --no-deps -e backends/symtorch-torchgp -e backends/symtorch-sparse \
-	    -e reducers/symtorch-pca -e reducers/symtorch-projection
-	.venv-bounds/bin/pytest -m "not slow and not study and not julia" tests symtorch_core reducers \
-	    backends/symtorch-torchgp backends/symtorch-sparse --ignore tests/test_house.py --ignore tests/test_third_party.py
+	test -x .venv-bounds/bin/python || $(PYTHON) -m venv .venv-bounds
+	$(PYTHON) tests/lower_bounds.py $(TORCH) > .venv-bounds/constraints.txt
+	.venv-bounds/bin/python -m pip install -r .venv-bounds/constraints.txt hatchling editables gplearn
+	.venv-bounds/bin/python -m pip install --no-deps $(addprefix -e ,. $(BOUNDED))
+	.venv-bounds/bin/pytest -m "not slow and not study" tests symtorch_core $(BOUNDED) \
+	    --ignore tests/test_house.py --ignore tests/test_third_party.py
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
 	$(BIN)/python -m pip install -q -r benchmarks/requirements.txt

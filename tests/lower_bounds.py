@@ -1,8 +1,8 @@
-"""Print the oldest versions that the core and what it is tested with declare, as pip reads them: ``numpy==1.26``.
+"""Print the oldest versions that the core declares, for pip: ``numpy==1.25``; torch as it is given.
 
-python tests/lower_bounds.py > constraints.txt
+python tests/lower_bounds.py 2.13.0 > constraints.txt
 
-`make bounds` runs the tests with them.
+`make bounds` runs the tests with them. ONNX and TensorBoard are left out: their tests are skipped where they are absent.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BOUND = re.compile(r"([A-Za-z0-9_.-]+)>=([0-9.]+)")
+LEFT_OUT = ("onnx", "onnxscript", "tensorboard")
 
 
-def list_lower_bounds() -> list[str]:
-    """Return ``name==version`` for every lower bound of the core, its extras included, without the siblings."""
+def list_lower_bounds(torch: str) -> list[str]:
+    """Return ``name==version`` for every lower bound of the core and its extras, without the siblings."""
     project = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"], *project["optional-dependencies"]["all"]]
-    found = {m.group(1): m.group(2) for m in map(BOUND.match, lines) if m and "symtorch" not in m.group(1)}
-    return [f"{name}=={version}" for name, version in sorted(found.items())]
+    bounds = {match.group(1): match.group(2) for match in map(BOUND.match, lines) if match}
+    kept = {
+        name: version for name, version in bounds.items() if name not in LEFT_OUT and "symtorch" not in name
+    }
+    return [f"{name}=={version}" for name, version in sorted({**kept, "torch": torch}.items())]
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n".join(list_lower_bounds()) + "\n")
+    sys.stdout.write("\n".join(list_lower_bounds(sys.argv[1])) + "\n")

@@ -88,6 +88,8 @@ class Untouchable(nn.Module):
     ],
 )
 def test_is_refused_before_the_block_runs(options: dict[str, Any], message: str) -> None:
+    if options.get("regressor") == "pysr":
+        pytest.importorskip("symtorch_pysr")
     with pytest.raises(st.SymTorchError, match=message):
         st.distill(Untouchable(), X, **{"regressor": "torchgp", "progress": False, **options})
 
