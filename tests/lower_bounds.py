@@ -2,7 +2,7 @@
 
 python tests/lower_bounds.py 2.13.0 > constraints.txt
 
-`make bounds` runs the tests with them. ONNX and TensorBoard are left out: their tests are skipped where they are absent.
+`make bounds` runs the tests with them. Tests of ONNX and TensorBoard, left out here, are skipped.
 """
 
 from __future__ import annotations
