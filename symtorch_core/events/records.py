@@ -17,7 +17,7 @@ class Event(ABC):  # noqa: B024 - a family of records with nothing to implement
 
 
 @dataclass(frozen=True)
-class OutputEvent(Event):
+class OutputEvent(Event, ABC):
     """Event of one output; a backend numbers the outputs it received."""
 
     output: int

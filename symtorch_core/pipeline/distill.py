@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -110,35 +109,9 @@ def distill(
         SelectionError: the rule chooses nothing.
         KeyboardInterrupt, BackendError: the search was stopped before there was any front.
     """
-    check_arguments(
-        block=block,
-        data=data,
-        parent=parent,
-        variable_names=variable_names,
-        output_names=output_names,
-        transforms=transforms,
-        outputs=outputs,
-        surrogate=surrogate,
-        select=select,
-        test_fraction=test_fraction,
-        out_of_range=out_of_range,
-        max_rows=max_rows,
-        seed=seed,
-        resume=resume,
-        callbacks=callbacks,
-        progress=progress,
-    )
-    components = resolve_components(
-        capture,
-        capture_options,
-        regressor,
-        regressor_options,
-        reducer,
-        reducer_options,
-        search,
-        search_fields,
-        arguments=inspect.signature(distill).parameters,
-    )
+    arguments = dict(locals())  # by name, as they were given
+    check_arguments(arguments)
+    components = resolve_components(arguments)
     load("surrogates", surrogate)  # fail on an unknown name before the search, not after it
     with ExitStack() as stack:
         callbacks = [*callbacks, stack.enter_context(progress_bars())] if progress else list(callbacks)

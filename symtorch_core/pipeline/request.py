@@ -89,35 +89,21 @@ class _Part:
         return kind.with_options(self.options)
 
 
-def resolve_components(
-    capture: str | Capture,
-    capture_options: Mapping[str, Any] | None,
-    regressor: str | Regressor,
-    regressor_options: Mapping[str, Any] | None,
-    reducer: str | Reducer,
-    reducer_options: Mapping[str, Any] | None,
-    search: SearchSpace | None,
-    search_fields: Mapping[str, Any],
-    arguments: Iterable[str],
-) -> Components:
+def resolve_components(arguments: Mapping[str, Any]) -> Components:
     """Build the components of a distillation with their options.
 
     Args:
-        capture, regressor, reducer: names or instances.
-        capture_options, regressor_options, reducer_options: options of components given by name.
-        search: the search space, or None.
-        search_fields: fields of the search space, given separately.
-        arguments: names of the caller's own arguments, for hints.
+        arguments: those of :func:`symtorch_core.distill`, by name.
 
     Raises:
         SearchError: an option has no owner (the message names the closest one), or is invalid.
         UnknownComponentError, MissingDependencyError: a component is unknown or cannot be imported; the message lists
             the known ones.
     """
+    search, search_fields = arguments["search"], arguments["search_fields"]
     parts = [
-        _Part("captures", Capture, capture, _check_options("capture_options", capture_options)),
-        _Part("regressors", Regressor, regressor, _check_options("regressor_options", regressor_options)),
-        _Part("reducers", Reducer, reducer, _check_options("reducer_options", reducer_options)),
+        _Part(kind, base, arguments[owner], _check_options(f"{owner}_options", arguments[f"{owner}_options"]))
+        for (kind, owner), base in zip(_OWNERS.items(), (Capture, Regressor, Reducer), strict=True)
     ]
     kinds = [part.type() for part in parts]
     for name in search_fields:
@@ -168,7 +154,7 @@ def _explain_unowned(
         return f"{name!r} is an option of {homes}: give {places}"
     homes_of = {option: f", in {owner}_options" for owner, names in options.items() for option in names}
     homes_of |= dict.fromkeys(SearchSpace.field_names(), ", a field of the search space")
-    homes_of |= dict.fromkeys(arguments, "")
+    homes_of |= dict.fromkeys(set(arguments) - {"search_fields"}, "")
     close = find_close(name, homes_of)
     hint = f" Did you mean {close[0]!r}{homes_of[close[0]]}?" if close else ""
     return (
@@ -177,66 +163,58 @@ def _explain_unowned(
     )
 
 
-def check_arguments(
-    *,
-    block: Any,
-    data: Any,
-    parent: Any,
-    variable_names: Any,
-    output_names: Any,
-    transforms: Any,
-    outputs: Any,
-    surrogate: Any,
-    select: Any,
-    test_fraction: Any,
-    out_of_range: Any,
-    max_rows: Any,
-    seed: Any,
-    resume: Any,
-    callbacks: Any,
-    progress: Any,
-) -> None:
+def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse, before any work, arguments of :func:`symtorch_core.distill` with a wrong type or an invalid value.
+
+    Args:
+        arguments: those of :func:`symtorch_core.distill`, by name.
 
     Raises:
         CaptureError: the block, the data or the number of rows is invalid.
         SearchError: another argument is invalid.
         SelectionError: the rule is unknown, or needs held-out rows and there are none.
     """
-    if callable(block) and not isinstance(block, Activations):
-        if data is None:
-            raise CaptureError("give the data to run the block on: distill(block, data, parent=model)")
-    elif not isinstance(block, Activations) and not (isinstance(block, (tuple, list)) and len(block) == 2):
-        raise CaptureError(
-            f"cannot distill a {type(block).__name__}: give a module or function with data, an (X, Y) pair, "
-            "or Activations"
-        )
-    elif data is not None or parent is not None:
-        raise CaptureError("the rows are given, so there is nothing to run: leave out data and parent")
-    if parent is not None and not callable(parent):
-        raise CaptureError(f"parent must be the model that calls the block, not a {type(parent).__name__}")
-    for name, names in (("variable_names", variable_names), ("output_names", output_names)):
-        if names is not None:
-            check_names(name, names)
-    if transforms is not None:
-        _check_transforms(transforms)
-    if outputs is not None:
-        _check_columns_type(outputs)
+    _check_rows(arguments["block"], arguments["data"], arguments["parent"])
+    for name in ("variable_names", "output_names"):
+        if arguments[name] is not None:
+            check_names(name, arguments[name])
+    if arguments["transforms"] is not None:
+        _check_transforms(arguments["transforms"])
+    if arguments["outputs"] is not None:
+        _check_columns_type(arguments["outputs"])
+    surrogate, resume = arguments["surrogate"], arguments["resume"]
     if not isinstance(surrogate, str):
         raise SearchError(
             f"surrogate must be the name of a kind of surrogate, not a {type(surrogate).__name__}"
         )
+    if resume is not None and not isinstance(resume, (str, Path)):
+        raise SearchError(f"resume must be the path of a folder, not a {type(resume).__name__}")
+    select, test_fraction = arguments["select"], arguments["test_fraction"]
     check_choice("rule", select, get_args(SelectionRule), SelectionError)
     check_number("test_fraction", test_fraction, 0, 1, open_high=True, error=CaptureError)
     if select in HELD_OUT_RULES and test_fraction == 0:
         raise SelectionError(f'the rule "{select}" needs rows held out of the search: give test_fraction > 0')
-    check_whole("max_rows", max_rows, 1, CaptureError)
-    check_whole("seed", seed)
-    check_flag("out_of_range", out_of_range)
-    check_flag("progress", progress)
-    if resume is not None and not isinstance(resume, (str, Path)):
-        raise SearchError(f"resume must be the path of a folder, not a {type(resume).__name__}")
-    check_callbacks(callbacks)
+    check_whole("max_rows", arguments["max_rows"], 1, CaptureError)
+    check_whole("seed", arguments["seed"])
+    for name in ("out_of_range", "progress"):
+        check_flag(name, arguments[name])
+    check_callbacks(arguments["callbacks"])
+
+
+def _check_rows(block: Any, data: Any, parent: Any) -> None:
+    pair = isinstance(block, (tuple, list)) and len(block) == 2
+    if isinstance(block, Activations) or pair:
+        if data is not None or parent is not None:
+            raise CaptureError("the rows are given, so there is nothing to run: leave out data and parent")
+    elif not callable(block):
+        raise CaptureError(
+            f"cannot distill a {type(block).__name__}: give a module or function with data, an (X, Y) pair, "
+            "or Activations"
+        )
+    elif data is None:
+        raise CaptureError("give the data to run the block on: distill(block, data, parent=model)")
+    elif parent is not None and not callable(parent):
+        raise CaptureError(f"parent must be the model that calls the block, not a {type(parent).__name__}")
 
 
 def check_callbacks(callbacks: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
+from abc import ABC
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ NAMES = ("alpha", "beta")
 ROWS = 200
 
 
-class RegressorContract:
+class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives is pytest's business
     """Tests of a regressor: subclass it, define a fixture ``regressor``, and run pytest.
 
     The fixture returns an instance with options that make it quick: it must solve ``2.5 alpha + beta^2 - 1``

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from abc import ABC
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from symtorch_core.events.records import Event, StageFinished, StageStarted
 from symtorch_core.studies.study import Study, StudyReport
 
 
-class StudyContract:
+class StudyContract(ABC):  # noqa: B024 - the fixture that a subclass gives is pytest's business
     """Tests of a study: subclass it, define a fixture ``study`` with its smallest settings, and run pytest.
 
     class TestMine(StudyContract):

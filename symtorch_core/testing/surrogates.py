@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from abc import ABC
 from collections.abc import Sequence
 
 import pytest
@@ -19,7 +20,7 @@ EQUATIONS = ("2.5*x + sin(y)", "x*y^2 - 0.75", "1.5", "exp(-x)/(2.0 + cos(y))")
 NAMES = ("x", "y")
 
 
-class SurrogateContract:
+class SurrogateContract(ABC):  # noqa: B024 - the fixture that a subclass gives is pytest's business
     """Tests of a surrogate: subclass it, define a fixture ``surrogate_type``, and run pytest.
 
     class TestMine(SurrogateContract):
