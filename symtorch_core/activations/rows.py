@@ -187,6 +187,8 @@ def as_real_tensor(values: Any, name: str) -> Tensor:
         raise CaptureError(f"{name} is not an array of numbers: {error}") from None
     if tensor.is_complex():
         raise CaptureError(f"{name} is complex: give real and imaginary parts as columns")
+    if tensor.is_inference():  # made under inference_mode, where autograd may never look at it
+        tensor = tensor.clone()
     return tensor.to("cpu", torch.float64 if tensor.dtype == torch.float64 else torch.float32)
 
 

@@ -29,6 +29,7 @@ from symtorch_core.model.running import (
 from symtorch_core.model.state import Mode, WrapperState
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.surrogates.surrogate import Surrogate
+from symtorch_core.training.descend import allow_gradients
 
 _STATE = "_extra_state"
 _MASK = "output_mask"
@@ -218,6 +219,7 @@ class BlockWrapper(nn.Module, ABC):
             state_dict[prefix + _STATE] = self.get_extra_state()
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    @allow_gradients()
     def _restore(self, state: WrapperState) -> None:
         surrogate: Surrogate | None = None
         if state.distillation is not None:

@@ -20,6 +20,7 @@ from symtorch_core.components.checks import check_choice, check_number, check_wh
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.reduction.moments import Moments
+from symtorch_core.training.descend import allow_gradients
 
 Schedule = Literal["cosine", "exponential", "linear"]
 Importance = Callable[[Tensor], Tensor]
@@ -224,6 +225,7 @@ class Ranking:
     importance: Tensor
 
 
+@allow_gradients()
 def rank_outputs(
     block: BlockWrapper,
     data: Any,

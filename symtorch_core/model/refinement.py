@@ -17,7 +17,7 @@ from symtorch_core.components.checks import check_number, check_whole
 from symtorch_core.errors import CaptureError, SwitchError
 from symtorch_core.events import Callback, progress_bars
 from symtorch_core.model.block_wrapper import BlockWrapper
-from symtorch_core.training.descend import descend
+from symtorch_core.training.descend import allow_gradients, descend
 from symtorch_core.training.schedule import cosine_by_epochs
 
 _STAGE = "refine"
@@ -58,6 +58,7 @@ class Refinement:
         )
 
 
+@allow_gradients()
 def refine(
     blocks: BlockWrapper | Sequence[BlockWrapper],
     data: Any,

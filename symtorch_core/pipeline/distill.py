@@ -30,9 +30,11 @@ from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import Transform, Transforms
+from symtorch_core.training.descend import allow_gradients
 from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline, verify
 
 
+@allow_gradients()
 def distill(
     block: Any,
     data: Any = None,

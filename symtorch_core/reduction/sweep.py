@@ -28,6 +28,7 @@ from symtorch_core.events.records import (
 from symtorch_core.reduction.linear import Size
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import Reducer, Reduction
+from symtorch_core.training.descend import allow_gradients
 
 _RIDGE = 1e-9
 _HIDDEN = (128, 128)
@@ -122,6 +123,7 @@ def measure_overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | Non
     return 1.0 - float((share * (prediction - target).square()).sum() / spread)
 
 
+@allow_gradients()
 def sweep_reducers(
     block: Callable[..., Any],
     data: Any,

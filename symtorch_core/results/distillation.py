@@ -16,6 +16,7 @@ from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transforms
+from symtorch_core.training.descend import allow_gradients
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class Distillation:
             for name, candidate in zip(self.equation_names, self.chosen(), strict=True)
         }
 
+    @allow_gradients()  # a parameter made under inference_mode could never be trained
     def surrogate(self, select: SelectionRule | None = None, complexity: Complexity = None) -> Surrogate:
         """Build a module (..., d_in) -> (..., len(outputs)) that computes the chosen equations.
 

@@ -30,6 +30,7 @@ from symtorch_core.search.constants import CONVERGED, one_thread, refit_constant
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.losses import Loss
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.training.descend import allow_gradients
 
 _KEPT_PER_COMPLEXITY = 3
 _EXPLORED_ROWS = 1_000
@@ -48,6 +49,7 @@ _NOTHING = 1e-9  # constants smaller than this become 0 if the loss agrees
 _LOSS_AGREES = 1e-6
 
 
+@allow_gradients()
 @one_thread()
 def build_front(
     expressions: Iterable[Expression],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
@@ -70,6 +71,20 @@ class Descent:
     interrupted: bool = False
 
 
+@contextmanager
+def allow_gradients() -> Iterator[None]:
+    """Let gradients be taken inside, whatever the caller's mode: ``no_grad``, ``inference_mode`` or none.
+
+    >>> with torch.inference_mode(), allow_gradients():
+    ...     x = torch.ones(1, requires_grad=True)
+    ...     torch.autograd.grad((2 * x).sum(), x)
+    (tensor([2.]),)
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@allow_gradients()
 def descend(
     cost: Callable[[Any], Tensor],
     parameters: Iterable[Tensor],
