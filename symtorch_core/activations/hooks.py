@@ -267,7 +267,8 @@ def _record_calls(
         recorder.add(entered.pop(), result, current["mask"])
 
     handles = [
-        block.register_forward_pre_hook(before, with_kwargs=True),
+        # First, for what the block is given before its own hooks; last, for what it gives after all of them.
+        block.register_forward_pre_hook(before, with_kwargs=True, prepend=True),
         block.register_forward_hook(after, with_kwargs=True),
     ]
     try:

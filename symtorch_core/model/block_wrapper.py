@@ -17,6 +17,7 @@ from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.tensor_paths import get_argument_aliases, nest_tensor
 from symtorch_core.components.registry import load
 from symtorch_core.errors import SwitchError
+from symtorch_core.model.hooks import list_hooks, run_post_hooks, run_pre_hooks
 from symtorch_core.model.placeholders import FunctionBlock, ReleasedBlock, WithheldWeight
 from symtorch_core.model.running import (
     apply_mask,
@@ -51,6 +52,7 @@ class BlockWrapper(nn.Module, ABC):
         self._distillation: Distillation | None = None
         self._mode: Mode = "block"
         self._symbolic_outputs: tuple[int, ...] = ()
+        self._included_hooks: frozenset[int] = frozenset()  # hooks whose effect is in the equations
         self._aliases = get_argument_aliases(block)
         self.register_buffer(_MASK, None)
         self.training = self.block.training  # not train(): submodules keep their own flags
@@ -148,7 +150,11 @@ class BlockWrapper(nn.Module, ABC):
         known = {*columns, *self.pruned_outputs}
         if len(known) == result.block_outputs and (path == "" or self.released):
             y = apply_mask(spread_columns(y, columns, result.block_outputs), self.output_mask)
-            return nest_tensor(y.squeeze(-1) if source.scalar_output else y, path)
+            whole = nest_tensor(y.squeeze(-1) if source.scalar_output else y, path)
+            if not self.block._forward_pre_hooks and not self.block._forward_hooks:
+                return whole
+            run_pre_hooks(self.block, args, kwargs, self._included_hooks, self.name)
+            return run_post_hooks(self.block, args, kwargs, whole, self._included_hooks)
         # The block still computes what has no equation: other outputs, other tensors of its result.
         return mix_columns(self.block(*args, **kwargs), y, columns, source, self.output_mask, self.name)
 
@@ -233,6 +239,7 @@ class BlockWrapper(nn.Module, ABC):
         self.name, self._mode = state.name, state.mode
         self.surrogate, self._distillation = surrogate, state.distillation
         self._symbolic_outputs = state.symbolic_outputs
+        self._included_hooks = list_hooks(self.block)
 
 
 def _copy_maps(model: nn.Module, _: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from symtorch_core.activations.hooks import find_block
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.block_wrapper import BlockWrapper
+from symtorch_core.model.hooks import has_backward_hooks, list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.refinement import Refinement, refine
 from symtorch_core.pipeline.distill import distill
@@ -110,6 +112,7 @@ class SymbolicModel(BlockWrapper):
     def _install(self, result: Distillation, surrogate: Any) -> Distillation:
         self._mode, self._symbolic_outputs = "block", ()
         self.surrogate, self._distillation = surrogate, result
+        self._included_hooks = list_hooks(self.block)
         return result
 
     def _leave_out_pruned(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -198,6 +201,7 @@ class SymbolicModel(BlockWrapper):
             surrogate = self._place(result.surrogate(select, complexity))
         surrogate.trainable(trainable)
         self.surrogate, self._symbolic_outputs, self._mode = surrogate, tuple(sorted(columns)), "symbolic"
+        self._warn_of_hooks(release_block)
         if release_block:
             self.block = ReleasedBlock()
         return self
@@ -214,6 +218,19 @@ class SymbolicModel(BlockWrapper):
                 f"only {result.block_outputs - len(unexplained)} of {result.block_outputs} outputs would be symbolic: "
                 "the block is needed for the others, but "
                 + ("it was released" if self.released else "it would be released")
+            )
+
+    def _warn_of_hooks(self, release_block: bool) -> None:
+        lost = []
+        if release_block and list_hooks(self.block):
+            lost.append("its forward hooks, which are freed with it")
+        if has_backward_hooks(self.block):
+            lost.append("its backward hooks, which need the block's own computation")
+        if lost:
+            warnings.warn(
+                f"{self.name} runs on equations without {' and without '.join(lost)}",
+                RuntimeWarning,
+                stacklevel=3,
             )
 
     def switch_to_block(self) -> SymbolicModel:
