@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,3 +185,36 @@ def test_some_outputs_and_other_names() -> None:
     assert found.named(["p", "q"]).input_names == ("p", "q")
     with pytest.raises(CaptureError, match="3 input names for 2"):
         found.named(["p", "q", "r"])
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.array([[16777217]]), torch.float64),
+        (np.array([[-16777217]], dtype=np.int32), torch.float64),
+        (torch.tensor([[1_700_000_000_123_456_789]]), torch.float64),  # nanoseconds
+        (np.array([[16777216]]), torch.float32),
+        (np.array([[3]], dtype=np.uint8), torch.float32),
+        (np.array([[True]]), torch.float32),
+        (np.array([[1.5]], dtype=">f8"), torch.float64),
+        (np.array([[1.5]], dtype=">f4"), torch.float32),
+        (np.array([[70_000]], dtype=">i4"), torch.float32),
+        (np.array([[0.1]], dtype=np.float16), torch.float32),
+        (torch.tensor([[0.1]], dtype=torch.bfloat16), torch.float32),
+    ],
+)
+def test_no_digit_is_lost_at_the_door(values: Any, dtype: torch.dtype) -> None:
+    rows = Activations.of(values, values)
+    assert rows.inputs.dtype == dtype
+    assert float(rows.inputs[0, 0]) == float(values[0, 0])
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
+def test_masked_means_missing(kind: type) -> None:
+    X = np.ma.masked_array(np.arange(6).astype(kind).reshape(3, 2), mask=[[0, 0], [0, 1], [0, 0]])
+    Y = np.arange(3.0)
+    with pytest.raises(CaptureError, match="1 of 3 rows"):
+        Activations.of(X, Y)
+    kept = Activations.of(X, Y, on_nonfinite="drop")
+    assert kept.inputs.tolist() == [[0.0, 1.0], [4.0, 5.0]]
+    assert kept.source.rows_dropped == 1

@@ -95,3 +95,39 @@ def test_sweeps_and_ranks(mode: Mode) -> None:
         ranks = st.rank_outputs(block, X, by="gradient", loss=lambda y: y.square().sum())
     assert len(sweep.rows) == 1
     assert sorted(ranks.order) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_checkpoint_that_was_cast_loads(dtype: torch.dtype) -> None:
+    def make() -> st.SymbolicModel:
+        return st.SymbolicModel(nn.Sequential(nn.Linear(3, 4), nn.Tanh()))
+
+    block = make()
+    block.prune_outputs(torch.tensor([True, False, True, True]))
+    block.distill(X, regressor=SCRIPTED, variable_names=["a", "b", "c"], progress=False)
+    block.switch_to_symbolic(select="accuracy")
+    cast = {key: value.to(dtype) for key, value in block.state_dict().items()}
+    fresh = make()
+    fresh.load_state_dict(cast)
+    assert (fresh.mode, fresh.pruned_outputs) == ("symbolic", (1,))
+    torch.testing.assert_close(fresh(X), block(X), rtol=2e-2, atol=2e-2)
+    plain = make()  # a block's own numbers are not taken for a wrapper's state
+    plain.load_state_dict({key: value.to(dtype) for key, value in plain.block.state_dict().items()})
+    assert plain.mode == "block"
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_pruned_blocks_compile_whole_and_export(symbolic: bool) -> None:
+    block = st.SymbolicModel(nn.Linear(3, 3))
+    block.prune_outputs(torch.tensor([True, False, True]))
+    if symbolic:
+        block.distill(
+            X, regressor=ScriptedRegressor(("a + b + c",)), variable_names=["a", "b", "c"], progress=False
+        )
+        block.switch_to_symbolic()
+    compiled = torch.compile(block, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(X), block(X))
+        assert float(compiled(X)[:, 1].abs().max()) == 0
+        exported = torch.export.export(block, (X,)).module()
+        torch.testing.assert_close(exported(X), block(X))

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from symtorch_core.errors import CaptureError
 
+_LARGEST_IN_SINGLE = 2**24
+"""Integers up to here have a float32 of their own."""
+
 
 @final
 @dataclass(frozen=True)
@@ -176,20 +179,43 @@ def _check_names(kind: str, names: Sequence[str], count: int, identifiers: bool 
 
 
 def as_real_tensor(values: Any, name: str) -> Tensor:
-    """Return an array-like as a CPU tensor: float64 if it was float64, and float32 otherwise.
+    """Return an array-like as a CPU tensor of float32, or of float64 where float32 would lose digits.
+
+    That is where the values came as float64, or are integers (times, identifiers) too large for float32. The masked
+    entries of a masked array become NaN: they are missing.
+
+    >>> as_real_tensor([2**24 + 1], "X")
+    tensor([16777217.], dtype=torch.float64)
 
     Raises:
         CaptureError: the values are not an array of real numbers.
     """
     try:
-        tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+        tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(_to_native_array(values))
     except (TypeError, ValueError) as error:
         raise CaptureError(f"{name} is not an array of numbers: {error}") from None
     if tensor.is_complex():
         raise CaptureError(f"{name} is complex: give real and imaginary parts as columns")
     if tensor.is_inference():  # made under inference_mode, where autograd may never look at it
         tensor = tensor.clone()
-    return tensor.to("cpu", torch.float64 if tensor.dtype == torch.float64 else torch.float32)
+    return tensor.to("cpu", torch.float64 if _needs_double(tensor) else torch.float32)
+
+
+def _to_native_array(values: Any) -> np.ndarray:
+    """Return a numpy array in this machine's byte order, missing entries as NaN."""
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.ma.filled(values.astype(np.result_type(values.dtype, np.float32)), np.nan)
+    array = np.array(values)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _needs_double(tensor: Tensor) -> bool:
+    if tensor.is_floating_point() or tensor.dtype == torch.bool:
+        return tensor.dtype == torch.float64
+    if tensor.numel() == 0:
+        return False
+    largest = max(abs(int(tensor.min())), abs(int(tensor.max())))
+    return largest > _LARGEST_IN_SINGLE
 
 
 def as_rows(tensor: Tensor) -> Tensor:

@@ -53,10 +53,11 @@ class BlockWrapper(nn.Module, ABC):
         self._mode: Mode = "block"
         self._symbolic_outputs: tuple[int, ...] = ()
         self._included_hooks: frozenset[int] = frozenset()  # hooks whose effect is in the equations
+        self._pruned_outputs: tuple[int, ...] = ()  # as numbers, so that no forward pass reads the mask back
         self._aliases = get_argument_aliases(block)
         self.register_buffer(_MASK, None)
         self.training = self.block.training  # not train(): submodules keep their own flags
-        self.register_load_state_dict_post_hook(_copy_maps)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_finish_loading)  # type: ignore[no-untyped-call]
 
     @property
     def mode(self) -> Mode:
@@ -87,7 +88,7 @@ class BlockWrapper(nn.Module, ABC):
     @property
     def pruned_outputs(self) -> tuple[int, ...]:
         """Output columns that are zero in both modes."""
-        return () if self.output_mask is None else tuple((~self.output_mask).nonzero()[:, 0].tolist())
+        return self._pruned_outputs
 
     def prune_outputs(self, active: Tensor) -> None:
         """Set outputs of the block to zero from now on, in both modes; see :class:`symtorch_core.OutputPruner`.
@@ -107,6 +108,7 @@ class BlockWrapper(nn.Module, ABC):
         if not bool(kept.any()):
             raise SwitchError(f"no output of {self.name} would be left: keep at least one")
         self.output_mask = kept.clone()
+        self._pruned_outputs = _list_pruned(self.output_mask)
 
     @contextmanager
     def running(self, mode: Mode) -> Iterator[None]:
@@ -212,7 +214,11 @@ class BlockWrapper(nn.Module, ABC):
         if WrapperState.is_in(state_dict.get(prefix + _STATE)):
             self._restore(WrapperState.from_tensor(state_dict[prefix + _STATE]))
             saved = state_dict.get(prefix + _MASK)
-            self.output_mask = None if saved is None else torch.ones_like(saved, device=self._find_device())
+            self.output_mask = (
+                None
+                if saved is None
+                else torch.ones_like(saved, dtype=torch.bool, device=self._find_device())
+            )
         else:
             # A checkpoint of the plain block: its keys lack the wrapper's level, and the equations here stay.
             for plain in [key for key in state_dict if key.startswith(prefix)]:
@@ -231,7 +237,7 @@ class BlockWrapper(nn.Module, ABC):
         if state.distillation is not None:
             result = state.distillation
             kind: type[Surrogate] = load("surrogates", result.provenance.surrogate)
-            # On the distillation's own maps, so that their numbers load with the surrogate's: see _copy_maps.
+            # On the distillation's own maps, so that their numbers load with the surrogate's: see _finish_loading.
             made = kind.build(state.structure, result.transforms, result.reduction)
             surrogate = self._place(made).trainable(state.trainable)
         if state.released:
@@ -242,9 +248,14 @@ class BlockWrapper(nn.Module, ABC):
         self._included_hooks = list_hooks(self.block)
 
 
-def _copy_maps(model: nn.Module, _: object) -> None:
+def _list_pruned(mask: Tensor | None) -> tuple[int, ...]:
+    return () if mask is None else tuple((~mask).nonzero()[:, 0].tolist())
+
+
+def _finish_loading(model: nn.Module, _: object) -> None:
     """After loading, give the distillation its own copy of the maps, as after a search."""
     assert isinstance(model, BlockWrapper)
+    model._pruned_outputs = _list_pruned(model.output_mask)
     result = model._distillation
     if result is not None:
         model._distillation = replace(

@@ -62,9 +62,9 @@ class WrapperState:
     @classmethod
     def is_in(cls, value: Any) -> bool:
         """Return whether an extra state is of this class, and not of a block with an extra state of its own."""
-        if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.ndim != 1:
+        if not isinstance(value, Tensor) or value.ndim != 1:
             return False
-        return bytes(value[: len(_OPENING)].tolist()) == _OPENING
+        return _to_bytes(value[: len(_OPENING)]) == _OPENING
 
     @classmethod
     def from_tensor(cls, tensor: Tensor) -> WrapperState:
@@ -75,7 +75,7 @@ class WrapperState:
             UnknownComponentError, MissingDependencyError: its reducer or surrogate is not installed.
         """
         try:
-            data = json.loads(bytes(tensor.tolist()).decode())
+            data = json.loads(_to_bytes(tensor).decode())
         except ValueError as error:
             raise FileFormatError(f"the saved state of a wrapped block is damaged: {error}") from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
@@ -111,3 +111,10 @@ class WrapperState:
             raise FileFormatError(
                 "the saved state of a wrapped block is damaged: mode, equations and outputs do not fit"
             )
+
+
+def _to_bytes(tensor: Tensor) -> bytes:
+    """Return the bytes in a tensor, also of a checkpoint that was cast: every float type holds 0 to 255 exactly."""
+    values = tensor.detach().cpu().double()
+    whole = bool(((values >= 0) & (values <= 255) & (values == values.round())).all())
+    return bytes(values.to(torch.uint8).tolist()) if whole else b""
