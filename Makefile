@@ -18,7 +18,9 @@ venv: $(STAMP) ## set up .venv with every distribution of the repository
 
 $(STAMP): requirements-dev.txt $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -r requirements-dev.txt
+	# What builds the distributions is installed once, not in a fresh environment for each of them.
+	$(BIN)/python -m pip install "hatchling>=1.26" "editables>=0.5"
+	$(BIN)/python -m pip install --no-build-isolation -r requirements-dev.txt
 	touch $@
 
 demo: $(STAMP) ## train two small networks and turn them into equations
