@@ -4,7 +4,7 @@ from symtorch_core.search.constants import one_thread, refit_constants
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule, Unrunnable
 from symtorch_core.search.front_builder import build_front
 from symtorch_core.search.losses import LOSSES, RESIDUAL, Loss, get_loss, make_loss
-from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor
+from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor, read_start
 from symtorch_core.search.space import SearchSpace
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "get_loss",
     "make_loss",
     "one_thread",
+    "read_start",
     "refit_constants",
 ]

@@ -7,12 +7,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from torch import Tensor
 
 from symtorch_core.components.options import Configurable
+from symtorch_core.errors import SearchError
 from symtorch_core.events.records import (
     Callback,
     Event,
@@ -22,7 +23,7 @@ from symtorch_core.events.records import (
     notify,
 )
 from symtorch_core.expressions import Expression
-from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.front_builder import build_front
 from symtorch_core.search.space import SearchSpace
 
@@ -201,6 +202,24 @@ class OutputwiseRegressor(Regressor):
             fronts.append(front)
             notify(callbacks, OutputFinished(column, front))
         return fronts
+
+
+def read_start(given: Any) -> tuple[str, ...]:
+    """Return the equations that a search starts from, given as a backend's option ``start``, as texts.
+
+    Raises:
+        SearchError: they are not a list of texts and candidates.
+    """
+    if isinstance(given, str):
+        raise SearchError(f"start takes a list of equations, like ({given!r},)")
+    if not isinstance(given, Iterable):
+        raise SearchError(f"start takes a list of equations, not a {type(given).__name__}")
+    texts = []
+    for item in given:
+        if not isinstance(item, str | Candidate):
+            raise SearchError(f"start takes texts and candidates; {item!r} is a {type(item).__name__}")
+        texts.append(item if isinstance(item, str) else item.text(None))
+    return tuple(texts)
 
 
 def _derive_output_seed(seed: int, y: np.ndarray) -> int:

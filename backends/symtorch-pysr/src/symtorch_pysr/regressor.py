@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, final
@@ -21,6 +21,7 @@ from symtorch_core import (
 )
 from symtorch_core.events import Callback
 from symtorch_core.expressions import parse
+from symtorch_core.search import read_start
 from symtorch_pysr.arguments.job import check_options, list_options
 from symtorch_pysr.arguments.losses import read_core_loss
 from symtorch_pysr.arguments.parameters import read_installed
@@ -80,7 +81,7 @@ class PySRRegressor(Regressor):
             raise SearchError(
                 'a deterministic search is serial: leave out parallelism, or set it to "serial"'
             )
-        object.__setattr__(self, "start", _read_start(self.start))
+        object.__setattr__(self, "start", read_start(self.start))
 
     def _check_texts(self) -> None:
         for option in ("elementwise_loss", "run_id"):
@@ -155,21 +156,3 @@ class PySRRegressor(Regressor):
                 options=self.options,
                 callbacks=tuple(callbacks),
             ).run_to_fronts()
-
-
-def _read_start(given: Any) -> tuple[str, ...]:
-    """Return given equations as texts.
-
-    Raises:
-        SearchError: they are not a list of texts and candidates.
-    """
-    if isinstance(given, str):
-        raise SearchError(f"start takes a list of equations, like ({given!r},)")
-    if not isinstance(given, Iterable):
-        raise SearchError(f"start takes a list of equations, not a {type(given).__name__}")
-    texts = []
-    for item in given:
-        if not isinstance(item, str | Candidate):
-            raise SearchError(f"start takes texts and candidates; {item!r} is a {type(item).__name__}")
-        texts.append(item if isinstance(item, str) else item.text(None))
-    return tuple(texts)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import joblib
 import torch
@@ -22,7 +22,7 @@ from symtorch_core.events import (
     notify,
 )
 from symtorch_core.expressions import parse, respell, simplify
-from symtorch_core.search import build_front, one_thread
+from symtorch_core.search import build_front, one_thread, read_start
 from symtorch_torchgp.data.task import Task
 from symtorch_torchgp.evolution.archive import Archive
 from symtorch_torchgp.evolution.rounds import Outcome, Round, evolve
@@ -80,7 +80,7 @@ class TorchGPRegressor(Regressor):
                 raise SearchError(
                     f"torchgp's device must be a device of torch, like 'cpu' or 'cuda', got {self.device!r}"
                 ) from None
-        object.__setattr__(self, "start", _read_start(self.start))
+        object.__setattr__(self, "start", read_start(self.start))
 
     @one_thread()
     def fit(
@@ -257,24 +257,6 @@ def compute_luby(turn: int) -> int:
         size //= 2
         number = number if number <= size else number - size
     return (size + 1) // 2
-
-
-def _read_start(given: Any) -> tuple[str, ...]:
-    """Return given equations as texts.
-
-    Raises:
-        SearchError: they are not a list of texts and candidates.
-    """
-    if isinstance(given, str):
-        raise SearchError(f"start takes a list of equations, like ({given!r},)")
-    if not isinstance(given, Iterable):
-        raise SearchError(f"start takes a list of equations, not a {type(given).__name__}")
-    texts = []
-    for item in given:
-        if not isinstance(item, str | Candidate):
-            raise SearchError(f"start takes texts and candidates; {item!r} is a {type(item).__name__}")
-        texts.append(item if isinstance(item, str) else item.text(None))
-    return tuple(texts)
 
 
 def _encode_start(given: Sequence[str | Candidate], task: Task, primitives: Primitives) -> Programs:
