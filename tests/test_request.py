@@ -126,6 +126,24 @@ def test_options_reach_their_owners() -> None:
     assert result.fidelity[0].train.r2 == pytest.approx(1.0)
 
 
+def test_what_can_be_read_once_is_read_once() -> None:
+    events: list[Any] = []
+    result = st.distill(
+        (X, Y.repeat(1, 2)),
+        regressor="sparse",
+        variable_names=(name for name in "ab"),
+        output_names=iter(["p", "q"]),
+        outputs=iter([1]),
+        unary_operators=(name for name in ["sin"]),
+        callbacks=iter([events.append]),
+        progress=False,
+    )
+    assert list(result.equations()) == ["q"]
+    assert result.reduction.variable_names == ("a", "b")
+    assert result.search.unary_operators == ("sin",)
+    assert events
+
+
 def test_rows_that_are_given_are_not_captured() -> None:
     with pytest.raises(st.SearchError, match="select_input: the rows are given"):
         st.distill((X, Y), regressor="sparse", capture_options={"select_input": 0}, progress=False)

@@ -83,14 +83,15 @@ def check_choice(
         )
 
 
-def check_names(name: str, value: Any, error: type[Exception] = SearchError) -> None:
-    """Refuse a single string in place of a list of strings, and any entry that is not a string."""
+def check_names(name: str, value: Any, error: type[Exception] = SearchError) -> tuple[str, ...]:
+    """Return a list of strings, read once; refuse a single string in its place, and other entries."""
     if isinstance(value, str):
         raise error(f"{name} takes a list of names, like [{value!r}]")
     try:
-        entries = list(value)
+        entries = tuple(value)
     except TypeError:
         raise error(f"{name} takes a list of names, not a {type(value).__name__}") from None
     for entry in entries:
         if not isinstance(entry, str):
             raise error(f"{name} takes a list of names; {entry!r} is a {type(entry).__name__}")
+    return entries

@@ -111,6 +111,8 @@ def distill(
         SelectionError: the rule chooses nothing.
         KeyboardInterrupt, BackendError: the search was stopped before there was any front.
     """
+    variable_names, output_names = _read_iterator(variable_names), _read_iterator(output_names)
+    outputs, callbacks = _read_iterator(outputs), _read_iterator(callbacks)
     arguments = dict(locals())  # by name, as they were given
     check_arguments(arguments)
     components = resolve_components(arguments)
@@ -185,6 +187,11 @@ def distill(
             fidelity = verify(result.surrogate(), baseline, fitted, evaluated, evaluable, columns)
     provenance = replace(result.provenance, seconds=stages.seconds)
     return replace(result, fidelity=fidelity, provenance=provenance)
+
+
+def _read_iterator(value: Any) -> Any:
+    """Return a tuple in place of what can be read only once, since it is checked before it is used."""
+    return tuple(value) if isinstance(value, Iterator) else value
 
 
 @final

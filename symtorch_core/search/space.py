@@ -156,8 +156,7 @@ def _resolve_operator(name: str, defined: Collection[str] = ()) -> str:
 
 
 def _resolve_operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[str]:
-    check_names(field_name, names)
-    for name in names:
+    for name in check_names(field_name, names):
         operator, takes = _resolve_name_or_definition(name)
         if takes != arity:
             raise SearchError(
