@@ -9,7 +9,7 @@ BOUNDED := $(addprefix backends/symtorch-,torchgp sparse gplearn) $(addprefix re
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml reducers/*/pyproject.toml plugins/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bounds docs bench studies clean
+.PHONY: help venv demo test lint bounds mutants docs bench studies clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,10 +38,14 @@ test: lint ## lint, then every test; pass more with PYTEST_ARGS="-k front"
 bounds: ## run the quick tests with the oldest versions that pyproject.toml allows
 	test -x .venv-bounds/bin/python || $(PYTHON) -m venv .venv-bounds
 	$(PYTHON) tests/lower_bounds.py $(TORCH) > .venv-bounds/constraints.txt
-	.venv-bounds/bin/python -m pip install -r .venv-bounds/constraints.txt hatchling editables gplearn
+	.venv-bounds/bin/python -m pip install -r .venv-bounds/constraints.txt hatchling editables gplearn pytest-timeout
 	.venv-bounds/bin/python -m pip install --no-deps $(addprefix -e ,. $(BOUNDED))
 	.venv-bounds/bin/pytest -m "not slow and not study" tests symtorch_core $(BOUNDED) \
 	    --ignore tests/test_house.py --ignore tests/test_third_party.py
+
+mutants: $(STAMP) ## measure how many changes of a room its tests notice: ROOM=search; LAST=3 for a tenth of them
+	$(BIN)/python -m pip install -q "mutmut>=3.8"
+	$(BIN)/python tests/mutants.py $(ROOM) --last "$(LAST)"
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
 	$(BIN)/python -m pip install -q -r benchmarks/requirements.txt

@@ -733,7 +733,7 @@ class TestRoundTrips:
             ('"structure": [', '"structure": ["__import__(1)", '),
             ('"structure": [', '"structure": ["x0", '),
             ('"structure": [', '"structures": ['),
-            ('{"schema": 2', '{"schema": 99'),
+            ('{"schema": 3', '{"schema": 99'),
             ('"distillation": {', '"distillation": [], "d": {'),
             ('"fronts": [[', '"fronts": [["'),
             ('"block_outputs": 2', '"block_outputs": "two"'),

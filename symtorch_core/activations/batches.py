@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, final
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.activations.rows import to_native_array
 from symtorch_core.activations.tensor_paths import get_parameters
 from symtorch_core.errors import CaptureError
 
@@ -17,8 +19,23 @@ RowMask = Callable[[Any], Tensor | np.ndarray] | str | None
 """The rows to keep: the key of a dict batch, or a function of the batch; None for all."""
 
 
+@runtime_checkable
+class _Table(Protocol):
+    """What numpy can read as an array: a data frame, a column of one, an array of another library."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+def _read_table(data: Any) -> Any:
+    """Return a data frame and its like as a numpy array, and everything else as it is."""
+    if isinstance(data, (Tensor, np.ndarray)) or not isinstance(data, _Table):
+        return data
+    return np.asarray(data)
+
+
 def count_batches(data: Any, batch_size: int) -> int | None:
     """Return the number of batches in the data; None if unknown."""
+    data = _read_table(data)
     if isinstance(data, (Tensor, np.ndarray)):
         return -(-len(data) // batch_size) if data.ndim else 1
     if isinstance(data, Mapping):
@@ -30,11 +47,12 @@ def count_batches(data: Any, batch_size: int) -> int | None:
 
 
 def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
-    """Yield the batches of the data: slices of a tensor or array, a single dict, or the items of an iterable.
+    """Yield the batches of the data: slices of a tensor, array or data frame, a single dict, or an iterable's items.
 
     Raises:
         CaptureError: the data are empty or of an unknown type.
     """
+    data = _read_table(data)
     if isinstance(data, (Tensor, np.ndarray)):
         yield from _slice_rows(data, batch_size)
         return
@@ -68,21 +86,80 @@ def _slice_rows(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor |
     yield from (data[start : start + batch_size] for start in range(0, len(data), batch_size))
 
 
+def peek_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
+    """Return one batch of the data (None if there is none), and data to read in their place.
+
+    Rows of a tensor or array are taken from all over it. Other data are begun only once, so that neither a generator
+    nor a seeded DataLoader gives other batches than it would have.
+    """
+    table = _read_table(data)
+    if isinstance(table, (Tensor, np.ndarray)):
+        return (table[:: max(1, -(-len(table) // batch_size))] if table.ndim and len(table) else None), data
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
+        return (data if isinstance(data, Mapping) else None), data
+    if isinstance(data, Sequence):
+        return (data[0] if data else None), data
+    begun = _Begun(data, count_batches(data, batch_size))
+    return begun.first, begun
+
+
+@final
+class _Begun:
+    """Batches whose first was read ahead; to be iterated once."""
+
+    def __init__(self, data: Iterable[Any], count: int | None) -> None:
+        self._count, self._rest = count, iter(data)
+        self._ahead = list(itertools.islice(self._rest, 1))
+
+    @property
+    def first(self) -> Any:
+        """The batch that was read ahead; None if there is none."""
+        return self._ahead[0] if self._ahead else None
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.chain(self._ahead, self._rest)
+
+    def __len__(self) -> int:
+        if self._count is None:
+            raise TypeError("the number of batches is unknown")
+        return self._count
+
+
+def find_device(model: Any) -> torch.device | None:
+    """Return the device of a module's first tensor, or None: for a function, or a module without tensors.
+
+    Tensors on the meta device do not count: a library (such as accelerate) keeps their numbers elsewhere, and moves
+    the inputs itself.
+    """
+    if not isinstance(model, nn.Module):
+        return None
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors if not tensor.is_meta), None)
+
+
+def find_dtype(model: Any) -> torch.dtype | None:
+    """Return the floating-point type of a module's parameters; None if it has none."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((p.dtype for p in parameters if p.is_floating_point()), None)
+
+
 def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | str | None) -> Any:
     """Return a batch that the model can take: a module gets tensors, on its device.
 
     Args:
         batch: tensors and arrays, nested in tuples, lists and mappings.
         model: the model. For a module, arrays become tensors, and floating-point arrays get its parameters' type.
-        device: target device; None for the device of the module's first parameter.
+        device: target device; None for the device of the module's first tensor.
+
+    Raises:
+        CaptureError: an array does not hold numbers.
     """
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    target = parameters[0].device if device is None and parameters else device
-    dtype = next((p.dtype for p in parameters if p.is_floating_point()), None)
+    target, dtype = find_device(model) if device is None else device, find_dtype(model)
 
     def convert(value: Any) -> Any:
+        value = _read_table(value)
         if isinstance(value, np.ndarray) and isinstance(model, nn.Module):
-            value = torch.from_numpy(np.array(value))
+            value = _to_tensor(value)
             value = value.to(dtype) if value.is_floating_point() and dtype is not None else value
         if isinstance(value, Tensor):
             return value if target is None else value.to(target)
@@ -93,6 +170,13 @@ def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | 
         return value
 
     return convert(batch)
+
+
+def _to_tensor(array: np.ndarray) -> Tensor:
+    try:
+        return torch.from_numpy(to_native_array(array))
+    except TypeError as error:
+        raise CaptureError(f"the data are not numbers that torch can hold: {error}") from None
 
 
 def get_row_mask(batch: Any, row_mask: RowMask) -> Tensor | None:

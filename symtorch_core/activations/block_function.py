@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.activations.batches import find_device, find_dtype
 from symtorch_core.activations.rows import Activations, BlockFunction, Source, as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor
@@ -28,10 +29,9 @@ def as_row_function(block: Callable[..., Any], activations: Activations) -> Bloc
     """
     if activations.source.select_input != ("0",):
         return None
-    parameters = list(block.parameters()) if isinstance(block, nn.Module) else []
-    parameter = next((p for p in parameters if p.is_floating_point()), None)
+    device, dtype = find_device(block), find_dtype(block)
     conversions: list[Callable[[Tensor], Any]] = [
-        lambda rows: rows if parameter is None else rows.to(parameter.device, parameter.dtype)
+        lambda rows: rows.to(device or rows.device, dtype or rows.dtype)
     ]
     if not isinstance(block, nn.Module):
         conversions.append(lambda rows: rows.numpy())

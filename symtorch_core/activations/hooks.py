@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -19,10 +19,13 @@ from symtorch_core.activations.batches import (
     prepare_batch,
     to_arguments,
 )
+from symtorch_core.activations.meta_guard import refuse_meta
 from symtorch_core.activations.reservoir import Reservoir
 from symtorch_core.activations.rows import Activations, check_on_nonfinite
+from symtorch_core.activations.side_effects import copy_tensors, list_set_attributes, snapshot_attributes
 from symtorch_core.activations.state_guard import preserve_state
-from symtorch_core.activations.tensor_paths import Selector, collect_call_tensors
+from symtorch_core.activations.tensor_paths import Selector, collect_call_tensors, get_argument_aliases
+from symtorch_core.activations.watching import watch_calls
 from symtorch_core.components.options import Configurable
 from symtorch_core.errors import CaptureError, find_close
 from symtorch_core.events.records import (
@@ -36,6 +39,7 @@ from symtorch_core.events.records import (
 
 DEFAULT_MAX_ROWS = 20_000
 """Default number of rows kept of a block; far more than a search uses."""
+_DEFAULT_MASK = "attention_mask"
 
 
 class Capture(Configurable):
@@ -73,21 +77,25 @@ class HookCapture(Capture):
     """Capture with forward hooks on modules; functions are called directly.
 
     Attributes:
-        select_input: the input tensors of a call: a position, a keyword, a path like ``"1.0"``, or
-            a sequence of them, concatenated along the last dimension. None: the only floating-point tensor.
+        select_input: the input tensors of a call: a position, the name of an argument (however the model passes it),
+            a path like ``"1.0"``, or a sequence of them, concatenated along the last dimension. None: the only
+            floating-point tensor.
         select_output: the output tensor of the result: a position, key or path. None: the first
             floating-point tensor.
         row_mask: the rows to keep: the key of a dict batch (an attention mask; ignored if the batch has no such key),
             or a function of the batch that returns a boolean tensor of the leading shape. None: all.
+
+            If several blocks are captured, each of these three may be a dictionary from a block's name to its own
+            choice; blocks that it leaves out have the default.
         on_nonfinite: ``"raise"``, or ``"drop"`` rows with NaN or infinite values.
         batch_size: rows per forward pass if the data are one tensor or array.
         device: device that batches are moved to; None for the device of the model's first parameter.
     """
 
     name: ClassVar[str] = "hooks"
-    select_input: Selector = None
-    select_output: Selector = None
-    row_mask: RowMask = "attention_mask"
+    select_input: Selector | Mapping[str, Selector] = None
+    select_output: Selector | Mapping[str, Selector] = None
+    row_mask: RowMask | Mapping[str, RowMask] = _DEFAULT_MASK
     on_nonfinite: str = "raise"
     batch_size: int = 1024
     device: torch.device | str | None = None
@@ -127,31 +135,60 @@ class HookCapture(Capture):
         if max_rows < 1:
             raise CaptureError("max_rows must be at least 1")
         watched = _resolve(model, blocks)
+        inputs = _spread(watched, "select_input", self.select_input, None)
+        outputs = _spread(watched, "select_output", self.select_output, None)
+        row_masks = _spread(watched, "row_mask", self.row_mask, _DEFAULT_MASK)
         recorders = {
-            name: Reservoir(name, self.select_input, self.select_output, self.on_nonfinite, max_rows, seed)
-            for name in watched
+            name: Reservoir(
+                name,
+                inputs[name],
+                outputs[name],
+                self.on_nonfinite,
+                max_rows,
+                seed,
+                get_argument_aliases(block),
+            )
+            for name, block in watched.items()
         }
         watch = Stopwatch()
         notify(callbacks, StageStarted("capture", count_batches(data, self.batch_size)))
-        current: dict[str, Tensor | None] = {}
+        masks: dict[str, Tensor | None] = {}
         with ExitStack() as stack:
             stack.enter_context(preserve_state(model, *watched.values()))
-            stack.enter_context(_disable_fused_attention())
+            stack.enter_context(disable_fused_attention())
+            stack.enter_context(refuse_meta(model))
             functions = [name for name, block in watched.items() if not isinstance(block, nn.Module)]
             for name, block in watched.items():
                 if isinstance(block, nn.Module):
-                    stack.enter_context(_record_calls(block, recorders[name], current))
+                    stack.enter_context(_record_calls(block, recorders[name], masks, name))
+            attributes = {name: snapshot_attributes(block) for name, block in watched.items()}
             for batch in iterate_batches(data, self.batch_size):
                 batch = prepare_batch(batch, model, self.device)
-                current["mask"] = get_row_mask(batch, self.row_mask)
+                masks.update({name: get_row_mask(batch, row_masks[name]) for name in watched})
                 args, kwargs = to_arguments(model, batch)
-                tensors = _copy_tensors(collect_call_tensors(args, kwargs)) if functions else {}
+                tensors = copy_tensors(collect_call_tensors(args, kwargs)) if functions else {}
                 result = model(*args, **kwargs)
                 for name in functions:
-                    recorders[name].add(tensors, result, current["mask"])
+                    recorders[name].add(tensors, result, masks[name], collect_call_tensors(args, kwargs))
                 notify(callbacks, StageAdvanced("capture"))
         notify(callbacks, StageFinished("capture", watch.seconds()))
-        return {name: recorder.finish() for name, recorder in recorders.items()}
+        return {
+            name: recorder.finish(list_set_attributes(watched[name], attributes[name]))
+            for name, recorder in recorders.items()
+        }
+
+
+def _spread(blocks: Iterable[str], option: str, value: Any, default: Any) -> dict[str, Any]:
+    """Return an option's value for each block; a mapping has values of its own for some of them."""
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(blocks, value)
+    names = list(blocks)
+    for name in value:
+        if name not in names:
+            raise CaptureError(
+                f"{option} names the block {name!r}, which is not captured; these are: {', '.join(names)}"
+            )
+    return {name: value.get(name, default) for name in names}
 
 
 def capture(
@@ -214,6 +251,7 @@ def _resolve(
             raise CaptureError(
                 f"block {name!r} is a plain function: only a module can be watched inside a model"
             )
+        check_runs(block, name)
     return resolved
 
 
@@ -231,6 +269,16 @@ def find_block(model: nn.Module, path: str) -> nn.Module:
     raise CaptureError(f"the model has no submodule {path!r}. Close: {', '.join(close)}")
 
 
+def check_runs(block: Callable[..., Any], name: str, error: type[Exception] = CaptureError) -> None:
+    """Refuse a module that has no ``forward``, such as a ModuleList, whose entries are called one by one."""
+    if isinstance(block, nn.Module) and getattr(type(block), "forward", None) is nn.Module.forward:
+        entries = [f"{name}.{key}" for key, _ in block.named_children()]
+        raise error(
+            f"{name} is a {type(block).__name__}, which is never called itself: the model calls its entries. Take one "
+            f"of them: {', '.join(entries[:5]) or 'it has none'}{', ...' if len(entries) > 5 else ''}"
+        )
+
+
 def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
     """Return the block's path in the model, or its type if it has none."""
     paths = model.named_modules() if isinstance(model, nn.Module) else ()
@@ -238,7 +286,7 @@ def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
 
 
 @contextmanager
-def _disable_fused_attention() -> Iterator[None]:
+def disable_fused_attention() -> Iterator[None]:
     """Disable PyTorch's fused attention, which uses its children's weights without calling them."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -248,31 +296,17 @@ def _disable_fused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors, because a block may change its input in place; a tensor passed twice is copied once."""
-    copies: dict[int, Tensor] = {}
-    return {path: copies.setdefault(id(tensor), tensor.clone()) for path, tensor in tensors.items()}
-
-
-@contextmanager
 def _record_calls(
-    block: nn.Module, recorder: Reservoir, current: Mapping[str, Tensor | None]
-) -> Iterator[None]:
-    entered: list[dict[str, Tensor]] = []  # a stack: a block may call itself
+    block: nn.Module, recorder: Reservoir, masks: Mapping[str, Tensor | None], name: str
+) -> AbstractContextManager[None]:
+    entered: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # a stack: a block may call itself
 
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entered.append(_copy_tensors(collect_call_tensors(args, kwargs)))
+    def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = collect_call_tensors(args, kwargs)
+        entered.append((copy_tensors(given), given))
 
-    def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        recorder.add(entered.pop(), result, current["mask"])
+    def after(result: Any) -> None:
+        copies, given = entered.pop()
+        recorder.add(copies, result, masks[name], given)
 
-    handles = [
-        # First, for what the block is given before its own hooks; last, for what it gives after all of them.
-        block.register_forward_pre_hook(before, with_kwargs=True, prepend=True),
-        block.register_forward_hook(after, with_kwargs=True),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return watch_calls(block, before, after)

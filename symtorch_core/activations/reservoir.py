@@ -16,6 +16,7 @@ from symtorch_core.activations.rows import (
     as_real_tensor,
     find_finite_rows,
 )
+from symtorch_core.activations.side_effects import list_changed, share_memory
 from symtorch_core.activations.tensor_paths import (
     Selector,
     flatten_tensors,
@@ -40,6 +41,7 @@ class Reservoir:
         on_nonfinite: ``"raise"`` or ``"drop"``.
         max_rows: size of the sample.
         seed: seed of the sample.
+        aliases: position of each argument by its name, and back.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Reservoir:
         on_nonfinite: str,
         max_rows: int,
         seed: int,
+        aliases: Mapping[str, str],
     ) -> None:
         self._name = name
+        self._aliases = aliases
         self._on_nonfinite = on_nonfinite
         self._most = max_rows
         self._generator = np.random.default_rng(seed)
@@ -64,23 +68,33 @@ class Reservoir:
         self._input_paths = to_paths(select_input)
         self._select_output = select_output
         self._output_path: str | None = None
+        self._overwrites: str | None = None
+        self._changed_inputs: dict[str, None] = {}  # in order
 
-    def add(self, tensors: Mapping[str, Tensor], result: Any, mask: Tensor | None) -> None:
+    def add(
+        self, tensors: Mapping[str, Tensor], result: Any, mask: Tensor | None, after: Mapping[str, Tensor]
+    ) -> None:
         """Add the rows of one call.
 
         Args:
-            tensors: tensors of the call, by path.
+            tensors: tensors of the call, by path, copied before it.
             result: result of the call.
+            after: the same tensors, as the call left them.
             mask: True for the rows to keep, of the leading shape or flat; None for all.
 
         Raises:
             CaptureError: the selected tensors are missing, or inputs and outputs do not match row by row.
         """
-        inputs, self._input_paths = pick_inputs(tensors, self._input_paths, self._name)
+        inputs, self._input_paths = pick_inputs(tensors, self._input_paths, self._name, self._aliases)
         self._output_path, output = pick_tensor(
             flatten_tensors(result), self._select_output, f"the result of {self._name}"
         )
         self._calls += 1
+        for path in list_changed(after, tensors):
+            if share_memory(after[path], output):
+                self._overwrites = path
+            else:
+                self._changed_inputs[path] = None
         if inputs.ndim > 0 and output.shape == inputs.shape[:-1]:
             self._scalar_output = True
             output = output[..., None]
@@ -102,7 +116,8 @@ class Reservoir:
         if tuple(mask.shape) != leading and (mask.numel(),) != leading:
             raise CaptureError(
                 f"the row mask has shape {tuple(mask.shape)}, but {self._name} sees rows of shape {leading}: "
-                "give row_mask= a function of the batch, or None to count every row"
+                "give row_mask= a function of the batch, None to count every row, or a mask for each block: "
+                f"{{{self._name!r}: None}}"
             )
         return mask.reshape(-1)
 
@@ -139,8 +154,11 @@ class Reservoir:
                 "in another: a block must always see rows of one width"
             )
 
-    def finish(self) -> Activations:
+    def finish(self, set_attributes: tuple[str, ...]) -> Activations:
         """Return the sample, in the order of the rows.
+
+        Args:
+            set_attributes: names of attributes that the block set while it was captured.
 
         Raises:
             CaptureError: there are no rows, or they are not finite.
@@ -148,7 +166,8 @@ class Reservoir:
         if self._calls == 0 or self._inputs is None or self._outputs is None:
             raise CaptureError(
                 f"{self._name} was never called: check that the model runs it on these data, and pass the "
-                "model that calls it (parent=) if the data are the model's inputs"
+                "model that calls it (parent=) if the data are the model's inputs. A model that calls the block's "
+                "forward() or other methods, not the block itself, goes round every hook"
             )
         if len(self._inputs) == 0:
             raise CaptureError(
@@ -167,5 +186,8 @@ class Reservoir:
             scalar_output=self._scalar_output,
             select_input=self._input_paths,
             select_output=self._output_path,
+            overwrites=self._overwrites,
+            changed_inputs=tuple(self._changed_inputs),
+            set_attributes=set_attributes,
         )
         return Activations(inputs[finite], outputs[finite], source=source)

@@ -29,6 +29,9 @@ class Source:
         scalar_output: whether the block gives one number per row without a feature dimension: (n,) for (n, d).
         select_input: the input tensor(s) of the call; see :func:`symtorch_core.capture`.
         select_output: the output tensor of the result.
+        overwrites: the input tensor that the block overwrites with its output, as ``nn.ReLU(inplace=True)`` does.
+        changed_inputs: input tensors that the block changes in another way.
+        set_attributes: dotted names of Python attributes that the block sets when it runs.
     """
 
     block: str = "arrays"
@@ -38,6 +41,9 @@ class Source:
     scalar_output: bool = False
     select_input: tuple[str, ...] | None = None
     select_output: str | None = None
+    overwrites: str | None = None
+    changed_inputs: tuple[str, ...] = ()
+    set_attributes: tuple[str, ...] = ()
 
 
 @final
@@ -191,9 +197,13 @@ def as_real_tensor(values: Any, name: str) -> Tensor:
         CaptureError: the values are not an array of real numbers.
     """
     try:
-        tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(_to_native_array(values))
+        tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(to_native_array(values))
     except (TypeError, ValueError) as error:
         raise CaptureError(f"{name} is not an array of numbers: {error}") from None
+    if tensor.is_meta:
+        raise CaptureError(
+            f"{name} is on the meta device, where tensors hold no numbers: load the model's weights first"
+        )
     if tensor.is_complex():
         raise CaptureError(f"{name} is complex: give real and imaginary parts as columns")
     if tensor.is_inference():  # made under inference_mode, where autograd may never look at it
@@ -201,8 +211,8 @@ def as_real_tensor(values: Any, name: str) -> Tensor:
     return tensor.to("cpu", torch.float64 if _needs_double(tensor) else torch.float32)
 
 
-def _to_native_array(values: Any) -> np.ndarray:
-    """Return a numpy array in this machine's byte order, missing entries as NaN."""
+def to_native_array(values: Any) -> np.ndarray:
+    """Return a new numpy array in this machine's byte order, with NaN in place of masked (missing) entries."""
     if isinstance(values, np.ma.MaskedArray):
         values = np.ma.filled(values.astype(np.result_type(values.dtype, np.float32)), np.nan)
     array = np.array(values)

@@ -56,5 +56,5 @@ def _restore_buffers(module: nn.Module, held: dict[str, Tensor | None], values: 
     with torch.no_grad():
         for name, value in values.items():
             buffer = held[name]
-            if buffer is not None and not torch.equal(buffer, value):
+            if buffer is not None and not buffer.is_meta and not torch.equal(buffer, value):
                 buffer.copy_(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -54,11 +55,20 @@ def to_paths(selector: Selector) -> tuple[str, ...] | None:
 
 
 def pick_inputs(
-    tensors: Mapping[str, Tensor], paths: tuple[str, ...] | None, block: str
+    tensors: Mapping[str, Tensor],
+    paths: tuple[str, ...] | None,
+    block: str,
+    aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Return the input tensor of a call and the paths it came from.
 
     Several inputs are concatenated along the last dimension.
+
+    Args:
+        tensors: tensors of the call, by path.
+        paths: the inputs; None for the only floating-point tensor.
+        block: name of the block, for messages.
+        aliases: position of each argument by its name, and back: a call may pass an argument either way.
 
     Raises:
         CaptureError: a path does not exist, or no path was given and there are several candidates; the message
@@ -66,11 +76,21 @@ def pick_inputs(
     """
     if paths is None:
         paths = (_find_only_input(tensors, block),)
+    if any(path not in tensors for path in paths):
+        tensors = _add_aliases(tensors, aliases)
     chosen = [pick_tensor(tensors, path, f"the call of {block}")[1] for path in paths]
     if len(chosen) == 1:
         return chosen[0], paths
     leading = torch.broadcast_shapes(*(tensor.shape[:-1] for tensor in chosen))
     return torch.cat([tensor.expand(*leading, tensor.shape[-1]) for tensor in chosen], dim=-1), paths
+
+
+def _add_aliases(tensors: Mapping[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:
+    named = dict(tensors)
+    for path, tensor in tensors.items():
+        head, dot, rest = path.partition(".")
+        named.setdefault(aliases.get(head, head) + dot + rest, tensor)
+    return named
 
 
 def _find_only_input(tensors: Mapping[str, Tensor], block: str) -> str:

@@ -12,23 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.hooks import HookCapture
+from symtorch_core.activations.batches import find_device
+from symtorch_core.activations.hooks import HookCapture, check_runs
 from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.tensor_paths import get_argument_aliases, nest_tensor
 from symtorch_core.components.registry import load
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.hooks import list_hooks, run_post_hooks, run_pre_hooks
 from symtorch_core.model.placeholders import FunctionBlock, ReleasedBlock, WithheldWeight
-from symtorch_core.model.running import (
+from symtorch_core.model.state import Mode, WrapperState
+from symtorch_core.model.surroundings import Surroundings
+from symtorch_core.results.distillation import Distillation
+from symtorch_core.surrogates.running import (
     apply_mask,
     compute_columns,
     find_inputs,
     mask_result,
     mix_columns,
+    overwrite_argument,
     spread_columns,
 )
-from symtorch_core.model.state import Mode, WrapperState
-from symtorch_core.results.distillation import Distillation
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.training.descend import allow_gradients
 
@@ -46,18 +49,21 @@ class BlockWrapper(nn.Module, ABC):
         super().__init__()
         if not callable(block):
             raise TypeError(f"a block is a module or a function, not a {type(block).__name__}")
-        self.block: nn.Module = block if isinstance(block, nn.Module) else FunctionBlock(block)
+        check_runs(block, name or type(block).__name__, SwitchError)
         self.name = name or type(block).__name__
         self.surrogate: Surrogate | None = None
         self._distillation: Distillation | None = None
         self._mode: Mode = "block"
         self._symbolic_outputs: tuple[int, ...] = ()
         self._included_hooks: frozenset[int] = frozenset()  # hooks whose effect is in the equations
+        self._surroundings = Surroundings()
         self._pruned_outputs: tuple[int, ...] = ()  # as numbers, so that no forward pass reads the mask back
         self._aliases = get_argument_aliases(block)
         self.register_buffer(_MASK, None)
-        self.training = self.block.training  # not train(): submodules keep their own flags
         self.register_load_state_dict_post_hook(_finish_loading)  # type: ignore[no-untyped-call]
+        # Last, because attributes that are not declared above belong to the block from here on.
+        self.block: nn.Module = block if isinstance(block, nn.Module) else FunctionBlock(block)
+        self.training = self.block.training  # not train(): submodules keep their own flags
 
     @property
     def mode(self) -> Mode:
@@ -121,12 +127,20 @@ class BlockWrapper(nn.Module, ABC):
             raise SwitchError(f"{self.name} was released: there is no block to run")
         if mode == "symbolic":
             self._get_surrogate()
-        before = (self._mode, self.surrogate, self._distillation, self._symbolic_outputs)
+        before = (
+            self._mode,
+            self.surrogate,
+            self._distillation,
+            self._symbolic_outputs,
+            self._included_hooks,
+        )
         try:
             self._mode = mode
             yield
         finally:
-            self._mode, self.surrogate, self._distillation, self._symbolic_outputs = before
+            self._mode, self.surrogate, self._distillation, self._symbolic_outputs, self._included_hooks = (
+                before
+            )
 
     def capture(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Activations:
         """Return activations of the block, whatever the mode; see :func:`symtorch_core.capture`."""
@@ -138,6 +152,11 @@ class BlockWrapper(nn.Module, ABC):
             return hooks.collect(self.block, data, parent=parent, **collect_options)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, torch.fx.Proxy):
+                # Traced by torch.fx: one call of this module, which may still be switched.
+                tracer: Any = value.tracer
+                return tracer.create_proxy("call_module", tracer.path_of_module(self), args, kwargs)
         if self._mode == "symbolic":
             return self._run_symbolic(args, kwargs)
         full = self.block(*args, **kwargs)
@@ -149,10 +168,12 @@ class BlockWrapper(nn.Module, ABC):
         path = source.select_output or ""
         x = find_inputs(args, kwargs, source, self._aliases, self.name)
         y = compute_columns(self._get_surrogate(), x, result.outputs, columns)
-        known = {*columns, *self.pruned_outputs}
-        if len(known) == result.block_outputs and (path == "" or self.released):
+        if self._replaces_block():
             y = apply_mask(spread_columns(y, columns, result.block_outputs), self.output_mask)
-            whole = nest_tensor(y.squeeze(-1) if source.scalar_output else y, path)
+            y = y.squeeze(-1) if source.scalar_output else y
+            if source.overwrites is not None:
+                y = overwrite_argument(args, kwargs, source.overwrites, y, self._aliases, self.name)
+            whole = nest_tensor(y, path)
             if not self.block._forward_pre_hooks and not self.block._forward_hooks:
                 return whole
             run_pre_hooks(self.block, args, kwargs, self._included_hooks, self.name)
@@ -160,18 +181,78 @@ class BlockWrapper(nn.Module, ABC):
         # The block still computes what has no equation: other outputs, other tensors of its result.
         return mix_columns(self.block(*args, **kwargs), y, columns, source, self.output_mask, self.name)
 
+    def _replaces_block(self) -> bool:
+        """Whether the block itself does not run now, since equations compute all that it returns."""
+        if self._mode == "block" or self._distillation is None:
+            return False
+        known = {*self._symbolic_outputs, *self.pruned_outputs}
+        whole = self._distillation.provenance.source.select_output in (None, "")
+        return len(known) == self._distillation.block_outputs and (whole or self.released)
+
+    # -- the block's attributes and items ------------------------------------------------
+
+    # Models read, write and iterate over their blocks (a layer's weight, a batch_first flag, the layers of a
+    # Sequential). They may do so here, but not compute with weights that the equations replace.
+
     def __getattr__(self, name: str) -> Any:
-        # Models read attributes of their blocks (a layer's weight, a batch_first flag). They may read them here, but
-        # not compute with weights that the equations replace.
         try:
             return super().__getattr__(name)
         except AttributeError:
             if name == "block" or name.startswith("__"):
                 raise
-            value = getattr(self.block, name)
-            return (
-                WithheldWeight.of(value) if isinstance(value, Tensor) and self._mode == "symbolic" else value
+        value = getattr(self.block, name)
+        if self._mode == "block":
+            return value
+        if self._replaces_block() and name in self.distillation.provenance.source.set_attributes:
+            raise SwitchError(
+                f"{name} is set by {self.name} when it runs, but equations run in its place: switch_to_block(), or "
+                "make the block return it"
             )
+        return WithheldWeight.of(value) if isinstance(value, Tensor) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._owns(name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.block, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if self._owns(name):
+            super().__delattr__(name)
+        else:
+            delattr(self.block, name)
+
+    def _owns(self, name: str) -> bool:
+        """Whether an attribute is the wrapper's own, not the block's."""
+        children = vars(self).get("_modules", {})
+        if "block" not in children or name in vars(self) or name in children or name in self._buffers:
+            return True
+        if any(name in vars(kind) for kind in type(self).__mro__):
+            return True
+        return name.startswith("_") and name not in dir(children["block"])
+
+    def __len__(self) -> int:
+        return len(self._get_container())
+
+    def __bool__(self) -> bool:
+        return True  # as every module, with or without a length
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._get_container())
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._get_container()[key]
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._get_container()
+
+    def _get_container(self) -> Any:
+        if self._mode == "symbolic":
+            raise SwitchError(
+                f"{self.name} runs on equations, and computing with its parts would go round them: switch_to_block(), "
+                "or use the wrapper's .block to look at them"
+            )
+        return self.block
 
     def extra_repr(self) -> str:
         return f"name={self.name!r}, mode={self._mode!r}"
@@ -183,12 +264,8 @@ class BlockWrapper(nn.Module, ABC):
 
     def _place(self, surrogate: Surrogate) -> Surrogate:
         """Return the surrogate on the block's device; unmoved if the block has no tensors."""
-        device = self._find_device()
+        device = find_device(self.block)
         return surrogate if device is None else surrogate.to(device)
-
-    def _find_device(self) -> torch.device | None:
-        tensor = next((t for t in [*self.block.parameters(), *self.block.buffers()]), None)
-        return None if tensor is None else tensor.device
 
     # -- checkpoints -------------------------------------------------------------------
 
@@ -217,7 +294,7 @@ class BlockWrapper(nn.Module, ABC):
             self.output_mask = (
                 None
                 if saved is None
-                else torch.ones_like(saved, dtype=torch.bool, device=self._find_device())
+                else torch.ones_like(saved, dtype=torch.bool, device=find_device(self.block))
             )
         else:
             # A checkpoint of the plain block: its keys lack the wrapper's level, and the equations here stay.
@@ -246,6 +323,7 @@ class BlockWrapper(nn.Module, ABC):
         self.surrogate, self._distillation = surrogate, state.distillation
         self._symbolic_outputs = state.symbolic_outputs
         self._included_hooks = list_hooks(self.block)
+        self._surroundings = Surroundings()
 
 
 def _list_pruned(mask: Tensor | None) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from symtorch_core.activations.batches import iterate_batches, prepare_batch, to
 from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor, replace_tensor
+from symtorch_core.activations.watching import watch_calls
 from symtorch_core.components.checks import check_choice, check_number, check_whole
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.model.block_wrapper import BlockWrapper
@@ -295,7 +296,7 @@ def _watch_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
     """Yield the list of output tensors of a module's calls, for which gradients can be taken."""
     seen: list[Tensor] = []
 
-    def keep(module: nn.Module, args: Any, result: Any) -> Any:
+    def keep(result: Any) -> Any:
         path, tensor = pick_tensor(flatten_tensors(result), None, "the block's result")
         if not tensor.requires_grad:
             # A block without parameters on plain data: the gradient starts here.
@@ -303,8 +304,5 @@ def _watch_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
         seen.append(tensor)
         return replace_tensor(result, path, tensor)
 
-    handle = module.register_forward_hook(keep)
-    try:
+    with watch_calls(module, lambda args, kwargs: None, keep):
         yield seen
-    finally:
-        handle.remove()

@@ -5,23 +5,28 @@ from __future__ import annotations
 import copy
 import html
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor, nn
 
+from symtorch_core.activations.batches import peek_batch, prepare_batch
 from symtorch_core.activations.hooks import find_block
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.model.hooks import has_backward_hooks, list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.refinement import Refinement, refine
+from symtorch_core.model.surroundings import Surroundings, count_calls, inspect_model, inspect_source
 from symtorch_core.pipeline.distill import distill
-from symtorch_core.pipeline.request import check_metric
+from symtorch_core.pipeline.request import check_callbacks, check_metric
 from symtorch_core.results.distillation import Complexity, Distillation, MetricChange
 from symtorch_core.search.front import ParetoFront, SelectionRule
+from symtorch_core.surrogates.surrogate import Surrogate
+from symtorch_core.verification.whole_model import BATCH_ROWS
 
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
@@ -67,15 +72,51 @@ class SymbolicModel(BlockWrapper):
             raise SwitchError(f"{self.name} was released: there is no block left to distill")
         check_metric(metric)
         with self.running("block"):
-            result = distill(self.block, data, parent=parent, **self._leave_out_pruned(options))
-            surrogate = self._place(result.surrogate())
+            if parent is None:
+                result = distill(self.block, data, **self._leave_out_pruned(options))
+                surrogate = self._place(result.surrogate())
+                found = inspect_source(result.provenance.source)
+            else:
+                result, surrogate, found = self._distill_inside(parent, data, self._leave_out_pruned(options))
             if metric is not None:
                 model = self if parent is None else parent
                 with_block = float(metric(model))
-                self.surrogate, self._distillation = surrogate, result
-                self._mode, self._symbolic_outputs = "symbolic", result.outputs
-                result = replace(result, task_metric=MetricChange(with_block, float(metric(model))))
-        return self._install(result, surrogate)
+                with self._trying(result, surrogate):
+                    result = replace(result, task_metric=MetricChange(with_block, float(metric(model))))
+        return self._install(result, surrogate, found)
+
+    def _distill_inside(
+        self, parent: Callable[..., Any], data: Any, options: dict[str, Any]
+    ) -> tuple[Distillation, Surrogate, Surroundings]:
+        batch, data = peek_batch(data, BATCH_ROWS)
+        with count_calls(self, self.block) as calls:
+            callbacks = tuple(options.pop("callbacks", ()))
+            check_callbacks(callbacks)
+            callbacks = (*callbacks, calls.stop_after_capture)
+            result = distill(self.block, data, parent=parent, callbacks=callbacks, **options)
+        surrogate = self._place(result.surrogate())
+        if result.model_fidelity is None:  # there is nothing to compare
+            batch = None
+        found = inspect_model(
+            parent,
+            self.block,
+            calls,
+            lambda: self._trying(result, surrogate),
+            surrogate,
+            result.provenance.source,
+            result.outputs,
+            batch if batch is None else prepare_batch(batch, parent, None),
+        )
+        return result, surrogate, found
+
+    @contextmanager
+    def _trying(self, result: Distillation, surrogate: Surrogate) -> Iterator[None]:
+        """Run on these equations inside the context."""
+        with self.running("block"):  # which restores everything
+            self.surrogate, self._distillation = surrogate, result
+            self._mode, self._symbolic_outputs = "symbolic", tuple(sorted(result.outputs))
+            self._included_hooks = list_hooks(self.block)
+            yield
 
     def adopt(self, result: Distillation) -> SymbolicModel:
         """Use equations found elsewhere: from one pass over several blocks, or from a file.
@@ -99,7 +140,7 @@ class SymbolicModel(BlockWrapper):
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: adopt equations before the block is freed")
-        self._install(result, self._place(result.surrogate()))
+        self._install(result, self._place(result.surrogate()), inspect_source(result.provenance.source))
         return self
 
     def refine(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Refinement:
@@ -109,10 +150,10 @@ class SymbolicModel(BlockWrapper):
         """
         return refine(self, data, parent=parent, **options)
 
-    def _install(self, result: Distillation, surrogate: Any) -> Distillation:
+    def _install(self, result: Distillation, surrogate: Surrogate, found: Surroundings) -> Distillation:
         self._mode, self._symbolic_outputs = "block", ()
         self.surrogate, self._distillation = surrogate, result
-        self._included_hooks = list_hooks(self.block)
+        self._included_hooks, self._surroundings = list_hooks(self.block), found
         return result
 
     def _leave_out_pruned(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +242,7 @@ class SymbolicModel(BlockWrapper):
             surrogate = self._place(result.surrogate(select, complexity))
         surrogate.trainable(trainable)
         self.surrogate, self._symbolic_outputs, self._mode = surrogate, tuple(sorted(columns)), "symbolic"
-        self._warn_of_hooks(release_block)
+        self._warn(release_block)
         if release_block:
             self.block = ReleasedBlock()
         return self
@@ -212,6 +253,8 @@ class SymbolicModel(BlockWrapper):
                 f"outputs={list(columns)} cannot become symbolic: give different ones of those that were "
                 f"distilled: {', '.join(map(str, result.outputs))}"
             )
+        if self._surroundings.obstacle is not None:
+            raise SwitchError(f"{self.name} cannot run on equations: {self._surroundings.obstacle}")
         unexplained = set(range(result.block_outputs)) - set(columns) - set(self.pruned_outputs)
         if (release_block or self.released) and unexplained:
             raise SwitchError(
@@ -220,7 +263,10 @@ class SymbolicModel(BlockWrapper):
                 + ("it was released" if self.released else "it would be released")
             )
 
-    def _warn_of_hooks(self, release_block: bool) -> None:
+    def _warn(self, release_block: bool) -> None:
+        """Say what does not run on equations."""
+        if self._surroundings.remark is not None:
+            warnings.warn(f"{self.name}: {self._surroundings.remark}", RuntimeWarning, stacklevel=3)
         lost = []
         if release_block and list_hooks(self.block):
             lost.append("its forward hooks, which are freed with it")

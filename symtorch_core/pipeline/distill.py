@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from symtorch_core.activations.batches import find_device, peek_batch, prepare_batch
 from symtorch_core.activations.block_function import as_row_function
-from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture
+from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
@@ -31,7 +33,9 @@ from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import Transform, Transforms
 from symtorch_core.training.descend import allow_gradients
+from symtorch_core.verification.fidelity import Fidelity
 from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline, verify
+from symtorch_core.verification.whole_model import BATCH_ROWS, measure_model
 
 
 @allow_gradients()
@@ -120,6 +124,11 @@ def distill(
     with ExitStack() as stack:
         callbacks = [*callbacks, stack.enter_context(progress_bars())] if progress else list(callbacks)
         stages = _Stages(callbacks)
+        batch = None
+        if parent is not None and isinstance(
+            components.capture, HookCapture
+        ):  # others do not use the data as such
+            batch, data = peek_batch(data, BATCH_ROWS)
         with stages.clock("capture"):  # a capture reports its own progress
             activations = _collect(block, data, parent, components, weights, max_rows, seed, callbacks)
             activations = _apply_names(activations, variable_names, output_names)
@@ -185,8 +194,35 @@ def distill(
             baseline = fit_linear_baseline(derive, reduction, fitted, evaluated or fitted)
             evaluable = function if out_of_range else None
             fidelity = verify(result.surrogate(), baseline, fitted, evaluated, evaluable, columns)
-    provenance = replace(result.provenance, seconds=stages.seconds)
-    return replace(result, fidelity=fidelity, provenance=provenance)
+            result = replace(
+                result, fidelity=fidelity, model_fidelity=_measure_model(result, block, parent, batch)
+            )
+    return replace(result, provenance=replace(result.provenance, seconds=stages.seconds))
+
+
+def _measure_model(
+    result: Distillation, block: Any, parent: Callable[..., Any] | None, batch: Any
+) -> Fidelity | None:
+    if batch is None or parent is None or not isinstance(block, nn.Module):
+        return None
+    surrogate, device = result.surrogate(), find_device(block)
+    try:
+        return measure_model(
+            parent,
+            block,
+            surrogate if device is None else surrogate.to(device),
+            result.provenance.source,
+            result.outputs,
+            prepare_batch(batch, parent, None),
+        )
+    except Exception as error:
+        # A model may reject such values in its own way, which must not lose the search.
+        warnings.warn(
+            f"the model failed with equations in place of {result.provenance.source.block} ({error})",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
 
 
 def _read_iterator(value: Any) -> Any:

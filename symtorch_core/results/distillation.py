@@ -79,6 +79,8 @@ class Distillation:
         select: the rule that chose the equations.
         provenance: components, data, time, versions and seed.
         fidelity: fidelity of the chosen equations, for each column in ``outputs``.
+        model_fidelity: agreement of the parent's own output, with the chosen equations in place of the block, with its
+            output without, on one batch of the data; None without a parent.
         task_metric: the metric before and after switching; None if no metric was given.
         interrupted: whether the search was stopped, by the user or by a failure of its backend. The result then
             holds what was found before, and may be unfinished.
@@ -96,6 +98,7 @@ class Distillation:
     select: SelectionRule
     provenance: Provenance
     fidelity: tuple[OutputFidelity, ...] = ()
+    model_fidelity: Fidelity | None = None
     task_metric: MetricChange | None = None
     interrupted: bool = False
     train: Activations | None = field(default=None, repr=False)

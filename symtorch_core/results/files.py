@@ -29,7 +29,7 @@ from symtorch_core.storage.tensors import decode_tensors, encode_tensors
 from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Version of the JSON form; other versions are refused."""
 _SAMPLE_ROWS = 300
 _SAMPLE_NUMBERS = 200_000
@@ -92,6 +92,7 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
             {key: value and value.to_json() for key, value in vars(entry).items()}
             for entry in result.fidelity
         ],
+        "model_fidelity": result.model_fidelity and result.model_fidelity.to_json(),
         "task_metric": None if result.task_metric is None else asdict(result.task_metric),
         "interrupted": result.interrupted,
         "provenance": asdict(result.provenance),
@@ -127,6 +128,7 @@ def decode_distillation(data: Mapping[str, Any]) -> Distillation:
             select=data["select"],
             provenance=provenance,
             fidelity=tuple(_decode_fidelity(entry) for entry in data["fidelity"]),
+            model_fidelity=data["model_fidelity"] and Fidelity.from_json(data["model_fidelity"]),
             task_metric=None if metric is None else MetricChange(**metric),
             interrupted=bool(data["interrupted"]),
         )
@@ -137,9 +139,9 @@ def decode_distillation(data: Mapping[str, Any]) -> Distillation:
 
 
 def _decode_provenance(data: Mapping[str, Any]) -> Provenance:
-    source = {**data["source"]}
-    if source["select_input"] is not None:
-        source["select_input"] = tuple(source["select_input"])
+    source: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in data["source"].items()
+    }
     return Provenance(
         regressor=data["regressor"],
         reducer=data["reducer"],

@@ -193,6 +193,12 @@ def _build_overview(result: Distillation) -> Iterator[Part]:
         for name, entry in zip(result.output_names, result.fidelity, strict=True)
     )
     yield Table(headings, rows, "The chosen equations beside the best linear map of their variables")
+    if result.model_fidelity is not None:
+        whole = result.model_fidelity
+        yield Text(
+            f"The whole model, its own output on equations against the block: R² {_format_r2(whole)}, largest change "
+            f"{whole.max_error:.3g}."
+        )
     if result.task_metric is not None:
         metric = result.task_metric
         yield Text(f"Task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations.")

@@ -87,6 +87,14 @@ def render_result(result: Distillation) -> RenderableType:
     if len(result.fronts) > _MOST_FRONTS:
         parts.append(Text(f"... and {len(result.fronts) - _MOST_FRONTS} more fronts: see front(number)"))
     parts.append(build_fidelity_table(result))
+    if result.model_fidelity is not None:
+        whole = result.model_fidelity
+        parts.append(
+            Text(
+                f"whole model, its own output on equations against the block: R2 {_format_number(whole, 'r2')}, "
+                f"largest change {_format_number(whole, 'max_error')}"
+            )
+        )
     if result.task_metric is not None:
         metric = result.task_metric
         parts.append(

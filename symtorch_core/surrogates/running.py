@@ -46,12 +46,7 @@ def find_inputs(
         name: name of the block, for messages.
     """
     tensors = collect_call_tensors(args, kwargs)
-    wanted = source.select_input or ("0",)
-    if any(path not in tensors for path in wanted):
-        for path, tensor in list(tensors.items()):
-            head, dot, rest = path.partition(".")
-            tensors.setdefault(aliases.get(head, head) + dot + rest, tensor)
-    x, _ = pick_inputs(tensors, wanted, name)
+    x, _ = pick_inputs(tensors, source.select_input or ("0",), name, aliases)
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
@@ -100,7 +95,32 @@ def mix_columns(
     path = source.select_output or ""
     _, neural = pick_tensor(flatten_tensors(result), path, f"the result of {name}")
     if source.scalar_output:
-        return replace_tensor(result, path, y.squeeze(-1).to(neural.dtype))
-    index = torch.tensor(list(columns), device=neural.device)
-    mixed = neural.index_copy(-1, index, y.to(neural.dtype))
-    return replace_tensor(result, path, apply_mask(mixed, mask))
+        mixed = y.squeeze(-1).to(neural.dtype)
+    else:
+        index = torch.tensor(list(columns), device=neural.device)
+        mixed = apply_mask(neural.index_copy(-1, index, y.to(neural.dtype)), mask)
+    if source.overwrites is not None:  # the result lies in an argument of the call
+        neural.copy_(mixed)
+        return result
+    return replace_tensor(result, path, mixed)
+
+
+def overwrite_argument(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    path: str,
+    y: Tensor,
+    aliases: Mapping[str, str],
+    name: str,
+) -> Tensor:
+    """Write a result into an argument of the call, as the block does, and return the argument.
+
+    Args:
+        args, kwargs: arguments of the call.
+        path: the argument.
+        y: the result, of its shape.
+        aliases: position of each argument by its name, and back.
+        name: name of the block, for messages.
+    """
+    target, _ = pick_inputs(collect_call_tensors(args, kwargs), (path,), name, aliases)
+    return target.copy_(y)

@@ -1,0 +1,36 @@
+"""Watching of a module's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
+"""Called with the arguments of a call, before any other hook."""
+After = Callable[[Any], Any]
+"""Called with the result of a call, after all other hooks; what it returns replaces the result, unless it is None."""
+
+
+@contextmanager
+def watch_calls(block: nn.Module, before: Before, after: After) -> Iterator[None]:
+    """Call two functions around each call of a module inside the context; also if the module is TorchScript."""
+
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        before(args, kwargs)
+
+    def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+        return after(result)
+
+    # Methods of the base class, since TorchScript modules refuse their own, but run such hooks.
+    handles = [
+        nn.Module.register_forward_pre_hook(block, enter, with_kwargs=True, prepend=True),
+        nn.Module.register_forward_hook(block, leave, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
