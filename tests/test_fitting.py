@@ -116,8 +116,65 @@ def test_constants_snap_only_where_the_loss_agrees() -> None:
     assert texts(noisy, None)[-1] == "2.0*x"
 
 
+def test_snapping_stops_where_the_loss_tells_the_difference() -> None:
+    _, x, y = data()
+    for slope, shown in ((3.0 + 1e-13, "3.0*x"), (3.0 + 1e-9, "3.000000001*x"), (3.001, "3.001*x")):
+        assert texts(front_of("2.1*x", y=slope * x), 12)[-1] == shown.replace("3.0*", "3*")
+    zeros = front_of("2.1*x + max(y, 0.001)", y=2.5 * x + np.maximum(y, 1e-4))
+    assert 1e-4 in constants(zeros[-1].expression) or constants(zeros[-1].expression)[-1] == pytest.approx(
+        1e-4
+    )
+
+
+SCALES = (1e-30, 1e-12, 1e-6, 1e6, 1e12, 1e30)
+
+
+@pytest.mark.parametrize(("loss", "power"), [("mse", 2.0), ("mae", 1.0), ("abs(r)^1.5", 1.5)])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_another_unit_of_the_target_gives_the_same_equations_in_that_unit(
+    loss: str, power: float, noise: float
+) -> None:
+    _, x, y = data()
+    target = 1.5 * x + 2.5 * np.sin(2.2 * y) + 0.7 + noise * np.random.default_rng(1).normal(size=ROWS)
+    equations = ("x + 0.5*sin(1.8*y)", "1.3*x", "1.4*x + 2.0*sin(2.3*y) + 0.1")
+    search = SearchSpace(loss=loss, complexity_of_operators={})
+    plain = front_of(*equations, y=target, search=search)[-1]
+    close = 0.02 if noise else 1e-9  # reweighting stops at a share of the loss, not of a constant
+    for scale in SCALES:
+        scaled = front_of(*equations, y=scale * target, search=search)[-1]
+        assert scaled.complexity == plain.complexity
+        slope, height, frequency, offset = (
+            value / unit
+            for value, unit in zip(constants(scaled.expression), (scale, scale, 1, scale), strict=True)
+        )
+        assert (slope, height, frequency, offset) == pytest.approx(constants(plain.expression), rel=close)
+        assert scaled.loss / scale**power == pytest.approx(plain.loss, rel=1e-2, abs=1e-14)
+
+
+def test_a_great_offset_hides_nothing_that_the_data_hold() -> None:
+    _, x, _ = data()
+    front = front_of("sin(1.1*x)", y=1e9 + np.sin(x))
+    assert front.select("score").text(12) == "sin(x) + 1000000000"
+    rounded = (
+        (1e9 + np.sin(x)).astype(np.float32).astype(float)
+    )  # as a network in single precision would give it
+    assert texts(front_of("sin(1.1*x)", y=rounded), None) == ["1000000000.0"]
+
+
+def test_constants_inside_a_function_are_fitted_in_any_unit_of_the_input() -> None:
+    X, x, _ = data()
+    for scale in (1e-12, 1e12):
+        front = front_of(f"exp({0.8 / scale!r}*x)", y=2 * np.exp(0.5 * x) + 1, X=scale * X)
+        assert constants(front[-1].expression) == pytest.approx((2.0, 0.5 / scale, 1.0), rel=1e-6)
+
+
 def test_a_constant_that_is_next_to_nothing_becomes_nothing() -> None:
     _, x, y = data()
+    for scale in (1e-12, 1e12):
+        front = front_of(
+            f"max({2 * scale}*x, {1e-6 * scale}) + {scale}*y", y=scale * (np.maximum(2 * x, 0) + y)
+        )
+        assert 0.0 in constants(front[-1].expression)
     front = front_of("max(2.0*x, 0.00000000000001) + y", y=np.maximum(2 * x, 0) + y)
     assert texts(front)[-1] in ("max(2*x, 0) + y", "y + max(2*x, 0)")
     planck = front_of("6.6e-34*x", y=6.6e-34 * x)

@@ -36,7 +36,7 @@ class SearchSpace:
         unary_operators: operators of one argument, given in the same way.
         niterations: effort; each backend says what an iteration is.
         maxsize: largest complexity of an equation.
-        parsimony: added to the loss for each unit of complexity while searching.
+        parsimony: added to the loss for each unit of complexity while searching, in the units of the loss.
         complexity_of_operators: complexity of each operator; 1 for operators not named.
         complexity_of_constants: complexity of a constant.
         complexity_of_variables: complexity of a variable; one number, or a number for each name.
@@ -45,7 +45,8 @@ class SearchSpace:
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested in the
             outer.
         loss: ``"mse"``, ``"mae"``, ``"huber"``, a formula in the residual ``r`` = prediction - target
-            (``"abs(r)^1.5"``), or a torch function of it; with a function, results can be used but not saved.
+            (``"abs(r)^1.5"``), or a torch function of it; with a function, results can be used but not saved. It
+            must be lowest at 0 and never fall as a residual grows.
         timeout_in_seconds: wall-clock limit for the search of one output; None for no limit.
         refine: refit the constants of every kept equation by least squares (reweighted for losses other than mse).
 

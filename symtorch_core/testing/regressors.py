@@ -86,6 +86,17 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         (front,) = self.fit(regressor, law(inputs()))
         assert r2(front.select("best").expression) > 0.999
 
+    @pytest.mark.parametrize("unit", [1e-12, 1e12])
+    def test_the_unit_of_the_target_does_not_matter(self, regressor: Regressor, unit: float) -> None:
+        (front,) = self.fit(regressor, unit * law(inputs()))
+        best = front.select("best")
+        assert r2(best.expression, unit) > 0.999
+        assert best.loss < 1e-3 * unit**2
+
+    def test_an_offset_does_not_hide_the_law(self, regressor: Regressor) -> None:
+        (front,) = self.fit(regressor, 1e9 + law(inputs()))
+        assert r2(front.select("best").expression, offset=1e9) > 0.999
+
     def test_variables_have_the_given_names(self, regressor: Regressor) -> None:
         (front,) = self.fit(regressor, law(inputs()))
         assert sorted(variables(front.select("accuracy").expression)) == sorted(NAMES)
@@ -254,8 +265,8 @@ def predict(expression: Expression, X: Tensor) -> Tensor:
     return evaluate(expression, dict(zip(NAMES, X.T, strict=True))).expand(len(X))
 
 
-def r2(expression: Expression) -> float:
-    """Return the share of the easy law's variance that an equation explains on held-out rows."""
+def r2(expression: Expression, unit: float = 1.0, offset: float = 0.0) -> float:
+    """Return the share of the variance of unit * law + offset that an equation explains on held-out rows."""
     X = inputs(seed=1)
-    error = (predict(expression, X) - law(X)).square().mean()
+    error = ((predict(expression, X) - offset) / unit - law(X)).square().mean()
     return 1.0 - float(error / law(X).var())

@@ -21,6 +21,7 @@ from symtorch_torchgp.fitting.scaling import score
 from symtorch_torchgp.programs.postfix import Programs
 from symtorch_torchgp.programs.primitives import CONSTANT, Primitives
 from symtorch_torchgp.regressor import TorchGPRegressor
+from symtorch_torchgp.variation.inverses import invert_targets
 from symtorch_torchgp.variation.mutation import vary
 from symtorch_torchgp.variation.sampler import Sampler
 
@@ -298,3 +299,28 @@ class TestContract(RegressorContract):
     @pytest.fixture
     def regressor(self) -> TorchGPRegressor:
         return TorchGPRegressor(population_size=400, search_rows=256)
+
+
+def test_inputs_with_a_great_offset_are_told_apart() -> None:
+    X = make_inputs(200)
+    (front,) = TorchGPRegressor(population_size=200).fit(
+        1e9 + X,
+        2 * X[:, :1] - X[:, 1:2],
+        search=SearchSpace(binary_operators=("+", "-", "*"), unary_operators=(), niterations=20),
+        variable_names=NAMES,
+    )
+    assert front[-1].loss < 1e-9
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_inner_targets_have_no_unit(unit: float) -> None:
+    X = make_inputs(200)
+    target, ones = torch.exp(X[:, :1]) + 0.5, torch.ones(1, 200, dtype=torch.float64)
+    plain, scaled = (
+        invert_targets(Rows.of(X.float(), factor * target, ones), make_primitives()) for factor in (1.0, unit)
+    )
+    for here, there in zip(plain, scaled, strict=True):
+        assert here.possible.all()
+        assert there.possible.all()
+        torch.testing.assert_close(here.rows.targets, there.rows.targets)
+        torch.testing.assert_close(here.rows.weights, there.rows.weights)

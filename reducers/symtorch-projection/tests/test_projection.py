@@ -194,6 +194,8 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> 
         ({"linear": 1}, "projection's linear must be True or False"),
         ({"k_in": "most"}, "k_in='most': a share"),
         ({"metric": "fisher"}, "the metric must be d_out numbers or a matrix of numbers, not a str"),
+        ({"metric": [1e-12, -2e-12, 1e-12]}, "no error may have a negative cost"),
+        ({"metric": torch.tensor([[2.0, 1.0], [0.0, 2.0]]) * 1e-12}, "symmetric d_out x d_out matrix"),
         ({"metric": torch.ones(2, 3)}, "symmetric d_out x d_out matrix"),
         ({"metric": [1.0, float("nan")]}, "must be finite"),
     ],

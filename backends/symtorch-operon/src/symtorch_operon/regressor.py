@@ -14,7 +14,7 @@ import torch
 
 from symtorch_core import SearchError, SearchSpace
 from symtorch_core.expressions import Expression, evaluate
-from symtorch_core.search import OutputwiseRegressor, Problem
+from symtorch_core.search import OutputwiseRegressor, Problem, fits_single
 from symtorch_operon.engine import Evolution, Settings
 from symtorch_operon.harvest import Harvest
 from symtorch_operon.island import Island, admits_scaled, make_columns
@@ -81,11 +81,23 @@ class OperonRegressor(OutputwiseRegressor):
             )
 
     def search(self, problem: Problem) -> Iterable[Expression]:
+        _check_inputs(problem)
         return _Search(self, problem).run()
 
     def count_threads(self) -> int:
         """Return the number of threads for the search of one output."""
         return self.threads or max(1, joblib.cpu_count() // joblib.effective_n_jobs(self.n_jobs))
+
+
+def _check_inputs(problem: Problem) -> None:
+    """Refuse inputs whose values are one in single precision, in which Operon computes."""
+    for name, column in zip(problem.variable_names, problem.X.T, strict=True):
+        size = float(np.abs(column).max())
+        if size and not fits_single(column / size):
+            raise SearchError(
+                f"operon computes in single precision, which cannot tell the values of {name!r} apart: subtract their "
+                "mean first, or use another regressor"
+            )
 
 
 @final

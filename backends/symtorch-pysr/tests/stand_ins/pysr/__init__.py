@@ -94,7 +94,7 @@ def write_table(X, y, weights, robust, functions, maxsize) -> str:
         loss, coefficients, name = min(trials, key=lambda trial: trial[0])
         chosen.append(name)
         parts = [
-            f"{value:.9f}" if term == "1" else f"({term} * {value:.9f})"
+            f"{value:.9e}" if term == "1" else f"({term} * {value:.9e})"
             for term, value in zip(chosen, coefficients, strict=True)
         ]
         complexity = 4 * len(chosen) - 1
