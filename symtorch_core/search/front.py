@@ -48,8 +48,8 @@ class Candidate:
 
     @property
     def equation(self) -> sp.Expr:
-        """The equation as a sympy expression."""
-        return to_sympy(self.expression)
+        """The equation as a sympy expression in plain symbols: ``equation.diff("x0")`` is its derivative."""
+        return to_sympy(self.expression, real=False)
 
     def text(self, digits: int | None = 4) -> str:
         """Return the equation as text with this many significant digits; None for all digits."""

@@ -134,8 +134,9 @@ def check_loss(loss: Loss) -> None:
         smaller, larger = trial[row, column : column + 2].tolist()
         first, second = losses[row, column : column + 2].tolist()
         raise SearchError(
-            f"the loss {loss.name!r} is minimised, so it must be lowest at a residual of 0 and never fall as a residual "
-            f"grows: it is {first + 0.0:g} for {smaller + 0.0:g} and {second:g} for {larger:g}; is its sign wrong?"
+            f"the loss {loss.name!r} is minimised, so it must be lowest at a residual of 0 and never fall as a "
+            f"residual grows: it is {first + 0.0:g} for {smaller + 0.0:g} and {second:g} for {larger:g}; is its sign "
+            "wrong?"
         )
 
 
