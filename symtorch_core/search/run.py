@@ -59,8 +59,9 @@ def regress(
 
     Raises:
         KeyboardInterrupt, BackendError: the search was stopped before there was any front.
-        SearchError: the loss of a column overflows or vanishes.
+        SearchError: the loss of a column overflows or vanishes, or the search names variables that there are not.
     """
+    search.check_variables(variable_names)
     check_targets(search.loss_function, T, weights)
     names = tuple(variable_names)
     checkpoint = None if resume is None else FrontStore(resume, Z, weights, search, engine, names, seed)

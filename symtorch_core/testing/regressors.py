@@ -20,6 +20,7 @@ from symtorch_core.expressions import OPERATORS, Expression, evaluate, parse, va
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.regressor import OutputwiseRegressor, Regressor
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.testing.options import check_options_refuse_wrong_types
 
 NAMES = ("alpha", "beta")
 ROWS = 200
@@ -169,6 +170,9 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         (front,) = self.fit_or_skip(regressor, law(inputs()), unary_operators=operators, niterations=2)
         for candidate in front:
             assert str(candidate.expression) == str(parse(str(candidate.expression), NAMES))
+
+    def test_options_of_a_wrong_type_are_refused_at_once(self, regressor: Regressor) -> None:
+        check_options_refuse_wrong_types(regressor)
 
     def test_an_unknown_option_is_refused(self, regressor: Regressor) -> None:
         with pytest.raises(SearchError, match="no_such_option"):
