@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ import torch
 
 from symtorch_core import distill
 from symtorch_core.errors import SearchError
-from symtorch_core.expressions import parse
+from symtorch_core.expressions import Expression, parse
 from symtorch_core.search.losses import LOSSES
+from symtorch_core.search.regressor import OutputwiseRegressor, Problem
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.testing.scripted import ScriptedRegressor
 
@@ -187,6 +189,37 @@ def test_complexities_of_variables_that_there_are_not_are_refused_before_the_sea
         distill((X, X[:, 1:]), complexity_of_variables={"sped": 2}, **settings)
     result = distill((X, X[:, 1:]), complexity_of_variables={"speed": 2}, **settings)
     assert result.front()[-1].complexity == 2
+
+
+@final
+@dataclass(frozen=True)
+class Recorder(OutputwiseRegressor):
+    """A backend that notes the seed of each output."""
+
+    name: ClassVar[str] = "recorder"
+    n_jobs: int = 1
+    seeds: list[int] = field(default_factory=list)
+
+    def check(self, search: SearchSpace) -> None:
+        """Accept every search."""
+
+    def search(self, problem: Problem) -> list[Expression]:
+        self.seeds.append(problem.seed)
+        return []
+
+
+def test_the_seed_of_an_output_depends_on_the_seed_and_on_its_data_alone() -> None:
+    X = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
+    recorder = Recorder()
+
+    def record(Y: torch.Tensor, seed: int) -> list[int]:
+        recorder.seeds.clear()
+        recorder.fit(X, Y, search=SearchSpace(), variable_names=["a", "b"], seed=seed)
+        return list(recorder.seeds)
+
+    found = [record(Y, seed)[0] for Y in (X[:, :1], X[:, 1:], 2 * X[:, :1]) for seed in (0, 1, 7)]
+    assert len(set(found)) == 9
+    assert record(X, 0) == [found[0], found[3]]
 
 
 def test_it_travels_to_workers() -> None:
