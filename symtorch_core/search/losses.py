@@ -58,6 +58,23 @@ class Loss:
         return value if value == value else float("inf")
 
 
+def weighted_median(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the value, of shape (), that half of the weight lies at or below.
+
+    Args:
+        values: shape (n,).
+        weights: shape (n,), non-negative, not all zero; None weighs all values equally.
+
+    >>> weighted_median(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([0.1, 0.1, 2.0]))
+    tensor(3.)
+    """
+    if weights is None:
+        return values.median()
+    ordered, order = values.sort()
+    reached = weights[order].cumsum(0)
+    return ordered[torch.searchsorted(reached, 0.5 * reached[-1:])[0]]
+
+
 def _move_off_zero(residual: Tensor) -> Tensor:
     """Return residuals, shape (n,), with those next to nothing beside the others at a distance from zero."""
     size = residual.abs()
