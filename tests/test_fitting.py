@@ -100,16 +100,17 @@ def test_the_baseline_is_the_best_constant_under_the_weights(loss: str) -> None:
         assert constants(constant.expression)[0] == pytest.approx(best, abs=1e-9 if loss == "mse" else 0.05)
 
 
-@pytest.mark.parametrize(("every", "rest"), [(1000, 0.0), (10, 1e-12)])
-def test_weights_count_where_equations_are_tried_on_a_sample_of_the_rows(every: int, rest: float) -> None:
+@pytest.mark.parametrize("rest", [0.0, 1e-12])
+def test_weights_count_where_equations_are_tried_on_a_sample_of_the_rows(rest: float) -> None:
     X = np.random.default_rng(0).uniform(-2, 2, (60_000, 2))
     x, y = X.T
-    counted = np.arange(len(X)) % every == 0
-    target = np.where(counted, 2 * np.sin(1.5 * x) + 1, 50 * y)
-    front = front_of(
-        *("sin(1.4*x) + 0.01*y + 0.02*x", "y", "x + y"), y=target, X=X, weights=np.where(counted, 1.0, rest)
-    )
-    assert "2*sin(1.5*x) + 1" in texts(front)
+    counted = np.arange(len(X)) % 1000 == 0
+    noise = 0.1 * np.random.default_rng(1).normal(size=len(X))
+    target = 2 * np.sin(1.5 * x) + 1 + noise + np.where(counted, 0.0, 50 * y)
+    front = front_of("sin(1.4*x) + 0.01*y", y=target, X=X, weights=np.where(counted, 1.0, rest))
+    # Only where y is tried without does the shorter law come out.
+    (law,) = [candidate for candidate in front if "sin" in str(candidate) and "y" not in str(candidate)][-1:]
+    assert constants(law.expression) == pytest.approx((2.0, 1.5, 1.0), abs=0.1)
 
 
 def test_superfluous_terms_and_factors_vanish() -> None:

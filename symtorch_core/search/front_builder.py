@@ -117,18 +117,21 @@ class _Rows:
     tolerance: float = CONVERGED
 
     def sample(self, most: int) -> _Rows:
-        """Return a fixed random sample of at most ``most`` rows, for fits that need not be exact."""
+        """Return a fixed random sample of at most ``most`` rows, for fits that need not be exact.
+
+        With weights, rows are drawn in proportion to them, and weigh alike.
+        """
         rough = replace(self, tolerance=_CONVERGED_WHILE_EXPLORING)
-        counted = torch.ones_like(self.target) if self.weights is None else self.weights
-        rows = np.flatnonzero(counted.numpy() > 0)
-        if len(rows) <= most:
+        if len(self.target) <= most:
             return rough
-        index = torch.from_numpy(np.sort(np.random.default_rng(0).choice(rows, most, replace=False)))
+        share = None if self.weights is None else (self.weights / self.weights.sum()).numpy()
+        chosen = np.random.default_rng(0).choice(len(self.target), most, replace=share is not None, p=share)
+        index = torch.from_numpy(np.sort(chosen))
         return replace(
             rough,
             columns={name: column[index] for name, column in self.columns.items()},
             target=self.target[index],
-            weights=None if self.weights is None else self.weights[index],
+            weights=None,
         )
 
     def measure(self, expression: Expression) -> Candidate:
