@@ -73,7 +73,7 @@ def train_network(X: Tensor, y: Tensor, seed: int) -> nn.Sequential:
 def is_law(equation: sp.Expr) -> bool:
     """Return whether an equation is a x0^2 + b sin(c x4) + d."""
     a, b, c, d = (sp.Wild(name, exclude=list(equation.free_symbols)) for name in "abcd")
-    x0, x4 = sp.Symbol("x0", real=True), sp.Symbol("x4", real=True)
+    x0, x4 = sp.symbols("x0 x4")
     found = sp.expand(equation).match(a * x0**2 + b * sp.sin(c * x4) + d)
     return found is not None and all(found[number] != 0 for number in (a, b, c, d))
 

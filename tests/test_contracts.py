@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import dataclass
+from typing import ClassVar, final
 
+import pytest
+import torch
+
+from symtorch_core.expressions import Expression, parse
+from symtorch_core.search.regressor import OutputwiseRegressor, Problem
+from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate, TorchSurrogate
+from symtorch_core.testing.regressors import RegressorContract
+from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.testing.surrogates import SurrogateContract
 
 
@@ -12,3 +21,53 @@ class TestTorchSurrogate(SurrogateContract):
     @pytest.fixture
     def surrogate_type(self) -> type[Surrogate]:
         return TorchSurrogate
+
+
+@final
+class _Suite(RegressorContract):
+    """The contract of regressors, called test by test."""
+
+
+SUITE = _Suite()
+POLYNOMIALS = ("alpha + beta", "alpha*alpha*alpha + beta", "2.0*alpha + beta*beta + 1.0")
+
+
+@final
+@dataclass(frozen=True)
+class CarelessRegressor(OutputwiseRegressor):
+    """A backend that fits lines itself, and forgets weights, definitions, units and the types of its options."""
+
+    name: ClassVar[str] = "careless"
+    effort: int = 1
+    n_jobs: int = 1
+
+    def check(self, search: SearchSpace) -> None:
+        """Accept every search."""
+
+    def search(self, problem: Problem) -> list[Expression]:
+        if problem.y.std() < 1e-6:
+            return []
+        X = torch.from_numpy(problem.X)
+        terms = torch.stack([torch.ones(len(X)).double(), X[:, 0], X[:, 1].square()], dim=1)
+        b, slope, square = torch.linalg.lstsq(terms, torch.from_numpy(problem.y)).solution.tolist()
+        return [parse(f"({b})+({slope})*alpha+({square})*(beta*beta)", problem.variable_names)]
+
+
+def test_the_contract_notices_a_backend_that_ignores_definitions() -> None:
+    with pytest.raises(AssertionError):
+        SUITE.test_a_definition_is_honoured_or_refused(ScriptedRegressor(equations=POLYNOMIALS))
+    honest = ScriptedRegressor(equations=("1.5*sin(5.0*alpha) + beta",))
+    SUITE.test_a_definition_is_honoured_or_refused(honest)
+
+
+def test_the_contract_notices_a_backend_that_forgets_weights_units_seeds_or_types() -> None:
+    careless = CarelessRegressor()
+    SUITE.test_an_easy_law_is_found(careless)
+    with pytest.raises(AssertionError):
+        SUITE.test_rows_of_weight_zero_do_not_matter(careless, 200, refine=False)
+    with pytest.raises(AssertionError):
+        SUITE.test_the_unit_of_the_target_does_not_matter(careless, 1e-12)
+    with pytest.raises(AssertionError):
+        SUITE.test_another_seed_is_another_search(careless)
+    with pytest.raises(pytest.fail.Exception, match="careless's effort takes"):
+        SUITE.test_options_of_a_wrong_type_are_refused_at_once(careless)

@@ -145,7 +145,7 @@ def test_json(result: st.Distillation, tmp_path: Path) -> None:
 
 def test_sympy(plain: st.Distillation) -> None:
     (first, _) = plain.equations().values()
-    function = sp.lambdify(sp.symbols("x0 x1 x2", real=True), first)
+    function = sp.lambdify(sp.symbols("x0 x1 x2"), first)
     np.testing.assert_allclose(function(*X.numpy().T), expected(plain)[:, 0], rtol=1e-12)
 
 

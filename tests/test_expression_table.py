@@ -148,12 +148,15 @@ def test_parity_and_degree_are_true(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_sympy_and_back_gives_the_same_numbers(name: str) -> None:
+@pytest.mark.parametrize("real", [True, False])
+def test_sympy_and_back_gives_the_same_numbers(name: str, real: bool) -> None:
     operator = OPERATORS[name]
     names = NAMES[: operator.arity]
     expression = Call(name, *map(Variable, names))
     columns = dict(zip(names, samples(operator, torch.float64).T, strict=True))
-    back = from_sympy(to_sympy(expression))
+    exact = to_sympy(expression, real=real)
+    assert exact.free_symbols == {sp.Symbol(name, real=real or None) for name in names}
+    back = from_sympy(exact)
     assert torch.allclose(evaluate(back, columns), evaluate(expression, columns), rtol=1e-12, atol=1e-15)
 
 

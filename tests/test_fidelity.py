@@ -10,12 +10,18 @@ import pytest
 import torch
 from sklearn.metrics import r2_score
 
+from symtorch_core.activations.rows import Activations
+from symtorch_core.expressions import parse
+from symtorch_core.reduction import IdentityReducer
+from symtorch_core.search import Candidate, ParetoFront, SearchSpace
+from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.verification.fidelity import (
     Fidelity,
     extrapolate_inputs,
     measure_fidelity,
     measure_out_of_range,
 )
+from symtorch_core.verification.verify import add_validation_losses
 
 
 def column(*values: float) -> torch.Tensor:
@@ -110,3 +116,16 @@ def test_out_of_range_asks_the_block_where_it_was_not_fitted() -> None:
     (found,) = measure_out_of_range(lambda x: x, block, inputs, outputs=[1], stretch=2.0)
     assert found.max_error == pytest.approx(1.0)
     assert found.rows == 101
+
+
+def test_held_out_losses_count_the_weights() -> None:
+    X = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
+    held_out = Activations(
+        X, 2 * X + torch.tensor([[0.0], [1.0], [-3.0]]), torch.tensor([1.0, 2.0, 0.5]), ("x",)
+    )
+    front = ParetoFront([Candidate(parse("2.0*x"), 3, 0.1)])
+    for loss, expected in (("mse", (2 * 1 + 0.5 * 9) / 3.5), ("mae", (2 * 1 + 0.5 * 3) / 3.5)):
+        search, names = SearchSpace(loss=loss), ["x"]
+        reduction = IdentityReducer().fit(X, X, variable_names=names)
+        (judged,) = add_validation_losses([front], search, Transforms.none(names), reduction, held_out)
+        assert judged[0].validation_loss == pytest.approx(expected)

@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -177,6 +178,22 @@ def test_how_candidates_are_shown() -> None:
     assert shown.latex(3) == r"3.14 x^{2} - 0.5"
     assert str(shown.equation) == "3.14159265*x**2 - 0.5"
     assert repr(FRONT) == "ParetoFront(5 equations, complexity 1, 3, 5, 7, 11)"
+
+
+def test_equations_are_in_plain_symbols_so_that_sympy_does_what_it_is_told() -> None:
+    equation = candidate("3.0*x0^2 + 2.0*x0 + sin(x1)", 7, 0.1).equation
+    x0, x1 = sp.symbols("x0 x1")
+    assert equation.diff("x0") == 6 * x0 + 2
+    assert equation.subs("x0", 1) == 5 + sp.sin(x1)
+    assert equation - sp.sympify("2*x0") == 3 * x0**2 + sp.sin(x1)
+    assert sp.solve(equation.subs(x1, 0), x0) == [sp.Rational(-2, 3), 0]
+    assert candidate("sqrt(x0^2)", 3, 0.1).equation == sp.Abs(x0)  # variables stand for real numbers
+
+
+@pytest.mark.parametrize("name", ["I", "E", "S", "N", "O", "Q", "pi_", "beta", "gamma_", "zeta", "lambda"])
+def test_a_variable_named_like_something_of_sympy_is_a_symbol(name: str) -> None:
+    front = ParetoFront([Candidate(parse(f"2.0*{name} + x", [name, "x"]), 5, 0.1)])
+    assert front[0].equation == 2 * sp.Symbol(name) + sp.Symbol("x")
 
 
 def test_as_a_data_frame() -> None:

@@ -96,6 +96,60 @@ def test_a_function_that_is_no_loss_is_refused_at_once(function: Any) -> None:
         SearchSpace(loss=function)
 
 
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("-r^2", r"lowest at a residual of 0.*it is 0 for 0 and -1e-06 for 0.001; is its sign wrong"),
+        (lambda r: -r.abs(), "is its sign wrong"),
+        ("r", "is its sign wrong"),
+        ("(r - 0.1)^2", "lowest at a residual of 0"),
+        ("abs(r)*(1 - 0.001*abs(r))", "never fall as a residual grows: it is 90 for 100 and 0 for 1000"),
+        ("0*r + 1", "the same for every residual"),
+        ("1/abs(r)", "finite number, with a finite slope, for each residual, zero included"),
+        ("sqrt(r)", "finite number"),
+        (lambda r: r.square().mean(), "one real number for each residual.*leave out means and sums"),
+        (lambda r: r[:3].square(), "one real number for each residual"),
+        (lambda r: r.to(torch.complex128), "one real number for each residual"),
+        (lambda r: r.abs() > 1, "one real number for each residual"),
+        (lambda r: 1 / 0, r"a torch function of a tensor of residuals.*like lambda r: r.abs\(\): division"),
+        (torch.nn.L1Loss(), "a torch function of a tensor of residuals"),
+    ],
+)
+def test_a_loss_that_does_not_grow_with_the_residual_is_refused(loss: Any, message: str) -> None:
+    with pytest.raises(SearchError, match=message):
+        SearchSpace(loss=loss)
+
+
+@pytest.mark.parametrize(
+    "loss", ["1 - exp(-r^2)", "max(abs(r) - 1000, 0)", "exp(r^2) - 1", "r^2 + 5", "abs(r)^0.5", torch.square]
+)
+def test_losses_that_are_flat_steep_or_shifted_are_losses(loss: Any) -> None:
+    assert callable(SearchSpace(loss=loss).loss_function)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "abs(r)^1.5"])
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_the_influence_of_a_residual_beside_others_has_no_unit(loss: str, factor: float) -> None:
+    residual = torch.tensor([-3.0, 0.0, 1e-13, 0.7, 5.0], dtype=torch.float64)
+    influence = get_loss(loss).influence
+    here, there = influence(residual), influence(factor * residual)
+    torch.testing.assert_close(there / there[0], here / here[0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "size"), [("mse", 1e-170), ("mse", 1e170), ("huber", 1e-170), ("log(cosh(r))", 1e4)]
+)
+def test_targets_whose_losses_are_no_numbers_are_refused_before_the_search(loss: str, size: float) -> None:
+    X = torch.rand(50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    engine = ScriptedRegressor(equations=("x0",))
+    with pytest.raises(SearchError, match=r"output 1, whose values spread over .*scale the output"):
+        st.distill(
+            (X, torch.cat([X, size * X], 1)), regressor=engine, loss=loss, progress=False, test_fraction=0
+        )
+    result = st.distill((X, size * X), regressor=engine, loss="mae", progress=False, test_fraction=0)
+    assert result.front().select("accuracy").loss < 1e-12 * size
+
+
 def test_results_under_a_function_work_but_refuse_to_be_saved(tmp_path: Path) -> None:
     X = torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
     engine = ScriptedRegressor(equations=("2.0*x0 + 3.0*x1 + 0.3",))

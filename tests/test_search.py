@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
 
+import numpy as np
 import pytest
+import torch
 
+from symtorch_core import distill
 from symtorch_core.errors import SearchError
-from symtorch_core.expressions import parse
+from symtorch_core.expressions import Expression, parse
 from symtorch_core.search.losses import LOSSES
+from symtorch_core.search.regressor import OutputwiseRegressor, Problem
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.testing.scripted import ScriptedRegressor
 
 
 def test_the_defaults_are_those_of_the_paper() -> None:
@@ -72,6 +80,146 @@ def test_what_it_admits() -> None:
 def test_what_cannot_be_honoured_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(SearchError, match=message):
         SearchSpace(**fields)  # type: ignore[arg-type]
+
+
+NO_NUMBERS: tuple[object, ...] = (None, "1", [1], {"x": 1}, object(), True, math.nan)
+NO_WHOLE_NUMBERS = (*NO_NUMBERS, 1.0, 2.5, math.inf)
+NO_NAMES: tuple[object, ...] = (
+    None,
+    3,
+    math.nan,
+    True,
+    object(),
+    "sin",
+    {"sin": 1},
+    {"sin"},
+    [1],
+    [None],
+    [["sin"]],
+)
+NO_DICTIONARIES: tuple[object, ...] = (None, 3, math.nan, True, object(), "sin", [("sin", 1)], {"sin"})
+WRONG: dict[str, tuple[object, ...]] = {
+    "binary_operators": (*NO_NAMES, ["+", "sin"], [""], ["f(x, y) = x", "f(x, y) = y"]),
+    "unary_operators": (*NO_NAMES, ["+"], [""], ["f(x) = "]),
+    "niterations": (*NO_WHOLE_NUMBERS, 0, -1),
+    "maxsize": (*NO_WHOLE_NUMBERS, 0, -1),
+    "parsimony": (*NO_NUMBERS, -1.0, math.inf),
+    "complexity_of_operators": (
+        *NO_DICTIONARIES,
+        {1: 1},
+        {None: 1},
+        {"sine": 1},
+        *({"sin": value} for value in (*NO_WHOLE_NUMBERS, -1)),
+    ),
+    "complexity_of_constants": (*NO_WHOLE_NUMBERS, -1, 31),
+    "complexity_of_variables": (
+        *(value for value in NO_WHOLE_NUMBERS if not isinstance(value, dict)),
+        -1,
+        {1: 1},
+        *({"x": value} for value in (*NO_WHOLE_NUMBERS, -1)),
+    ),
+    "constraints": (
+        *NO_DICTIONARIES,
+        {1: 1},
+        {"sine": 1},
+        {"^": (1,)},
+        {"sin": ()},
+        {"sin": {1}},
+        {"^": "12"},
+        *({"sin": value} for value in NO_WHOLE_NUMBERS if value != [1]),
+        {"sin": -2},
+        {"^": (1, True)},
+        {"^": (1.0, 1)},
+    ),
+    "nested_constraints": (
+        *NO_DICTIONARIES,
+        {1: {}},
+        {"sin": {1: 1}},
+        {"sin": {"sine": 1}},
+        *({"sin": value} for value in NO_DICTIONARIES),
+        *({"sin": {"exp": value}} for value in (*NO_WHOLE_NUMBERS, -1)),
+    ),
+    "loss": (None, 3, math.nan, True, object(), ["mse"], {"mse": 1}, "", "mean", "r", "-r^2", len, str),
+    "timeout_in_seconds": (*(value for value in NO_NUMBERS if value is not None), 0, -1.0, math.inf),
+    "refine": (None, 0, 1, "yes", math.nan, [True], object()),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in WRONG.items() for value in values], ids=repr
+)
+def test_a_wrong_value_of_a_field_is_refused(field: str, value: object) -> None:
+    with pytest.raises(SearchError):
+        SearchSpace(**{field: value})  # type: ignore[arg-type]
+
+
+def test_the_table_of_wrong_values_has_every_field() -> None:
+    assert WRONG.keys() == SearchSpace.field_names()
+
+
+def test_what_is_unusual_and_right() -> None:
+    search = SearchSpace(
+        binary_operators=(name for name in ("+", "*")),
+        unary_operators=[],
+        maxsize=np.int64(9),
+        parsimony=0,
+        complexity_of_operators={},
+        complexity_of_constants=0,
+        constraints={"^": [-1, 1], "sin": -1},
+        timeout_in_seconds=1,
+    )
+    assert (search.operators, search.maxsize) == (("+", "*"), 9)
+    assert search.constraints == {"^": (-1, 1), "sin": (-1,)}
+
+
+def test_a_maxsize_that_holds_no_constant_is_refused() -> None:
+    with pytest.raises(
+        SearchError, match="no equation fits into maxsize=3: a constant alone has the complexity 4"
+    ):
+        SearchSpace(maxsize=3, complexity_of_constants=4)
+
+
+def test_complexities_of_variables_that_there_are_not_are_refused_before_the_search() -> None:
+    X = torch.rand(50, 2, generator=torch.Generator().manual_seed(0))
+    engine = ScriptedRegressor(equations=("speed",))
+    settings: dict[str, Any] = {"regressor": engine, "variable_names": ["mass", "speed"], "progress": False}
+    with pytest.raises(
+        SearchError, match="names 'sped', which is no input.*Did you mean 'speed'.*mass, speed"
+    ):
+        distill((X, X[:, 1:]), complexity_of_variables={"sped": 2}, **settings)
+    result = distill((X, X[:, 1:]), complexity_of_variables={"speed": 2}, **settings)
+    assert result.front()[-1].complexity == 2
+
+
+@final
+@dataclass(frozen=True)
+class Recorder(OutputwiseRegressor):
+    """A backend that notes the seed of each output."""
+
+    name: ClassVar[str] = "recorder"
+    n_jobs: int = 1
+    seeds: list[int] = field(default_factory=list)
+
+    def check(self, search: SearchSpace) -> None:
+        """Accept every search."""
+
+    def search(self, problem: Problem) -> list[Expression]:
+        self.seeds.append(problem.seed)
+        return []
+
+
+def test_the_seed_of_an_output_depends_on_the_seed_and_on_its_data_alone() -> None:
+    X = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
+    recorder = Recorder()
+
+    def record(Y: torch.Tensor, seed: int) -> list[int]:
+        recorder.seeds.clear()
+        recorder.fit(X, Y, search=SearchSpace(), variable_names=["a", "b"], seed=seed)
+        return list(recorder.seeds)
+
+    found = [record(Y, seed)[0] for Y in (X[:, :1], X[:, 1:], 2 * X[:, :1]) for seed in (0, 1, 7)]
+    assert len(set(found)) == 9
+    assert record(X, 0) == [found[0], found[3]]
 
 
 def test_it_travels_to_workers() -> None:

@@ -73,7 +73,7 @@ def parse_definition(text: str) -> Definition:
         ExpressionError: the text is not a definition, or gives another meaning to a name of the table.
     """
     found = _FORM.fullmatch(text)
-    if found is None:
+    if found is None or not found.group(3).strip():
         raise ExpressionError(f"cannot read {text!r} as a definition: write it like 'gauss(x) = exp(-x^2)'")
     name, listed, right = found.group(1), found.group(2), found.group(3).strip()
     parameters = tuple(part.strip() for part in listed.split(","))

@@ -14,19 +14,25 @@ if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
 
 
-def to_sympy(expression: Expression, digits: int | None = None) -> sp.Expr:
-    """Return the expression as a sympy object over real symbols.
+def to_sympy(expression: Expression, digits: int | None = None, *, real: bool = True) -> sp.Expr:
+    """Return the expression as a sympy object.
 
     Args:
         expression: the expression to convert.
         digits: significant digits that constants are rounded to; None keeps them exactly.
+        real: whether its symbols are declared as real, as the variables are. sympy takes them for other symbols than
+            those it makes of texts and ``sympy.Symbol("x")``: with False, the simplifications for real numbers are made
+            (sqrt(x^2) is abs(x)), and the symbols are plain.
 
     >>> from symtorch_core.expressions import parse
-    >>> to_sympy(parse("x*x + 3.0*y"))
-    x**2 + 3*y
+    >>> to_sympy(parse("x*x + 3.0*y"), real=False).diff("x")
+    2*x
     """
     import sympy as sp
 
+    if not real:
+        exact = to_sympy(expression, digits)
+        return exact.xreplace({symbol: sp.Symbol(symbol.name) for symbol in exact.free_symbols})
     if isinstance(expression, Constant):
         return _convert_number(expression.value, digits)
     if isinstance(expression, Variable):

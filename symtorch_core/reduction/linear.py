@@ -180,12 +180,14 @@ def check_size(option: str, size: Size) -> None:
     """Refuse what is no size, whatever the data; :func:`resolve_size` knows the range.
 
     Raises:
-        SearchError: it is not a whole number, a share like ``"95%"``, or None.
+        SearchError: it is not a positive whole number, a share like ``"95%"``, or None.
     """
     if isinstance(size, str):
         _parse_share(option, size)
-    elif size is not None and type(size) is not int:
-        raise SearchError(f"{option}={size!r}: give a whole number, or a share of the variance like '95%'")
+    elif size is not None and (type(size) is not int or size < 1):
+        raise SearchError(
+            f"{option}={size!r}: give a whole number of at least 1, or a share of the variance like '95%'"
+        )
 
 
 def _parse_share(option: str, size: str) -> float:
@@ -225,6 +227,10 @@ class IdentityReducer(MomentReducer):
     name: ClassVar[str] = "identity"
     linear: bool = False
     ridge: float = 1e-9
+
+    def __post_init__(self) -> None:
+        self.flags("linear")
+        self.at_least(0, "ridge")
 
     def from_moments(self, moments: Moments, variable_names: Sequence[str], dtype: torch.dtype) -> Reduction:
         return build_linear_reduction(moments, variable_names, dtype, linear=self.linear, ridge=self.ridge)

@@ -3,7 +3,8 @@
 from symtorch_core.search.constants import one_thread, refit_constants
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule, Unrunnable
 from symtorch_core.search.front_builder import build_front
-from symtorch_core.search.losses import LOSSES, RESIDUAL, Loss, get_loss, make_loss
+from symtorch_core.search.losses import LOSSES, RESIDUAL, Loss, get_loss, make_loss, weighted_median
+from symtorch_core.search.precision import fits_single, is_constant
 from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor, read_start
 from symtorch_core.search.space import SearchSpace
 
@@ -20,9 +21,12 @@ __all__ = [
     "SelectionRule",
     "Unrunnable",
     "build_front",
+    "fits_single",
     "get_loss",
+    "is_constant",
     "make_loss",
     "one_thread",
     "read_start",
     "refit_constants",
+    "weighted_median",
 ]

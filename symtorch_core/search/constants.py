@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -19,6 +20,7 @@ _IRLS_STEPS = 20
 _LM_STEPS = 50
 _LM_STEPS_REWEIGHTED = 6
 _NUDGE = 1e-3
+"""Share of a constant by which it is moved, and the move of a zero."""
 _SAME_DIRECTION = 1e-12
 
 
@@ -62,6 +64,10 @@ def refit_constants(
         if not bool(torch.isfinite(residual).all()):
             return expression
         row_scale = (base * loss.influence(residual)).sqrt()
+        # The residuals that least squares sees are near one, whatever the units: its first step is a number.
+        size = float((row_scale * residual).abs().max())
+        if 0 < size < math.inf:
+            row_scale = row_scale / size
         refitted = _least_squares(predict, target, row_scale, best, steps)
         refitted_loss = loss_at(refitted)
         if not refitted_loss < best_loss:
@@ -92,7 +98,7 @@ def _least_squares(
         return finite
 
     # Slopes beside the start: at the start itself, a factor of zero would hide what it multiplies.
-    free = _find_independent(slopes(start * (1 + _NUDGE) + _NUDGE))
+    free = _find_independent(slopes(np.where(start == 0, _NUDGE, start * (1 + _NUDGE))))
     if free.size == 0:
         return start
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, final, get_args
@@ -20,7 +21,8 @@ BEST_WITHIN = 1.5
 """The rule "best" considers equations with a loss of at most this many times the lowest (PySR's figure)."""
 SIMPLEST_WITHIN = 1.05
 """The rule "simplest" considers equations with a held-out loss of at most this many times the lowest."""
-_SMALLEST_LOSS = 1e-300
+_EXACT = 1e-32
+"""Losses below this share of the loss of the front's first equation are rounding, and count as this large in scores."""
 _ROUNDING = 1e-9  # of the loss of the front's first equation
 
 
@@ -46,8 +48,8 @@ class Candidate:
 
     @property
     def equation(self) -> sp.Expr:
-        """The equation as a sympy expression."""
-        return to_sympy(self.expression)
+        """The equation as a sympy expression in plain symbols: ``equation.diff("x0")`` is its derivative."""
+        return to_sympy(self.expression, real=False)
 
     def text(self, digits: int | None = 4) -> str:
         """Return the equation as text with this many significant digits; None for all digits."""
@@ -103,7 +105,7 @@ class ParetoFront(Sequence[Candidate]):
             if math.isfinite(candidate.loss) and (not kept or candidate.loss < kept[-1].loss):
                 if kept and kept[-1].complexity == candidate.complexity:
                     continue
-                score = _compute_score(kept[-1], candidate) if kept else 0.0
+                score = _compute_score(kept[-1], candidate, _EXACT * kept[0].loss) if kept else 0.0
                 kept.append(replace(candidate, score=score))
         self._candidates = tuple(kept)
 
@@ -235,8 +237,9 @@ class ParetoFront(Sequence[Candidate]):
         )
 
 
-def _compute_score(simpler: Candidate, candidate: Candidate) -> float:
-    drop = math.log(max(simpler.loss, _SMALLEST_LOSS)) - math.log(max(candidate.loss, _SMALLEST_LOSS))
+def _compute_score(simpler: Candidate, candidate: Candidate, least: float) -> float:
+    least = max(least, sys.float_info.min)
+    drop = math.log(max(simpler.loss, least)) - math.log(max(candidate.loss, least))
     return drop / (candidate.complexity - simpler.complexity)
 
 

@@ -28,7 +28,7 @@ from symtorch_core.expressions import (
 )
 from symtorch_core.search.constants import CONVERGED, one_thread, refit_constants
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.search.losses import Loss
+from symtorch_core.search.precision import compute_resolution
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.training.descend import allow_gradients
 
@@ -43,9 +43,8 @@ _REWRITTEN = 4
 _CONTENDS = 1.02
 """An equation may be worse than a simpler one by this factor on a sample of the rows, and still be better on all."""
 _CONVERGED_WHILE_EXPLORING = 1e-2
-_NEGLIGIBLE = 1e-6
+_NEGLIGIBLE = 1e-6  # beside the largest constant of the equation
 _SNAP_WITHIN = 1e-5
-_NOTHING = 1e-9  # constants smaller than this become 0 if the loss agrees
 _LOSS_AGREES = 1e-6
 
 
@@ -63,8 +62,9 @@ def build_front(
 
     Each equation is simplified; equations that break the search's maxsize or constraints, or are not finite on
     every row, are left out. For the best few at each complexity the constants are refitted (``search.refine``),
-    superfluous terms are dropped, and constants very close to a round number or a multiple of pi are set to it if
-    the loss stays the same. The best constant is always a candidate.
+    superfluous terms are dropped, and constants are set to zero, to the round number or to the multiple of pi that they
+    are very close to, if the loss stays the same. The best constant is always a candidate. No step depends on the units
+    of the targets.
 
     Args:
         expressions: in the names of ``variable_names``.
@@ -89,7 +89,7 @@ def build_front(
         None if weights is None else torch.from_numpy(np.asarray(weights, dtype=np.float64)),
         search,
     )
-    floor = _compute_resolution(rows.target, search.loss_function, rows.weights)
+    floor = rows.loss_of_rounding()
     baseline = rows.refit(Constant(float(np.average(y, weights=weights))))
     if baseline.loss <= floor:
         return ParetoFront([baseline])
@@ -98,7 +98,7 @@ def build_front(
         explored = _improve(found, rows.sample(_EXPLORED_ROWS), floor)
         found += [rows.refit(candidate.expression) for candidate in _select_contenders(explored, floor)]
     found = [candidate for candidate in found if search.admits(candidate.expression)]
-    found = [_snap_constants(candidate, rows) for candidate in ParetoFront([baseline, *found])]
+    found = [_snap_constants(candidate, rows, floor) for candidate in ParetoFront([baseline, *found])]
     return ParetoFront(_take_until(found, floor))
 
 
@@ -117,23 +117,47 @@ class _Rows:
     tolerance: float = CONVERGED
 
     def sample(self, most: int) -> _Rows:
-        """Return a fixed random sample of at most ``most`` rows, for fits that need not be exact."""
+        """Return a fixed random sample of at most ``most`` rows, for fits that need not be exact.
+
+        With weights, rows are drawn in proportion to them, and weigh alike.
+        """
         rough = replace(self, tolerance=_CONVERGED_WHILE_EXPLORING)
         if len(self.target) <= most:
             return rough
-        chosen = np.random.default_rng(0).choice(len(self.target), most, replace=False)
+        share = None if self.weights is None else (self.weights / self.weights.sum()).numpy()
+        chosen = np.random.default_rng(0).choice(len(self.target), most, replace=share is not None, p=share)
         index = torch.from_numpy(np.sort(chosen))
         return replace(
             rough,
             columns={name: column[index] for name, column in self.columns.items()},
             target=self.target[index],
-            weights=None if self.weights is None else self.weights[index],
+            weights=None,
         )
 
     def measure(self, expression: Expression) -> Candidate:
         """Return the expression with its loss and complexity."""
         value = self.search.loss_function(evaluate(expression, self.columns), self.target, self.weights)
         return Candidate(expression, self.search.rules.count(expression), value)
+
+    def loss_of_rounding(self) -> float:
+        """Return the loss of an error in the last digit of every target: smaller differences are rounding."""
+        step = compute_resolution(self.target.numpy())
+        return self.search.loss_function(self.target + step, self.target, self.weights)
+
+    def fit_line(self, expression: Expression) -> tuple[float, float]:
+        """Return the least-squares a and b of a * expression + b; 1 and 0 if the values do not vary or overflow."""
+        share = torch.ones_like(self.target) if self.weights is None else self.weights
+        share = share / share.sum()
+        values = evaluate(expression, self.columns).expand_as(self.target)
+        unit = values.abs().max()
+        values = values / unit
+        middle, target_middle = (share * values).sum(), (share * self.target).sum()
+        deviation = values - middle
+        factor = (share * deviation * (self.target - target_middle)).sum() / (
+            share * deviation.square()
+        ).sum()
+        a, b = float(factor / unit), float(target_middle - factor * middle)
+        return (a, b) if a and math.isfinite(a) and math.isfinite(b) else (1.0, 0.0)
 
     def refit(self, expression: Expression) -> Candidate:
         """Return the expression with its best constants if ``search.refine`` is set, and else as it is."""
@@ -160,7 +184,7 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
         heapq.heappush(waiting, (rows.search.rules.count(expression), next(order), expression))
 
     for candidate in found:
-        for form in _generate_forms(candidate.expression):
+        for form in _generate_forms(candidate, rows):
             add(form)
     exact = math.inf
     while waiting:
@@ -176,7 +200,8 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
         best[candidate.complexity] = candidate
         if _is_dominated(candidate, best):
             continue
-        for variant in map(simplify, _generate_shorter(candidate.expression)):
+        negligible = _NEGLIGIBLE * max(map(abs, constants(candidate.expression)), default=0.0)
+        for variant in map(simplify, _generate_shorter(candidate.expression, negligible)):
             if variant in seen:
                 continue
             seen.add(variant)
@@ -224,13 +249,6 @@ def _select_best_by_complexity(candidates: Iterable[Candidate]) -> list[Candidat
     ]
 
 
-def _compute_resolution(target: Tensor, loss: Loss, weights: Tensor | None) -> float:
-    """Return the loss below which differences are rounding: that of an error in the last digit of every target."""
-    single = bool((target.float().double() == target).all())
-    eps = float(torch.finfo(torch.float32 if single else torch.float64).eps)
-    return loss(target + eps * target.abs().max(), target, weights)
-
-
 def _take_until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
     """Yield candidates up to the first that fits to rounding: more complex ones could only fit the rounding."""
     for candidate in candidates:
@@ -239,15 +257,20 @@ def _take_until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candi
             return
 
 
-def _generate_forms(expression: Expression) -> Iterator[Expression]:
-    """Yield the expression, and a * expression + b if that has more constants to refit."""
+def _generate_forms(candidate: Candidate, rows: _Rows) -> Iterator[Expression]:
+    """Yield the expression, and a * expression + b if that has more constants to refit, or a far better start."""
+    expression = candidate.expression
     yield expression
+    a, b = rows.fit_line(expression)
+    line = Call("+", Call("*", Constant(a), expression), Constant(b))
     shaped = simplify(Call("+", Call("*", Constant(1.5), expression), Constant(0.5)))
     if len(constants(shaped)) > len(constants(expression)):
-        yield Call("+", Call("*", Constant(1.0), expression), Constant(0.0))
+        yield line
+    elif _PROMISING * rows.measure(line).loss < rows.measure(expression).loss:
+        yield simplify(line)
 
 
-def _generate_shorter(expression: Expression) -> Iterator[Expression]:
+def _generate_shorter(expression: Expression, negligible: float) -> Iterator[Expression]:
     """Yield each expression with one summand dropped, one factor set to one, or a negligible one set to zero."""
     if not isinstance(expression, Call):
         return
@@ -258,10 +281,10 @@ def _generate_shorter(expression: Expression) -> Iterator[Expression]:
         for position, child in enumerate(expression.args):
             if isinstance(child, Constant):
                 yield Call(expression.operator, *_replace_at(expression.args, position, Constant(1.0)))
-                if abs(child.value) < _NEGLIGIBLE:
+                if abs(child.value) < negligible:
                     yield Constant(0.0)
     for position, child in enumerate(expression.args):
-        for variant in _generate_shorter(child):
+        for variant in _generate_shorter(child, negligible):
             yield Call(expression.operator, *_replace_at(expression.args, position, variant))
 
 
@@ -269,27 +292,28 @@ def _replace_at(args: tuple[Expression, ...], position: int, new: Expression) ->
     return (*args[:position], new, *args[position + 1 :])
 
 
-def _snap_constants(candidate: Candidate, rows: _Rows) -> Candidate:
+def _snap_constants(candidate: Candidate, rows: _Rows, floor: float) -> Candidate:
     """Return the candidate with constants set to the round numbers they nearly equal, if the loss agrees."""
-    best = candidate
+    best, limit = candidate, max(candidate.loss * (1 + _LOSS_AGREES), floor)
     values = list(constants(candidate.expression))
     for position, value in enumerate(values):
-        rounded = _find_round_number(value)
-        if rounded is None:
-            continue
-        trial = [*values[:position], rounded, *values[position + 1 :]]
-        attempt = rows.measure(with_constants(candidate.expression, trial))
-        if attempt.loss <= candidate.loss * (1 + _LOSS_AGREES):
-            best, values = attempt, trial
-    return best
+        for rounded in _find_round_numbers(value):
+            trial = [*values[:position], rounded, *values[position + 1 :]]
+            attempt = rows.measure(with_constants(candidate.expression, trial))
+            if attempt.loss <= limit:
+                best, values = attempt, trial
+                break
+    shorter = rows.measure(simplify(best.expression))  # zeros may have made a part superfluous
+    return shorter if shorter.complexity < best.complexity else best
 
 
-def _find_round_number(value: float) -> float | None:
-    """Return the nearest half or half multiple of pi, if it is very close to the value and differs; else None."""
-    if 0 < abs(value) < _NOTHING:
-        return 0.0
+def _find_round_numbers(value: float) -> Iterator[float]:
+    """Yield zero, and the nearest half or half multiple of pi if it is very close to the value; none equals it."""
+    if value == 0:
+        return
+    yield 0.0
     for unit in (0.5, math.pi / 2):
         nearest = round(value / unit) * unit
         if nearest and nearest != value and abs(value - nearest) <= _SNAP_WITHIN * abs(nearest):
-            return nearest
-    return None
+            yield nearest
+            return

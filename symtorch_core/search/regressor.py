@@ -25,6 +25,7 @@ from symtorch_core.events.records import (
 from symtorch_core.expressions import Expression
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.front_builder import build_front
+from symtorch_core.search.precision import is_constant
 from symtorch_core.search.space import SearchSpace
 
 
@@ -230,8 +231,6 @@ def _derive_output_seed(seed: int, y: np.ndarray) -> int:
 
 
 def _solve(search: Callable[[Problem], Iterable[Expression]], problem: Problem) -> ParetoFront:
-    # Nothing to search where all targets are one number (to single precision).
-    y = problem.y
-    constant = np.ptp(y) <= np.finfo(np.float32).eps * np.abs(y).max()
-    found = () if constant else search(problem)
-    return build_front(found, problem.X, y, problem.search, problem.variable_names, problem.weights)
+    # Nothing to search where all targets are one number.
+    found = () if is_constant(problem.y, problem.weights) else search(problem)
+    return build_front(found, problem.X, problem.y, problem.search, problem.variable_names, problem.weights)

@@ -23,6 +23,7 @@ from symtorch_core.events.records import (
 from symtorch_core.search.checkpoint import FrontStore
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.front_builder import build_front
+from symtorch_core.search.losses import check_targets
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.space import SearchSpace
 
@@ -58,7 +59,10 @@ def regress(
 
     Raises:
         KeyboardInterrupt, BackendError: the search was stopped before there was any front.
+        SearchError: the loss of a column overflows or vanishes, or the search names variables that there are not.
     """
+    search.check_variables(variable_names)
+    check_targets(search.loss_function, T, weights)
     names = tuple(variable_names)
     checkpoint = None if resume is None else FrontStore(resume, Z, weights, search, engine, names, seed)
     found: dict[int, ParetoFront] = {}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 from torch import Tensor
 
 from symtorch_core.components.checks import check_flag, check_names, check_number, check_whole
-from symtorch_core.errors import ExpressionError, SearchError
+from symtorch_core.errors import ExpressionError, SearchError, did_you_mean
 from symtorch_core.expressions import (
     ALIASES,
     OPERATORS,
@@ -36,16 +36,17 @@ class SearchSpace:
         unary_operators: operators of one argument, given in the same way.
         niterations: effort; each backend says what an iteration is.
         maxsize: largest complexity of an equation.
-        parsimony: added to the loss for each unit of complexity while searching.
+        parsimony: added to the loss for each unit of complexity while searching, in the units of the loss.
         complexity_of_operators: complexity of each operator; 1 for operators not named.
         complexity_of_constants: complexity of a constant.
-        complexity_of_variables: complexity of a variable; one number, or a number for each name.
+        complexity_of_variables: complexity of a variable; one number, or a number by name (1 for variables not named).
         constraints: operator -> largest complexity of each argument (-1: any). A single number needs no tuple. For
             a sum or a product, the limits hold in either order.
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested in the
             outer.
         loss: ``"mse"``, ``"mae"``, ``"huber"``, a formula in the residual ``r`` = prediction - target
-            (``"abs(r)^1.5"``), or a torch function of it; with a function, results can be used but not saved.
+            (``"abs(r)^1.5"``), or a torch function of it; with a function, results can be used but not saved. It
+            must be lowest at 0 and never fall as a residual grows.
         timeout_in_seconds: wall-clock limit for the search of one output; None for no limit.
         refine: refit the constants of every kept equation by least squares (reweighted for losses other than mse).
 
@@ -73,18 +74,19 @@ class SearchSpace:
                 self, name, tuple(dict.fromkeys(_resolve_operators(name, getattr(self, name), arity)))
             )
         arities = {entry.name: len(entry.parameters) for entry in self.definitions}
-        canonical = {
-            _resolve_operator(name, arities): value for name, value in self.complexity_of_operators.items()
-        }
-        object.__setattr__(self, "complexity_of_operators", canonical)
+        if len(arities) < len(self.definitions):
+            raise SearchError(
+                f"two definitions have one name: {', '.join(entry.source for entry in self.definitions)}"
+            )
+        object.__setattr__(
+            self,
+            "complexity_of_operators",
+            _resolve_keys("complexity_of_operators", self.complexity_of_operators, arities, '{"sin": 3}'),
+        )
         object.__setattr__(self, "constraints", _resolve_constraints(self.constraints, arities))
-        nested = {
-            _resolve_operator(outer, arities): {
-                _resolve_operator(name, arities): most for name, most in inner.items()
-            }
-            for outer, inner in self.nested_constraints.items()
-        }
-        object.__setattr__(self, "nested_constraints", nested)
+        object.__setattr__(
+            self, "nested_constraints", _resolve_nested_constraints(self.nested_constraints, arities)
+        )
         for name in ("niterations", "maxsize"):
             check_whole(name, getattr(self, name), 1)
         check_number("parsimony", self.parsimony, 0)
@@ -92,6 +94,10 @@ class SearchSpace:
         if self.timeout_in_seconds is not None:
             check_number("timeout_in_seconds", self.timeout_in_seconds, 0, open_low=True)
         self._check_complexities()
+        if not (isinstance(self.loss, str) or callable(self.loss)):
+            raise SearchError(
+                f"loss takes the name of a loss, a formula or a torch function, not {self.loss!r}"
+            )
         check_loss(self.loss_function)
 
     def _check_complexities(self) -> None:
@@ -99,9 +105,32 @@ class SearchSpace:
             check_whole(f"the complexity of {name!r}", value)
         check_whole("complexity_of_constants", self.complexity_of_constants)
         of_variables = self.complexity_of_variables
-        named = of_variables if isinstance(of_variables, Mapping) else {"variables": of_variables}
-        for name, value in named.items():
-            check_whole(f"the complexity of {name}", value)
+        if isinstance(of_variables, Mapping):
+            check_names("complexity_of_variables", of_variables)
+            for name, value in of_variables.items():
+                check_whole(f"the complexity of {name!r}", value)
+        else:
+            check_whole("complexity_of_variables", of_variables)
+        if self.complexity_of_constants > self.maxsize:
+            raise SearchError(
+                f"no equation fits into maxsize={self.maxsize}: a constant alone has the complexity "
+                f"{self.complexity_of_constants}"
+            )
+
+    def check_variables(self, names: Sequence[str]) -> None:
+        """Check that every name in ``complexity_of_variables`` is one of these names of inputs.
+
+        Raises:
+            SearchError: one is not.
+        """
+        if isinstance(self.complexity_of_variables, Mapping):
+            for name in self.complexity_of_variables:
+                if name not in names:
+                    hint = did_you_mean(name, names)
+                    raise SearchError(
+                        f"complexity_of_variables names {name!r}, which is no input of the equations.{hint} "
+                        f"There are: {', '.join(names) or 'none'}"
+                    )
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -156,6 +185,8 @@ def _resolve_operator(name: str, defined: Collection[str] = ()) -> str:
 
 
 def _resolve_operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[str]:
+    if isinstance(names, Mapping | Set):
+        raise SearchError(f"{field_name} takes a list of names, not a {type(names).__name__}")
     for name in check_names(field_name, names):
         operator, takes = _resolve_name_or_definition(name)
         if takes != arity:
@@ -177,15 +208,34 @@ def _resolve_name_or_definition(text: str) -> tuple[str, int]:
     return lookup(definition.name).name if known else text.strip(), len(definition.parameters)
 
 
-def _resolve_constraints(
-    constraints: Mapping[str, int | tuple[int, ...]], defined: Mapping[str, int]
-) -> dict[str, tuple[int, ...]]:
+def _resolve_keys(name: str, given: Any, defined: Collection[str], example: str) -> dict[str, Any]:
+    """Return a mapping from operators with the operators' names in the table; refuse anything else."""
+    if not isinstance(given, Mapping):
+        raise SearchError(f"{name} takes a dictionary from operators, like {example}, got {given!r}")
+    return {
+        _resolve_operator(key, defined): value
+        for key, value in zip(check_names(name, given), given.values(), strict=True)
+    }
+
+
+def _resolve_constraints(constraints: Any, defined: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     result = {}
-    for given, limits in constraints.items():
-        name = _resolve_operator(given, defined)
+    for name, limits in _resolve_keys("constraints", constraints, defined, '{"^": (-1, 1)}').items():
         arity = defined[name] if name in defined else lookup(name).arity
-        as_tuple = (limits,) if isinstance(limits, int) else tuple(limits)
+        as_tuple = tuple(limits) if isinstance(limits, tuple | list) else (limits,)
+        for limit in as_tuple:
+            check_whole(f"the constraint of {name!r} (-1: any)", limit, -1)
         if len(as_tuple) != arity:
-            raise SearchError(f"the constraint of {given!r} needs {arity} number(s), got {limits!r}")
+            raise SearchError(f"the constraint of {name!r} needs {arity} number(s), got {limits!r}")
         result[name] = as_tuple
+    return result
+
+
+def _resolve_nested_constraints(given: Any, defined: Collection[str]) -> dict[str, dict[str, int]]:
+    example = '{"sin": {"exp": 0}}'
+    result = {}
+    for outer, limits in _resolve_keys("nested_constraints", given, defined, example).items():
+        result[outer] = _resolve_keys("nested_constraints", limits, defined, example)
+        for inner, most in result[outer].items():
+            check_whole(f"how often {inner!r} may be nested in {outer!r}", most)
     return result

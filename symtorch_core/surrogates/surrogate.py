@@ -54,8 +54,8 @@ class Surrogate(nn.Module, ABC):
         """Return the reducer's maps around the equations, as they are now."""
 
     def equations(self) -> tuple[sp.Expr, ...]:
-        """Return the equations with their present constants, in sympy."""
-        return tuple(to_sympy(expression) for expression in self.expressions())
+        """Return the equations with their present constants, in sympy, in plain symbols."""
+        return tuple(to_sympy(expression, real=False) for expression in self.expressions())
 
     def predict(self, rows: Tensor) -> Tensor:
         """Return the outputs (..., d_out) for rows (..., d_in), without gradients; values may be non-finite."""

@@ -49,6 +49,16 @@ class CaptureContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         assert torch.equal(found.inputs, inputs())
         assert torch.allclose(found.outputs, block(inputs()).detach(), atol=1e-6)
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_a_block_in_half_precision_is_captured_in_single(
+        self, capture: Capture, dtype: torch.dtype
+    ) -> None:
+        block, X = nn.Linear(3, 2).to(dtype), inputs()[:, :3].to(dtype)
+        found = capture.collect(block, X)
+        assert found.inputs.dtype == found.outputs.dtype == torch.float32
+        assert torch.equal(found.inputs, X.float())
+        assert torch.equal(found.outputs, block(X).detach().float())
+
     def test_a_function_can_be_captured(self, capture: Capture) -> None:
         found = capture.collect(torch.sin, inputs())
         assert torch.allclose(found.outputs, found.inputs.sin())

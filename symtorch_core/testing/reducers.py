@@ -20,6 +20,7 @@ from symtorch_core.expressions import Variable
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.surrogates.surrogate import TorchSurrogate
 from symtorch_core.surrogates.transforms import Transforms
+from symtorch_core.testing.options import check_options_refuse_wrong_types
 
 D_IN, D_OUT, ROWS = 6, 3, 60
 NAMES = ("alpha", "beta", "gamma_1", "delta", "epsilon", "zeta")
@@ -76,6 +77,9 @@ class ReducerContract(ABC):  # noqa: B024 - the fixture that a subclass gives is
         assert torch.allclose(
             back.reshape(-1, D_OUT), project_outputs(reduction, inputs(), outputs())[:count], atol=1e-5
         )
+
+    def test_options_of_a_wrong_type_are_refused_at_once(self, reducer: Reducer) -> None:
+        check_options_refuse_wrong_types(reducer)
 
     def test_variables_have_names_that_equations_can_use(self, reducer: Reducer) -> None:
         names = self.fit(reducer).variable_names

@@ -20,6 +20,7 @@ from symtorch_core.expressions import OPERATORS, Expression, evaluate, parse, va
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.regressor import OutputwiseRegressor, Regressor
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.testing.options import check_options_refuse_wrong_types
 
 NAMES = ("alpha", "beta")
 ROWS = 200
@@ -39,6 +40,8 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
 
     niterations: ClassVar[int] = 40
     """Effort of each search of the suite; each backend defines an iteration."""
+    deterministic: ClassVar[bool] = False
+    """Whether nothing is drawn at random, so that every seed gives the same fronts."""
 
     def fit(
         self,
@@ -48,6 +51,7 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         X: Tensor | None = None,
         weights: Tensor | None = None,
         callbacks: Sequence[Callback] = (),
+        seed: int = 3,
         **search: Any,
     ) -> list[ParetoFront]:
         """Run a small search, with + and * by default."""
@@ -58,7 +62,7 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
             search=SearchSpace(**settings),
             variable_names=NAMES,
             weights=weights,
-            seed=3,
+            seed=seed,
             callbacks=callbacks,
         )
 
@@ -86,6 +90,17 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         (front,) = self.fit(regressor, law(inputs()))
         assert r2(front.select("best").expression) > 0.999
 
+    @pytest.mark.parametrize("unit", [1e-12, 1e12])
+    def test_the_unit_of_the_target_does_not_matter(self, regressor: Regressor, unit: float) -> None:
+        (front,) = self.fit(regressor, unit * law(inputs()))
+        best = front.select("best")
+        assert r2(best.expression, unit) > 0.999
+        assert best.loss < 1e-3 * unit**2
+
+    def test_an_offset_does_not_hide_the_law(self, regressor: Regressor) -> None:
+        (front,) = self.fit(regressor, 1e9 + law(inputs()))
+        assert r2(front.select("best").expression, offset=1e9) > 0.999
+
     def test_variables_have_the_given_names(self, regressor: Regressor) -> None:
         (front,) = self.fit(regressor, law(inputs()))
         assert sorted(variables(front.select("accuracy").expression)) == sorted(NAMES)
@@ -94,6 +109,14 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         target = torch.sin(3 * inputs()[:, 0]) + inputs()[:, 1]
         assert self.fit(regressor, target, niterations=5) == self.fit(regressor, target, niterations=5)
 
+    def test_another_seed_is_another_search(self, regressor: Regressor) -> None:
+        noise = torch.from_numpy(np.random.default_rng(0).normal(size=ROWS))
+        target = torch.sin(3 * inputs()[:, 0]) * inputs()[:, 1] + noise
+        settings: dict[str, Any] = {"unary_operators": ("sin",), "maxsize": 20, "niterations": 2}
+        fronts = [self.fit(regressor, target, seed=seed, **settings) for seed in (0, 1, 2)]
+        alike = fronts[0] == fronts[1], fronts[1] == fronts[2]
+        assert alike == (self.deterministic, self.deterministic)
+
     def test_workers_do_not_change_the_result(self, regressor: Regressor) -> None:
         outputwise = self.outputwise_or_skip(regressor)
         Y = torch.stack([law(inputs()), inputs()[:, 0] * inputs()[:, 1], inputs()[:, 1]], dim=1)
@@ -101,11 +124,22 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         shared = dataclasses.replace(outputwise, n_jobs=2)  # type: ignore[type-var]
         assert self.fit(alone, Y, niterations=3) == self.fit(shared, Y, niterations=3)
 
-    def test_rows_of_weight_zero_do_not_matter(self, regressor: Regressor) -> None:
-        target, weights = law(inputs()), torch.ones(ROWS, dtype=torch.float64)
-        target[::3], weights[::3] = 40.0 * inputs()[::3, 1], 0.0
-        (front,) = self.fit(regressor, target, weights=weights)
+    @pytest.mark.parametrize("refine", [True, False])
+    @pytest.mark.parametrize("rows", [ROWS, 3000])
+    def test_rows_of_weight_zero_do_not_matter(self, regressor: Regressor, rows: int, refine: bool) -> None:
+        X = inputs(rows=rows)
+        target, weights = law(X), torch.zeros(rows, dtype=torch.float64)
+        weights[::5] = 1.0
+        target[weights == 0] = 40.0 * X[weights == 0, 1]
+        (front,) = self.fit(regressor, target, X=X, weights=weights, refine=refine)
         assert r2(front.select("best").expression) > 0.999
+
+    def test_weights_decide_which_rows_are_outliers_under_mae(self, regressor: Regressor) -> None:
+        target, weights = law(inputs()), torch.full((ROWS,), 0.02, dtype=torch.float64)
+        weights[::3] = 1.0
+        target[weights < 1] = 40.0 * inputs()[weights < 1, 1]
+        (front,) = self.fit_or_skip(regressor, target, weights=weights, loss="mae")
+        assert r2(front.select("best").expression) > 0.99
 
     def test_mae_withstands_outliers_or_is_refused(self, regressor: Regressor) -> None:
         target = law(inputs())
@@ -154,10 +188,15 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
                 assert events == []
 
     def test_a_definition_is_honoured_or_refused(self, regressor: Regressor) -> None:
-        operators = ("half(x) = x/2",)
-        (front,) = self.fit_or_skip(regressor, law(inputs()), unary_operators=operators, niterations=2)
-        for candidate in front:
+        target = 2.0 * torch.sin(5.0 * inputs()[:, 0]) + inputs()[:, 1]
+        (front,) = self.fit_or_skip(regressor, target, unary_operators=("wave(x) = sin(5.0*x)",))
+        best = front.select("accuracy")
+        assert best.loss < 1e-3  # without the definition, sums and products come nowhere near
+        for candidate in front:  # expanded: in operators of the table
             assert str(candidate.expression) == str(parse(str(candidate.expression), NAMES))
+
+    def test_options_of_a_wrong_type_are_refused_at_once(self, regressor: Regressor) -> None:
+        check_options_refuse_wrong_types(regressor)
 
     def test_an_unknown_option_is_refused(self, regressor: Regressor) -> None:
         with pytest.raises(SearchError, match="no_such_option"):
@@ -239,9 +278,9 @@ def get_random_states() -> tuple[object, ...]:
     return random.getstate(), name, tuple(key), *rest, tuple(torch.get_rng_state().tolist())
 
 
-def inputs(seed: int = 0) -> Tensor:
-    """Return rows to search on, shape (ROWS, 2); another seed gives held-out rows."""
-    return torch.from_numpy(np.random.default_rng(seed).uniform(-2.0, 2.0, (ROWS, len(NAMES))))
+def inputs(seed: int = 0, rows: int = ROWS) -> Tensor:
+    """Return rows to search on, shape (rows, 2); another seed gives held-out rows."""
+    return torch.from_numpy(np.random.default_rng(seed).uniform(-2.0, 2.0, (rows, len(NAMES))))
 
 
 def law(X: Tensor) -> Tensor:
@@ -254,8 +293,8 @@ def predict(expression: Expression, X: Tensor) -> Tensor:
     return evaluate(expression, dict(zip(NAMES, X.T, strict=True))).expand(len(X))
 
 
-def r2(expression: Expression) -> float:
-    """Return the share of the easy law's variance that an equation explains on held-out rows."""
+def r2(expression: Expression, unit: float = 1.0, offset: float = 0.0) -> float:
+    """Return the share of the variance of unit * law + offset that an equation explains on held-out rows."""
     X = inputs(seed=1)
-    error = (predict(expression, X) - law(X)).square().mean()
+    error = ((predict(expression, X) - offset) / unit - law(X)).square().mean()
     return 1.0 - float(error / law(X).var())

@@ -15,7 +15,7 @@ from gplearn._program import _Program
 
 from symtorch_core import SearchError, SearchSpace
 from symtorch_core.expressions import OPERATORS, evaluate
-from symtorch_core.search import LOSSES
+from symtorch_core.search import LOSSES, Problem, build_front
 from symtorch_gplearn.harvest import Harvest, get_structure
 from symtorch_gplearn.programs import WORST, Scaling, make_function, to_expression
 from symtorch_gplearn.regressor import GplearnRegressor
@@ -72,6 +72,21 @@ def test_the_best_of_every_length_is_kept_over_all_generations() -> None:
         harvest.offer(program, error)
     assert [str(expression) for expression in harvest] == ["x1", "x0 + 2.5"]
     assert get_structure([plus, 0, 1.5]) == get_structure([plus, 0, 2.5]) == ("+", 0, None)
+
+
+def test_parsimony_keeps_the_population_short() -> None:
+    X = np.random.default_rng(0).uniform(-2, 2, (100, 2))
+    y = X[:, 0] ** 3 - 2 * X[:, 0] * X[:, 1] + X[:, 1]
+
+    def find_best_loss(parsimony: float) -> float:
+        search = SearchSpace(
+            unary_operators=(), niterations=12, maxsize=30, parsimony=parsimony, refine=False
+        )
+        problem = Problem(X, y, None, search, ("a", "b"), seed=0)
+        found = GplearnRegressor(population_size=150).search(problem)
+        return build_front(found, X, y, search, ("a", "b"))[-1].loss
+
+    assert find_best_loss(100.0) > 1.5 * find_best_loss(0.0)
 
 
 def test_refusals_say_what_to_do() -> None:

@@ -11,4 +11,4 @@ from symtorch_gplearn.regressor import GplearnRegressor
 class TestGplearn(RegressorContract):
     @pytest.fixture
     def regressor(self) -> GplearnRegressor:
-        return GplearnRegressor(population_size=100)
+        return GplearnRegressor(population_size=200)

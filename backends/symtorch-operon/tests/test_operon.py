@@ -212,3 +212,9 @@ def test_an_error_in_a_callback_reaches_the_caller() -> None:
         OperonRegressor().fit(
             X, Y, search=SearchSpace(), variable_names=[f"x{i}" for i in range(5)], callbacks=[broken]
         )
+
+
+def test_inputs_that_single_precision_cannot_tell_apart_are_refused() -> None:
+    X = 1e9 + torch.rand(60, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(SearchError, match="cannot tell the values of 'x' apart: subtract their mean first"):
+        OperonRegressor().fit(X, 2 * X, search=SearchSpace(), variable_names=["x"])

@@ -98,6 +98,25 @@ def test_options_pass_through_and_fit_options_go_to_fit(tmp_path: Path) -> None:
     assert "deterministic" not in text
 
 
+@pytest.mark.parametrize(
+    ("targets", "options", "seen"),
+    [
+        (1e9 + LAW, {}, "'precision': 64"),
+        (1e-30 * LAW, {}, "'precision': 64"),
+        (1e9 + LAW, {"precision": 32}, "'precision': 32"),
+        (LAW, {}, None),
+        ((1e9 + LAW).float().double(), {}, None),  # single precision has all of it
+    ],
+)
+def test_pysr_computes_in_double_precision_where_the_data_need_it(
+    targets: torch.Tensor, options: dict[str, Any], seen: str | None, tmp_path: Path
+) -> None:
+    targets = torch.cat([targets, LAW], dim=1)
+    distill(targets, regressor_options={**options, "output_directory": str(tmp_path)})
+    text = read_seen(tmp_path)
+    assert ("precision" not in text) if seen is None else (seen in text)
+
+
 def test_limits_of_two_arguments_arrive_as_pysr_wants_them(tmp_path: Path) -> None:
     distill(constraints={"*": (-1, 9), "sin": 5}, regressor_options={"output_directory": str(tmp_path)})
     assert "'constraints': {'*': (-1, 9), 'sin': 5}" in read_seen(tmp_path)

@@ -7,6 +7,8 @@ from symtorch_sparse.regressor import SparseRegressor
 
 
 class TestSparse(RegressorContract):
+    deterministic = True
+
     @pytest.fixture
     def regressor(self) -> SparseRegressor:
         return SparseRegressor()

@@ -9,18 +9,20 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchError, SearchSpace
-from symtorch_core.events import Event, OutputImproved, OutputInterrupted, OutputProgressed
+from symtorch_core.events import Event, OutputImproved, OutputInterrupted, OutputProgressed, Stopwatch
 from symtorch_core.expressions import evaluate as evaluate_expression
 from symtorch_core.expressions import parse
 from symtorch_core.testing import RegressorContract
 from symtorch_torchgp.data.rows import Rows
 from symtorch_torchgp.evaluation.evaluator import differentiate, evaluate
 from symtorch_torchgp.evaluation.schedules import build_schedule
+from symtorch_torchgp.evolution.population import Population
 from symtorch_torchgp.fitting.constants import fit_constants
 from symtorch_torchgp.fitting.scaling import score
 from symtorch_torchgp.programs.postfix import Programs
 from symtorch_torchgp.programs.primitives import CONSTANT, Primitives
 from symtorch_torchgp.regressor import TorchGPRegressor
+from symtorch_torchgp.variation.inverses import invert_targets
 from symtorch_torchgp.variation.mutation import vary
 from symtorch_torchgp.variation.sampler import Sampler
 
@@ -156,6 +158,44 @@ def test_parsimony_shortens_the_front() -> None:
     thrifty = replace(QUICK, parsimony=0.02 * float(y.var()))
     (short,) = engine.fit(X, y, search=thrifty, variable_names=NAMES)
     assert short.complexities[-1] < plain.complexities[-1]
+
+
+def test_parsimony_decides_who_survives() -> None:
+    X, y = make_data()
+    rows = Rows.of(X.float(), y, torch.ones(1, len(X), dtype=torch.float64))
+
+    def evolve(penalty: float) -> float:
+        sampler = Sampler(make_primitives(), 16, torch.Generator().manual_seed(0), torch.device("cpu"))
+        population = Population(
+            rows,
+            make_primitives(),
+            sampler,
+            size=100,
+            maxsize=16,
+            admit=lambda programs: torch.ones(len(programs), dtype=torch.bool),
+            penalty=torch.tensor([penalty], dtype=torch.float64),
+        )
+        for _ in range(4):
+            population.step()
+        return float(population.programs.size[:20].double().mean())
+
+    assert evolve(10.0) < 0.8 * evolve(0.0)
+
+
+def test_a_time_limit_is_for_each_output() -> None:
+    X, _ = make_data()
+    Y = torch.randn(len(X), 3, generator=torch.Generator().manual_seed(0))
+    search = replace(QUICK, niterations=10**6, maxsize=8, timeout_in_seconds=0.8)
+    watch = Stopwatch()
+    searched: list[float] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, OutputProgressed):
+            searched.append(watch.seconds())
+
+    engine = TorchGPRegressor(population_size=150, patience=10**6)
+    engine.fit(X, Y, search=search, variable_names=NAMES, callbacks=[note])
+    assert searched[-1] > 1.6  # 0.9 of 3 x 0.8 s, less the last generation
 
 
 def test_an_output_that_is_good_enough_ends_the_search() -> None:
@@ -298,3 +338,28 @@ class TestContract(RegressorContract):
     @pytest.fixture
     def regressor(self) -> TorchGPRegressor:
         return TorchGPRegressor(population_size=400, search_rows=256)
+
+
+def test_inputs_with_a_great_offset_are_told_apart() -> None:
+    X = make_inputs(200)
+    (front,) = TorchGPRegressor(population_size=200).fit(
+        1e9 + X,
+        2 * X[:, :1] - X[:, 1:2],
+        search=SearchSpace(binary_operators=("+", "-", "*"), unary_operators=(), niterations=20),
+        variable_names=NAMES,
+    )
+    assert front[-1].loss < 1e-9
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_inner_targets_have_no_unit(unit: float) -> None:
+    X = make_inputs(200)
+    target, ones = torch.exp(X[:, :1]) + 0.5, torch.ones(1, 200, dtype=torch.float64)
+    plain, scaled = (
+        invert_targets(Rows.of(X.float(), factor * target, ones), make_primitives()) for factor in (1.0, unit)
+    )
+    for here, there in zip(plain, scaled, strict=True):
+        assert here.possible.all()
+        assert there.possible.all()
+        torch.testing.assert_close(here.rows.targets, there.rows.targets)
+        torch.testing.assert_close(here.rows.weights, there.rows.weights)

@@ -40,6 +40,29 @@ def test_the_law_and_its_slopes_at_the_point(data: Any) -> None:
     assert "x2 +2" in str(found)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_block_in_half_precision_gives_its_coefficients_within_that_precision(dtype: torch.dtype) -> None:
+    block = nn.Linear(3, 1).to(dtype)
+    with torch.no_grad():
+        block.weight.copy_(torch.tensor([[1.5, -2.0, 0.75]]))
+        block.bias.fill_(0.5)
+    for point in (STAR, X[0].to(dtype)):
+        options = {"regressor_options": {"degree": 1}, "unary_operators": (), **QUICK}
+        found = explain(block, X.to(dtype), point, **options)
+        near = pytest.approx([1.5, -2.0, 0.75], rel=torch.finfo(dtype).eps)
+        assert found.gradient[0].tolist() == near
+        assert found.local_r2[0] > 0.999
+
+
+def test_the_radius_has_no_unit() -> None:
+    def measure(unit: float) -> float:
+        options = {"maxsize": 5, "unary_operators": (), **QUICK}
+        return explain(lambda x: unit * x[:, :1] ** 3, X, STAR, **options).radius[0]
+
+    assert math.isfinite(measure(1e-20))
+    assert measure(1e-20) == pytest.approx(measure(1e20), rel=1e-3)
+
+
 class Net(nn.Module):
     """A hidden block behind a fixed map."""
 

@@ -112,7 +112,7 @@ def test_names_tell_which_variables_are_components() -> None:
 @pytest.mark.parametrize("option", [{"k_in": 0}, {"k_in": 9}, {"k_out": -1}, {"k_out": 3}])
 def test_a_number_of_components_that_does_not_fit(option: dict[str, int]) -> None:
     X = correlated()
-    with pytest.raises(st.SearchError, match="give a number from 1 to [28]"):
+    with pytest.raises(st.SearchError, match="give a (number from 1 to [28]|whole number of at least 1)"):
         fit(X, X[:, :2], **option)
 
 
@@ -210,3 +210,19 @@ def test_a_linear_block_is_solved_before_any_search() -> None:
     assert all(entry.held_out.r2 > 1 - 1e-6 for entry in result.fidelity)
     assert all(entry.linear.r2 > 1 - 1e-6 for entry in result.fidelity)
     assert "R2 linear" in str(result)
+
+
+@pytest.mark.parametrize("k_in", [None, 3])
+def test_the_ridge_of_the_linear_part_is_a_share_of_the_mean_variance(k_in: int | None) -> None:
+    X = correlated()
+    Y = X[:, :2].square() + X[:, 2:4]
+    reduction = fit(X, Y, k_in=k_in, linear=True, ridge=0.5)
+    Z = X if reduction.down is None else reduction.reduce_inputs(X)
+    centred, targets = Z - Z.mean(0), Y - Y.mean(0)
+    covariance = centred.T @ centred / len(X)
+    shifted = covariance + 0.5 * covariance.diagonal().mean() * torch.eye(
+        len(covariance), dtype=torch.float64
+    )
+    expected = torch.linalg.solve(shifted, centred.T @ targets / len(X)).T
+    assert reduction.linear is not None
+    torch.testing.assert_close(reduction.linear.weight.detach(), expected)

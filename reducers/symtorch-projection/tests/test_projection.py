@@ -194,6 +194,8 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> 
         ({"linear": 1}, "projection's linear must be True or False"),
         ({"k_in": "most"}, "k_in='most': a share"),
         ({"metric": "fisher"}, "the metric must be d_out numbers or a matrix of numbers, not a str"),
+        ({"metric": [1e-12, -2e-12, 1e-12]}, "no error may have a negative cost"),
+        ({"metric": torch.tensor([[2.0, 1.0], [0.0, 2.0]]) * 1e-12}, "symmetric d_out x d_out matrix"),
         ({"metric": torch.ones(2, 3)}, "symmetric d_out x d_out matrix"),
         ({"metric": [1.0, float("nan")]}, "must be finite"),
     ],
@@ -246,3 +248,45 @@ def test_by_name_in_the_pipeline_with_the_blocks_own_slopes() -> None:
     st.wrap(fresh, "block")
     fresh.load_state_dict(state)
     torch.testing.assert_close(fresh(X), model(X))
+
+
+def test_the_ridge_decides_directions_and_the_linear_part() -> None:
+    X = draw_data(500)
+    X, Y = X - X.mean(0), block(X)[:, :1]
+    Y = Y - Y.mean(0)
+    covariance, shared = X.T @ X / len(X), X.T @ Y / len(X)
+    for ridge in (1e-6, 10.0):
+        reduction = fit(X, Y, k_in=1, ridge=ridge)
+        shifted = covariance + ridge * covariance.diagonal().mean() * torch.eye(D, dtype=torch.float64)
+        direction = torch.linalg.solve(shifted, shared)[:, 0]
+        found = reduction.down.weight[0].detach()
+        assert abs(float(torch.nn.functional.cosine_similarity(direction, found, dim=0))) > 1 - 1e-9
+        # The direction has unit variance, so the ridge divides the slope by 1 + ridge.
+        z = X @ found
+        assert reduction.linear is not None
+        assert float(reduction.linear.weight) == pytest.approx(float(z @ Y[:, 0]) / len(X) / (1 + ridge))
+
+
+def test_the_ridge_decides_output_directions() -> None:
+    X = draw_data(500)
+    Y = block(X)
+    small, large = (
+        fit(X, Y, k_in=2, k_out=1, linear=False, ridge=ridge).up.weight.detach()[:, 0]
+        for ridge in (1e-9, 10.0)
+    )
+    centred, targets = X - X.mean(0), Y - Y.mean(0)
+    covariance, shared = centred.T @ centred / len(X), centred.T @ targets / len(X)
+    for ridge, found in ((1e-9, small), (10.0, large)):
+        shifted = covariance + ridge * covariance.diagonal().mean() * torch.eye(D, dtype=torch.float64)
+        predicted = shared.T @ torch.linalg.solve(shifted, shared)
+        axis = torch.linalg.eigh(predicted).eigenvectors[:, -1]
+        assert abs(float(axis @ found)) > 1 - 1e-9
+
+
+def test_weights_decide_what_is_trained() -> None:
+    X = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0))
+    counts = torch.arange(2000) % 4 == 0
+    Y = torch.where(counts, X[:, 0].square(), 3 * X[:, 1].square())[:, None]  # no closed form sees either
+    reduction = fit(X, Y, weights=counts.double(), method="trained", k_in=1, epochs=40)
+    direction = reduction.down.weight[0].detach().abs()
+    assert float(direction[0] / direction.norm()) > 0.95

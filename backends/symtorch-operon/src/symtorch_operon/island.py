@@ -11,7 +11,7 @@ import torch
 
 from symtorch_core import SearchSpace
 from symtorch_core.expressions import Call, Constant, Expression, evaluate, simplify
-from symtorch_core.search import Problem
+from symtorch_core.search import Problem, fits_single
 
 _SOLVED = 1e-12
 """Mean squared error, relative to the target's variance, that single precision cannot tell from zero."""
@@ -29,7 +29,7 @@ class Island:
         problem: the problem that the rows are from.
         X: inputs, shape (n, d).
         y: targets, shape (n,).
-        centred: whether the mean of the targets is subtracted.
+        centred: whether the mean of the targets is subtracted; it always is where single precision needs that.
 
     Attributes:
         data: scaled inputs, shape (n, d), and targets, shape (n,).
@@ -42,7 +42,7 @@ class Island:
         # Powers of two: division by them is exact, and so is the way back in the weights of a tree.
         self._scales = [_round_to_power_of_two(math.sqrt(float(np.mean(column**2)))) for column in X.T]
         unit = _round_to_power_of_two(float(np.std(y)))
-        offset = float(y.mean()) if centred else 0.0
+        offset = float(y.mean()) if centred or not fits_single(y / unit) else 0.0
         self.data = X / np.array(self._scales), (y - offset) / unit
         self._solved_below = _SOLVED * float(np.var(y)) / unit**2
         self._error = math.inf

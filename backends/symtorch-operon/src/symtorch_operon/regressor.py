@@ -14,7 +14,7 @@ import torch
 
 from symtorch_core import SearchError, SearchSpace
 from symtorch_core.expressions import Expression, evaluate
-from symtorch_core.search import OutputwiseRegressor, Problem
+from symtorch_core.search import OutputwiseRegressor, Problem, fits_single, weighted_median
 from symtorch_operon.engine import Evolution, Settings
 from symtorch_operon.harvest import Harvest
 from symtorch_operon.island import Island, admits_scaled, make_columns
@@ -81,11 +81,23 @@ class OperonRegressor(OutputwiseRegressor):
             )
 
     def search(self, problem: Problem) -> Iterable[Expression]:
+        _check_inputs(problem)
         return _Search(self, problem).run()
 
     def count_threads(self) -> int:
         """Return the number of threads for the search of one output."""
         return self.threads or max(1, joblib.cpu_count() // joblib.effective_n_jobs(self.n_jobs))
+
+
+def _check_inputs(problem: Problem) -> None:
+    """Refuse inputs whose values are one in single precision, in which Operon computes."""
+    for name, column in zip(problem.variable_names, problem.X.T, strict=True):
+        size = float(np.abs(column).max())
+        if size and not fits_single(column / size):
+            raise SearchError(
+                f"operon computes in single precision, which cannot tell the values of {name!r} apart: subtract their "
+                "mean first, or use another regressor"
+            )
 
 
 @final
@@ -96,7 +108,9 @@ class _Search:
         self._options, self._problem = options, problem
         self._started = time.monotonic()
         self._columns = make_columns(problem.X, problem.variable_names)
-        self._residual = problem.y - np.median(problem.y)
+        self._weights = None if problem.weights is None else torch.from_numpy(problem.weights)
+        y = torch.from_numpy(problem.y)
+        self._residual = y - weighted_median(y, self._weights)
         self._solved = False
 
     def run(self) -> list[Expression]:
@@ -140,17 +154,19 @@ class _Search:
         loss = problem.search.loss_function
         if loss.name != "mse":
             # Residuals below the median count as the median: else a few rows, met by chance, would outweigh all others.
-            size = np.maximum(np.abs(self._residual), np.median(np.abs(self._residual)))
-            influence = loss.influence(torch.from_numpy(size)).numpy()
-            weights = influence if problem.weights is None else influence * problem.weights
-            problem = replace(problem, weights=weights, seed=problem.seed + number)
+            size = self._residual.abs()
+            influence = loss.influence(size.clamp_min(float(weighted_median(size, self._weights))))
+            weights = influence if self._weights is None else influence * self._weights
+            problem = replace(problem, weights=weights.numpy(), seed=problem.seed + number)
         return problem.search_rows(self._options.search_rows)
 
     def _update_residual(self, island: Island) -> None:
         best = None if island.best is None else island.scale(island.best)
         if best is not None:
-            residual = evaluate(best, self._columns).expand(len(self._residual)).numpy() - self._problem.y
-            if np.isfinite(residual).all():
+            residual = evaluate(best, self._columns).expand(len(self._residual)) - torch.from_numpy(
+                self._problem.y
+            )
+            if bool(residual.isfinite().all()):
                 self._residual = residual
 
     def _is_late(self) -> bool:

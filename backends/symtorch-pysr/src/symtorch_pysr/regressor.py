@@ -92,14 +92,12 @@ class PySRRegressor(Regressor):
             raise SearchError(
                 f"pysr's output_directory must be a path or None, got {self.output_directory!r}"
             )
-        if isinstance(self.worker, str) or not all(isinstance(part, str) for part in self.worker):
+        listed = isinstance(self.worker, tuple | list)
+        if not listed or not all(isinstance(part, str) for part in self.worker):
             raise SearchError(
                 f"pysr's worker must be a list of texts, like {list(_WORKER)}, got {self.worker!r}"
             )
-        if not isinstance(self.options, Mapping):
-            raise SearchError(
-                f"pysr's options must be a dictionary, like {{'populations': 40}}, got {self.options!r}"
-            )
+        _check_dictionary(self.options)
 
     @classmethod
     def passed_options(cls) -> tuple[str, ...]:
@@ -115,7 +113,9 @@ class PySRRegressor(Regressor):
         if passed:
             check_options(passed, read_installed(), also=sorted(own))
         ours = {name: value for name, value in options.items() if name in own}
-        return cls(**{**ours, "options": {**ours.get("options", {}), **passed}})
+        both = ours.get("options", {})
+        _check_dictionary(both)
+        return cls(**{**ours, "options": {**both, **passed}})
 
     @classmethod
     def checkup(cls) -> tuple[Finding, ...]:
@@ -156,3 +156,8 @@ class PySRRegressor(Regressor):
                 options=self.options,
                 callbacks=tuple(callbacks),
             ).run_to_fronts()
+
+
+def _check_dictionary(options: Any) -> None:
+    if not isinstance(options, Mapping):
+        raise SearchError(f"pysr's options must be a dictionary, like {{'populations': 40}}, got {options!r}")

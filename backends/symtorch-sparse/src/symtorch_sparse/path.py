@@ -45,8 +45,9 @@ def compute_path(moments: Moments, output: int, steps: int) -> list[Step]:
     """
     xx, xy = moments.xx.cpu().numpy(), moments.xy[:, output].cpu().numpy()
     variance = float(moments.yy[output, output])
-    spread = np.sqrt(np.diag(xx))
-    scaled, target = xx / np.outer(spread, spread), xy / spread
+    # Correlations: the pursuit stops below a fixed number, so terms and outputs are scaled to a variance of one.
+    height, spread = np.sqrt(variance), np.sqrt(np.diag(xx))
+    scaled, target = xx / np.outer(spread, spread), xy / (spread * height)
     with warnings.catch_warnings():
         # It warns when terms are linearly dependent, and stops with the terms so far, as it should.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -58,11 +59,10 @@ def compute_path(moments: Moments, output: int, steps: int) -> list[Step]:
         chosen = np.flatnonzero(column)
         if len(chosen) == 0:
             continue
-        factors = column[chosen] / spread[chosen]
-        explained = float(column[chosen] @ target[chosen])
+        factors = height * column[chosen] / spread[chosen]
+        unexplained = max(0.0, 1.0 - float(column[chosen] @ target[chosen]))
         offset = float(moments.y[output]) - float(factors @ moments.x.cpu().numpy()[chosen])
-        loss = max(0.0, variance - explained)
-        found.append(Step(tuple(chosen.tolist()), tuple(factors.tolist()), offset, loss))
-        if loss <= _NEGLIGIBLE * variance:
+        found.append(Step(tuple(chosen.tolist()), tuple(factors.tolist()), offset, unexplained * variance))
+        if unexplained <= _NEGLIGIBLE:
             break
     return found

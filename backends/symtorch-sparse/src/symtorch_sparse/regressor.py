@@ -16,7 +16,7 @@ from symtorch_core import ParetoFront, Regressor, SearchError, SearchSpace
 from symtorch_core.events import Callback, OutputFinished, OutputImproved, OutputProgressed, Stopwatch, notify
 from symtorch_core.expressions import Call, Constant, Expression
 from symtorch_core.reduction import Moments
-from symtorch_core.search import build_front
+from symtorch_core.search import build_front, is_constant, weighted_median
 from symtorch_sparse.library import Columns, build_library, select_usable_terms
 from symtorch_sparse.path import Step, compute_path
 
@@ -96,7 +96,7 @@ class SparseRegressor(Regressor):
         fronts = []
         for output in range(Y.shape[1]):
             found: list[Step] = []
-            if columns is not None and float(Y[:, output].double().var(correction=0)) > 0:
+            if columns is not None and not _is_constant(Y[:, output], weights):
                 if shared is not None:
                     found = compute_path(shared, output, steps)
                 else:
@@ -121,11 +121,11 @@ class SparseRegressor(Regressor):
         rows = torch.linspace(0, len(X) - 1, min(len(X), self.reweighted_rows)).round().long().unique()
         values, target = columns(X[rows]), y[rows].double()
         share = torch.ones_like(target) if weights is None else weights[rows].double()
-        residual = target - target.median()
+        residual = target - weighted_median(target, share)
         found: list[Step] = []
         for _ in range(self.reweightings):
             # Residuals below the median count as the median: else a few rows, met by chance, would outweigh all others.
-            size = residual.abs().clamp_min(float(residual.abs().median()) or 1e-12)
+            size = residual.abs().clamp_min(float(weighted_median(residual.abs(), share)))
             influence = share * search.loss_function.influence(size)
             if not bool((influence > 0).any()):
                 break
@@ -137,6 +137,10 @@ class SparseRegressor(Regressor):
             factors = torch.tensor(best.coefficients, dtype=torch.float64)
             residual = target - best.offset - values[:, list(best.indices)] @ factors
         return found
+
+
+def _is_constant(y: Tensor, weights: Tensor | None) -> bool:
+    return is_constant(y.double().cpu().numpy(), None if weights is None else weights.double().cpu().numpy())
 
 
 def _check_search(search: SearchSpace) -> None:

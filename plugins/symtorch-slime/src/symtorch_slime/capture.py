@@ -110,7 +110,8 @@ class SlimeCapture(Capture):
                 f"{len(found)} rows: only a block that runs once on every input row can be explained near one of them"
             )
         weights = torch.from_numpy(near.weights).repeat_interleave(each)
-        found = replace(found, weights=weights.to(found.inputs.dtype))
+        # Half precision would round small weights to nothing.
+        found = replace(found, weights=weights.to(torch.promote_types(found.inputs.dtype, torch.float32)))
         if len(found) > max_rows:
             chosen = np.random.default_rng(seed).choice(len(found), max_rows, replace=False)
             found = found.rows(torch.from_numpy(np.sort(chosen)))
@@ -157,6 +158,8 @@ def _flatten(data: Any) -> Array:
 def _to_numbers(values: Any, what: str) -> Array:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
+        if values.is_floating_point():  # numpy has no bfloat16
+            values = values.double()
     try:
         return np.asarray(values).astype(np.float64)
     except (TypeError, ValueError) as error:

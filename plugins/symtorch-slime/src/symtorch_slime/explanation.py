@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -235,11 +236,13 @@ def _measure_radius(
         share = (rows.weights / rows.weights.sum()).double()[:, None]
         missed = surrogate.predict(rows.inputs).double() - rows.outputs[:, columns].double()
         size = (share * missed.square()).sum(0).sqrt()
-        return size.nan_to_num(math.inf, math.inf).tolist()
+        # What rounding of the outputs explains is no error.
+        rounding = torch.finfo(rows.outputs.dtype).eps * rows.outputs[:, columns].double().abs().amax(0)
+        return size.where(~(size <= rounding), 0.0).nan_to_num(math.inf, math.inf).tolist()
 
     wanted = fresh.outputs[:, columns].double().std(0, correction=0).tolist()
     limits = [
-        2 * max(error, _NEGLIGIBLE * spread, 1e-12)
+        2 * max(error, _NEGLIGIBLE * spread, sys.float_info.min)
         for error, spread in zip(errors(fresh), wanted, strict=True)
     ]
     radius = [math.inf] * len(columns)
@@ -249,7 +252,7 @@ def _measure_radius(
         for output, (limit, error) in enumerate(zip(limits, now, strict=True)):
             if math.isinf(radius[output]) and error > limit:
                 # Between two scales the error is assumed to follow a power law.
-                low = min(last[output], limit)
+                low = min(last[output] or limit / 2, limit)
                 rise = math.log(error / low) if math.isfinite(error) else math.inf
                 radius[output] = before * (scale / before) ** (math.log(limit / low) / rise)
         if all(map(math.isfinite, radius)):

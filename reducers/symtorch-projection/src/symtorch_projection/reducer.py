@@ -227,11 +227,12 @@ def _read_metric(given: Any) -> Tensor:
         metric = torch.diag(metric)
     if not bool(torch.isfinite(metric).all()):
         raise SearchError("the metric must be finite")
-    if metric.ndim != 2 or len(metric) != metric.shape[1] or not torch.allclose(metric, metric.T):
+    if metric.ndim != 2 or len(metric) != metric.shape[1] or not torch.allclose(metric, metric.T, atol=0.0):
         raise SearchError(
             f"the metric must be d_out numbers or a symmetric d_out x d_out matrix, got shape {tuple(metric.shape)}"
         )
-    if float(torch.linalg.eigvalsh(metric)[0]) < -1e-9:
+    costs = torch.linalg.eigvalsh(metric)
+    if float(costs[0]) < -1e-9 * float(costs.abs().max()):
         raise SearchError("the metric must be non-negative: no error may have a negative cost")
     return metric
 

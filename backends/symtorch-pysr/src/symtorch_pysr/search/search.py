@@ -25,7 +25,7 @@ from symtorch_core.events import (
     notify,
 )
 from symtorch_core.expressions import Expression
-from symtorch_core.search import Unrunnable, build_front
+from symtorch_core.search import Unrunnable, build_front, fits_single, is_constant
 from symtorch_pysr.arguments.expressions import name_variable, write_julia
 from symtorch_pysr.arguments.job import Arguments, build_arguments
 from symtorch_pysr.arguments.operators import translate_operators
@@ -50,7 +50,7 @@ class Data:
         Y: targets, shape (n, k), float64.
         weights: shape (n,), float64, or None.
         names: d names of the columns of X.
-        varying: the columns of Y that are not constant (to single precision).
+        varying: the columns of Y that are not constant.
     """
 
     X: np.ndarray
@@ -63,11 +63,16 @@ class Data:
     def of(cls, X: Tensor, Y: Tensor, weights: Tensor | None, names: tuple[str, ...]) -> Self:
         """Build the rows from tensors on any device."""
         targets = Y.double().cpu().numpy()
-        spread = np.finfo(np.float32).eps * np.abs(targets).max(axis=0)
-        varies = np.ptp(targets, axis=0) > spread
         row_weights = None if weights is None else weights.double().cpu().numpy()
-        columns = tuple(int(column) for column in np.flatnonzero(varies))
+        columns = tuple(
+            column for column in range(targets.shape[1]) if not is_constant(targets[:, column], row_weights)
+        )
         return cls(X.double().cpu().numpy(), targets, row_weights, names, columns)
+
+    @property
+    def fits_single(self) -> bool:
+        """Whether PySR's default, single precision, can tell the values apart."""
+        return all(map(fits_single, [*self.X.T, *self.Y[:, list(self.varying)].T]))
 
     def write(self, path: Path) -> None:
         """Write the arrays for the worker; PySR takes weights in the shape of the targets."""
@@ -144,7 +149,8 @@ class Search:
             elementwise_loss=self.elementwise_loss,
             seed=self.seed,
             guesses=guesses if any(guesses) else None,
-            options=self.options,
+            # The user's own precision has precedence.
+            options=self.options if self.data.fits_single else {"precision": 64, **self.options},
         )
 
     def _write_guesses(self) -> list[list[str]]:

@@ -20,7 +20,13 @@ __version__ = "2.7.2"
 jl = SimpleNamespace(VERSION="1.11.0")
 assert "torch" not in sys.modules, "torch must not be loaded where Julia is"
 
-FUNCTIONS = {"sin": np.sin, "cos": np.cos, "exp": np.exp, "square": np.square}
+FUNCTIONS = {
+    "sin": np.sin,
+    "cos": np.cos,
+    "exp": np.exp,
+    "square": np.square,
+    "wave": lambda x: np.sin(5 * x),
+}
 
 
 class PySRRegressor:
@@ -38,7 +44,8 @@ class PySRRegressor:
         columns = y.reshape(len(y), -1)
         row_weights = np.ones(len(y)) if weights is None else weights.reshape(len(y), -1)[:, 0]
         robust = own["elementwise_loss"].startswith("L1")
-        names = [name for name in own.get("unary_operators", []) if name in FUNCTIONS]
+        given = [text.split("(")[0] for text in own.get("unary_operators", [])]  # of a definition, its name
+        names = [name for name in given if name in FUNCTIONS]
         started = time.monotonic()
         for iteration in range(own["niterations"]):
             for output in range(outputs):
@@ -94,7 +101,7 @@ def write_table(X, y, weights, robust, functions, maxsize) -> str:
         loss, coefficients, name = min(trials, key=lambda trial: trial[0])
         chosen.append(name)
         parts = [
-            f"{value:.9f}" if term == "1" else f"({term} * {value:.9f})"
+            f"{value:.9e}" if term == "1" else f"({term} * {value:.9e})"
             for term, value in zip(chosen, coefficients, strict=True)
         ]
         complexity = 4 * len(chosen) - 1

@@ -18,8 +18,8 @@ class Rows:
         columns: inputs, shape (d, rows).
         targets: shape (k, rows), each with mean 0 and variance 1 under its weights.
         weights: shape (k, rows), each row of sum 1.
-        means: numbers that were subtracted from the targets, shape (k,).
-        spreads: numbers by which they were then divided, shape (k,).
+        means: numbers that were subtracted from the targets, shape (k,), float64.
+        spreads: numbers by which they were then divided, shape (k,), float64.
     """
 
     columns: Tensor
@@ -30,13 +30,19 @@ class Rows:
 
     @classmethod
     def of(cls, X: Tensor, Y: Tensor, weights: Tensor) -> Rows:
-        """Build rows from inputs (n, d), targets (n, k) and weights (k, n)."""
-        share = weights / weights.sum(1, keepdim=True)
-        targets = Y.T.contiguous()
+        """Build rows in the precision of the inputs, from inputs (n, d), targets (n, k) and weights (k, n).
+
+        Targets are scaled in double precision: only then may they be cast without a loss.
+        """
+        share, targets = weights.double(), Y.T.double()
+        share = share / share.sum(1, keepdim=True)
         means = (share * targets).sum(1)
         targets = targets - means[:, None]
-        spreads = (share * targets.square()).sum(1).sqrt().clamp_min(torch.finfo(targets.dtype).tiny)
-        return cls(X.T.contiguous(), targets / spreads[:, None], share, means, spreads)
+        unit = targets.abs().amax(1).clamp_min(torch.finfo(targets.dtype).tiny)  # squares must not overflow
+        spreads = unit * (share * (targets / unit[:, None]).square()).sum(1).sqrt()
+        spreads = torch.where(spreads > 0, spreads, 1.0)
+        scaled = (targets / spreads[:, None]).to(X.dtype).contiguous()
+        return cls(X.T.contiguous(), scaled, share.to(X.dtype), means, spreads)
 
     @property
     def count(self) -> int:

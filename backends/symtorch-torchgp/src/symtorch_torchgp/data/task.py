@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import final
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchSpace
+from symtorch_core.search import fits_single, is_constant
 from symtorch_torchgp.data.rows import Rows
 
 _JUDGING_ROWS = 20_000
@@ -43,9 +45,15 @@ class Task:
         return max(8, self.search.maxsize)
 
     def is_constant(self, column: int) -> bool:
-        """Return whether an output is constant in single precision."""
-        y = self.Y[:, column].double()
-        return float(y.max() - y.min()) <= torch.finfo(torch.float32).eps * float(y.abs().max())
+        """Return whether an output is constant on the rows that count."""
+        _, y, weights = self.to_arrays(column)
+        return is_constant(y, weights)
+
+    @functools.cached_property
+    def dtype(self) -> torch.dtype:
+        """Precision in which the search computes: double only for inputs that single precision cannot tell apart."""
+        X = self.X.double().cpu().numpy()
+        return torch.float32 if all(map(fits_single, X.T)) else torch.float64
 
     def to_arrays(self, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return X, one target and the weights as float64 arrays."""
@@ -58,7 +66,8 @@ class Task:
             return torch.zeros(len(outputs), dtype=torch.float64)
         Y = self.Y[:, outputs].double().cpu()
         weights = None if self.weights is None else self.weights.double().cpu()
-        middle = Y.mean(0) if self.search.loss == "mse" else Y.median(0).values
+        share = torch.ones(len(Y), dtype=Y.dtype) if weights is None else weights
+        middle = share @ Y / share.sum() if self.search.loss == "mse" else Y.median(0).values
         loss = self.search.loss_function
         losses = [loss(m, y, weights) for m, y in zip(middle, Y.T, strict=True)]
         return self.search.parsimony / torch.tensor(losses, dtype=torch.float64).clamp_min(1e-300)
@@ -88,13 +97,13 @@ class Task:
         Args:
             outputs: numbers of the outputs.
             index: numbers of the rows, shape (rows,).
-            device, dtype: of the result.
+            device, dtype: of the result; targets are scaled before they are cast.
         """
         index = index.to(self.X.device)
-        X, Y = self.X[index].to(device, dtype), self.Y[index][:, outputs].to(device, dtype)
-        weights = torch.ones(len(X), dtype=dtype, device=device)
+        X, Y = self.X[index].to(device, dtype), self.Y[index][:, outputs].to(device, torch.float64)
+        weights = torch.ones(len(X), dtype=torch.float64, device=device)
         if self.weights is not None:
-            weights = self.weights[index].to(device, dtype)
+            weights = self.weights[index].to(device, torch.float64)
         return Rows.of(X, Y, weights[None, :] * self._compute_emphasis(Y))
 
     @property

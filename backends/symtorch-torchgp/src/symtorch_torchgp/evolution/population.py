@@ -72,7 +72,7 @@ class Population:
         start: Programs | None = None,
     ) -> None:
         self.rows, self.primitives, self.sampler, self.admit = rows, primitives, sampler, admit
-        self.size, self.inner_targets, self.penalty = size, invert_targets(rows, primitives), penalty.float()
+        self.size, self.inner_targets, self.penalty = size, invert_targets(rows, primitives), penalty
         self.outputs, self.maxsize = len(rows.targets), maxsize
         self.archive = Archive.empty(self.outputs, maxsize, sampler.length, sampler.device)
         count = self.outputs * size

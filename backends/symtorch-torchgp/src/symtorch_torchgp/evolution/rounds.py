@@ -115,7 +115,7 @@ class _Evolution:
         self._active = list(plan.outputs)
         self._population = Population(
             task.select_rows(
-                self._active, task.sample_rows(plan.rows, int(second)), self._device, torch.float32
+                self._active, task.sample_rows(plan.rows, int(second)), self._device, task.dtype
             ),
             self._primitives,
             Sampler(

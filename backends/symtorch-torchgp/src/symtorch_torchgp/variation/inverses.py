@@ -76,13 +76,14 @@ def invert_targets(rows: Rows, primitives: Primitives) -> list[InnerTargets]:
     for name, inverse in INVERSES.items():
         if name not in primitives.operators:
             continue
-        y = rows.targets * rows.spreads[:, None] + rows.means[:, None]
+        # In units of the spread: a factor of y is a factor, or an offset, of the argument.
+        y = rows.targets + (rows.means / rows.spreads)[:, None]
         if inverse.one_sign:
             possible = (y > 0).all(1) | (y < 0).all(1)
             y = y.abs()
         else:  # up to a factor, which becomes an offset of the result
             possible = torch.ones(len(y), dtype=torch.bool, device=y.device)
-            y = y - y.amax(1, keepdim=True)
+            y = (y - y.amax(1, keepdim=True)) * rows.spreads[:, None]
         inside, slope = inverse.inside(y), inverse.slope(y)
         weights = rows.weights / slope.square()
         finite = torch.isfinite(inside).all(1) & torch.isfinite(weights).all(1)
