@@ -548,6 +548,14 @@ class TestDistilling:
         assert "mode='block'" in repr(block)
 
 
+def radius(x: Tensor) -> Tensor:
+    return x.square().sum(-1).sqrt()
+
+
+def quartic(residual: Tensor) -> Tensor:
+    return residual**4
+
+
 class TestRoundTrips:
     def check(self, model: Net, fresh: Net) -> None:
         """Save one, load the other: the same in every respect."""
@@ -712,16 +720,63 @@ class TestRoundTrips:
         fresh.load_state_dict(plain)
         assert list(plain) == keys
 
-    def test_a_python_transform_is_said_to_be_unsaveable(self) -> None:
-        model, block = wrapped(
-            transforms={"r": lambda x: x.square().sum(-1)}, regressor=scripted("r", "sin(r)")
-        )
+    def with_functions(self) -> tuple[Net, st.SymbolicModel]:
+        """A model whose equations need a Python function, and were searched with another one as the loss."""
+        return wrapped(transforms={"r": radius}, loss=quartic, regressor=scripted("r", "0.5*sin(r)"))
+
+    @pytest.mark.parametrize("mode", ["block", "symbolic"])
+    def test_python_functions_are_left_out_and_named(self, mode: str) -> None:
+        model, block = self.with_functions()
+        if mode == "symbolic":
+            block.switch_to_symbolic(trainable=True)
+        with pytest.warns(RuntimeWarning, match="not saved.* transform 'r', the loss"):
+            state = reloaded(model)
+        fresh = Net()
+        st.wrap(fresh, "mlp")
+        fresh.load_state_dict(state)
+        assert (fresh.mlp.mode, fresh.mlp.symbolic_outputs) == (block.mode, block.symbolic_outputs)
+        assert fresh.mlp.equations() == block.equations()
+        assert fresh.mlp.distillation.fronts == block.distillation.fronts
+        assert fresh.mlp.distillation.fidelity == block.distillation.fidelity
+        assert str(fresh.mlp.distillation) == str(block.distillation)
+        if mode == "symbolic":
+            with pytest.raises(st.FileFormatError, match="transform 'r' was the Python function 'radius'"):
+                fresh(data())
+        fresh.mlp.switch_to_block()
+        block.switch_to_block()
+        assert torch.equal(fresh(data()), model(data()))
+        with pytest.raises(st.SwitchError, match="need transform 'r'.*Distillation.load"):
+            fresh.mlp.switch_to_symbolic()
+        with pytest.warns(RuntimeWarning, match="not saved.* transform 'r', the loss"):
+            again = reloaded(fresh)  # what is lost stays named
+        assert again.keys() == state.keys()
+
+    def test_a_model_that_has_the_functions_reuses_them(self) -> None:
+        model, block = self.with_functions()
         block.switch_to_symbolic()
-        assert model(data()).shape == (200, 1)
-        with pytest.raises(
-            st.FileFormatError, match="transform 'r' is a Python function and cannot be saved"
-        ):
-            model.state_dict()
+        with pytest.warns(RuntimeWarning, match="not saved"):
+            state = reloaded(model)
+        fresh, other = self.with_functions()
+        fresh.load_state_dict(state)
+        assert torch.equal(fresh(data()), model(data()))
+        assert other.distillation.search.loss is quartic
+        torch.testing.assert_close(
+            other.distillation.surrogate()(data()), block.distillation.surrogate()(data())
+        )
+        other.switch_to_block().switch_to_symbolic()
+
+    def test_a_function_of_another_name_is_not_taken_for_the_lost_one(self) -> None:
+        with pytest.warns(RuntimeWarning, match="not saved"):
+            state = reloaded(self.with_functions()[0])
+        fresh, block = wrapped(transforms={"r": lambda x: x[..., 0]}, regressor=scripted("r"))
+        fresh.load_state_dict(state)
+        assert block.distillation.transforms.lost() == ("r",)
+
+    def test_a_plain_checkpoint_loads_beside_python_functions(self) -> None:
+        plain, (fresh, block) = Net(), self.with_functions()
+        fresh.load_state_dict(reloaded(plain))
+        assert torch.equal(fresh(data()), plain(data()))
+        assert block.switch_to_symbolic()(data()).shape == (200, 2)
 
     @pytest.mark.parametrize(
         ("old", "new"),

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from symtorch_core.errors import FileFormatError, MissingDependencyError
 from symtorch_core.exports.deployed import Deployed
@@ -70,14 +71,16 @@ def _write_json(result: Distillation, path: Path, surrogate: Surrogate | None) -
     result.save(path)
 
 
-def _to_single_precision(result: Distillation, surrogate: Surrogate | None) -> Surrogate:
-    """Return the surrogate on the CPU, for float32 rows, which other programs pass."""
-    return (result.surrogate() if surrogate is None else surrogate).cpu().float().eval()
+def _to_single_precision(result: Distillation, surrogate: Surrogate | None) -> tuple[Surrogate, Tensor]:
+    """Return the surrogate on the CPU, for float32 rows, which other programs pass, and two such rows."""
+    module = (result.surrogate() if surrogate is None else surrogate).cpu().float().eval()
+    example = torch.zeros(2, len(result.transforms.input_names))
+    module(example)  # what cannot run says so better here than within an exporter
+    return module, example
 
 
 def _write_onnx(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    module = _to_single_precision(result, surrogate)
-    example = torch.zeros(2, len(result.transforms.input_names))
+    module, example = _to_single_precision(result, surrogate)
     rows = torch.export.Dim("rows")
     try:
         torch.onnx.export(
@@ -98,8 +101,7 @@ def _write_onnx(result: Distillation, path: Path, surrogate: Surrogate | None) -
 
 
 def _write_exported_program(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    module = _to_single_precision(result, surrogate)
-    example = torch.zeros(2, len(result.transforms.input_names))
+    module, example = _to_single_precision(result, surrogate)
     rows = torch.export.Dim("rows")
     program = torch.export.export(module, (example,), dynamic_shapes=({0: rows},))
     torch.export.save(program, path)

@@ -212,7 +212,8 @@ class BlockWrapper(nn.Module, ABC):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         if WrapperState.is_in(state_dict.get(prefix + _STATE)):
-            self._restore(WrapperState.from_tensor(state_dict[prefix + _STATE]))
+            state = WrapperState.from_tensor(state_dict[prefix + _STATE])
+            self._restore(state.reuse_functions(self._distillation))
             saved = state_dict.get(prefix + _MASK)
             self.output_mask = (
                 None
@@ -228,7 +229,7 @@ class BlockWrapper(nn.Module, ABC):
                     state_dict[f"{prefix}surrogate.{key}"] = value
             if self.output_mask is not None:
                 state_dict[prefix + _MASK] = self.output_mask
-            state_dict[prefix + _STATE] = self.get_extra_state()
+            state_dict[prefix + _STATE] = torch.empty(0)  # expected, and not used
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @allow_gradients()

@@ -212,6 +212,11 @@ class SymbolicModel(BlockWrapper):
                 f"outputs={list(columns)} cannot become symbolic: give different ones of those that were "
                 f"distilled: {', '.join(map(str, result.outputs))}"
             )
+        for name in result.transforms.lost():
+            raise SwitchError(
+                f"the equations need transform {name!r}, a Python function that no file holds: give it to "
+                "Distillation.load and adopt the result, or distill again"
+            )
         unexplained = set(range(result.block_outputs)) - set(columns) - set(self.pruned_outputs)
         if (release_block or self.released) and unexplained:
             raise SwitchError(

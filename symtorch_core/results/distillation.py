@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
+
+from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, Source
 from symtorch_core.components.registry import load
@@ -251,20 +253,29 @@ class Distillation:
     def save(self, path: Path | str) -> None:
         """Write the distillation, reducer included, to a JSON file, with a few hundred held-out rows to draw.
 
-        Raises:
-            FileFormatError: a transform or the loss is a Python function.
+        A transform or a loss that is a Python function is left out, and a warning names it: see :meth:`load`.
         """
         from symtorch_core.results.files import save_distillation
 
         save_distillation(self, path)
 
     @staticmethod
-    def load(path: Path | str) -> Distillation:
+    def load(
+        path: Path | str,
+        transforms: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        loss: Callable[[Tensor], Tensor] | None = None,
+    ) -> Distillation:
         """Read a distillation from a file of :meth:`save`. Nothing in the file is executed.
 
+        Args:
+            path: path of the file.
+            transforms: Python functions that the file lacks: name of the variable -> function. Without them, fronts
+                and fidelity can be read, but equations in such a variable cannot run.
+            loss: the Python function that was the loss, if the file lacks it.
+
         Raises:
-            FileFormatError: the file is not a saved distillation.
+            FileFormatError: the file is not a saved distillation, or a function is given that it does not lack.
         """
         from symtorch_core.results.files import load_distillation
 
-        return load_distillation(path)
+        return load_distillation(path, transforms, loss)

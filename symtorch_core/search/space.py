@@ -23,6 +23,7 @@ from symtorch_core.expressions import (
     satisfies_constraints,
 )
 from symtorch_core.search.losses import Loss, check_loss, get_loss, make_loss
+from symtorch_core.storage.functions import LostFunction
 
 
 @final
@@ -45,7 +46,7 @@ class SearchSpace:
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested in the
             outer.
         loss: ``"mse"``, ``"mae"``, ``"huber"``, a formula in the residual ``r`` = prediction - target
-            (``"abs(r)^1.5"``), or a torch function of it; with a function, results can be used but not saved.
+            (``"abs(r)^1.5"``), or a torch function of it; of a function, only the name is saved with results.
         timeout_in_seconds: wall-clock limit for the search of one output; None for no limit.
         refine: refit the constants of every kept equation by least squares (reweighted for losses other than mse).
 
@@ -92,7 +93,8 @@ class SearchSpace:
         if self.timeout_in_seconds is not None:
             check_number("timeout_in_seconds", self.timeout_in_seconds, 0, open_low=True)
         self._check_complexities()
-        check_loss(self.loss_function)
+        if not isinstance(self.loss, LostFunction):  # of a saved search, which is not run again
+            check_loss(self.loss_function)
 
     def _check_complexities(self) -> None:
         for name, value in self.complexity_of_operators.items():

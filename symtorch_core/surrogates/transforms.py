@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from symtorch_core.errors import ExpressionError, FileFormatError, SearchError
 from symtorch_core.expressions import Expression, Program, constants, parse
+from symtorch_core.storage.functions import LostFunction, decode_function, encode_function, name_function
 
 Transform = str | Callable[[Tensor], Tensor]
 """An expression in the input names, or a function of the inputs (..., d) that returns one column (...)."""
@@ -88,7 +89,27 @@ class Transforms(nn.Module):
         return column
 
     def extra_repr(self) -> str:
-        return "\n".join(f"{name} = {definition}" for name, definition in self.definitions.items())
+        return "\n".join(f"{name} = {text}" for name, text in self.texts().items())
+
+    def texts(self) -> dict[str, str]:
+        """Return the derived variables by name, as text; a Python function by its name."""
+        return {
+            name: definition if isinstance(definition, str) else f"{name_function(definition)}(...)"
+            for name, definition in self.definitions.items()
+        }
+
+    def functions(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Return the transforms that are Python functions, by name."""
+        return {name: d for name, d in self.definitions.items() if not isinstance(d, str)}
+
+    def lost(self) -> tuple[str, ...]:
+        """Return the names of transforms whose Python functions are not in the file these come from."""
+        return tuple(name for name, d in self.definitions.items() if isinstance(d, LostFunction))
+
+    def with_functions(self, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Transforms:
+        """Return the transforms with functions in place of lost ones of the same name."""
+        found = {name: functions[name] for name in self.lost() if name in functions}
+        return Transforms(self.input_names, {**self.definitions, **found}) if found else self
 
     def expressions(self) -> tuple[tuple[str, Expression], ...]:
         """Return the derived variables by name, as expressions in the input names; empty if there are none.
@@ -96,29 +117,26 @@ class Transforms(nn.Module):
         Raises:
             FileFormatError: a transform is a Python function.
         """
-        self.to_json()
+        for name in self.functions():
+            raise FileFormatError(
+                f"transform {name!r} is a Python function, which cannot be written as source code: write it as an "
+                f"expression in {', '.join(self.input_names)}"
+            )
         return tuple(self._trees.items())
 
     def to_json(self) -> dict[str, object]:
-        """Return input names and definitions as JSON data.
-
-        Raises:
-            FileFormatError: a transform is a Python function, which cannot be saved.
-        """
-        unsaveable = [name for name in self.definitions if name not in self._trees]
-        if unsaveable:
-            raise FileFormatError(
-                f"transform {unsaveable[0]!r} is a Python function and cannot be saved: write it as an "
-                f"expression in {', '.join(self.input_names)}"
-            )
+        """Return input names and definitions as JSON data; of a Python function, its name."""
         return {
             "input_names": list(self.input_names),
-            "definitions": {n: str(t) for n, t in self._trees.items()},
+            "definitions": {
+                name: str(self._trees[name]) if isinstance(definition, str) else encode_function(definition)
+                for name, definition in self.definitions.items()
+            },
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Transforms:
-        """Build transforms from what :meth:`to_json` returned.
+        """Build transforms from what :meth:`to_json` returned, with placeholders of Python functions.
 
         Raises:
             FileFormatError: the data do not have this form.
@@ -126,9 +144,10 @@ class Transforms(nn.Module):
         names, definitions = data.get("input_names"), data.get("definitions")
         if not isinstance(names, list) or not isinstance(definitions, dict):
             raise FileFormatError("the saved transforms lack input names or definitions")
-        if not all(isinstance(text, str) for text in definitions.values()):
+        read = {name: decode_function(entry, f"transform {name!r}") for name, entry in definitions.items()}
+        if not all(isinstance(entry, (str, LostFunction)) for entry in read.values()):
             raise FileFormatError("the saved transforms are not text")
         try:
-            return cls([str(name) for name in names], definitions)
+            return cls([str(name) for name in names], read)
         except SearchError as error:
             raise FileFormatError(f"the saved transforms cannot be used: {error}") from error

@@ -193,6 +193,11 @@ def _build_overview(result: Distillation) -> Iterator[Part]:
         for name, entry in zip(result.output_names, result.fidelity, strict=True)
     )
     yield Table(headings, rows, "The chosen equations beside the best linear map of their variables")
+    lost = result.transforms.lost()
+    if lost:
+        yield Text(
+            f"Fits and residuals are not drawn: {', '.join(lost)} came from Python functions, which no file holds."
+        )
     if result.task_metric is not None:
         metric = result.task_metric
         yield Text(f"Task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations.")
@@ -216,7 +221,7 @@ def _build_others(result: Distillation) -> Table:
 
 def _build_settings(result: Distillation) -> Iterator[Table]:
     search = result.search
-    transforms = ", ".join(f"{name} = {text}" for name, text in result.transforms.definitions.items())
+    transforms = ", ".join(f"{name} = {text}" for name, text in result.transforms.texts().items())
     yield Table(
         ("setting", "value"),
         to_table_rows(
@@ -258,7 +263,8 @@ def _format_list(values: Mapping[str, Any]) -> str:
 
 
 def _get_rows(result: Distillation) -> Any:
-    return result.held_out or result.train
+    """Return rows to draw; None if there are none in memory, or equations that cannot run on them."""
+    return None if result.transforms.lost() else result.held_out or result.train
 
 
 def _get_searched_columns(
