@@ -188,7 +188,7 @@ class TestWrappingChangesNothing:
             st.wrap(model, "mlp")
         with pytest.raises(st.SwitchError, match="wrapped already"):
             st.wrap(model, "mlp.block")
-        with pytest.raises(TypeError, match="not a int"):
+        with pytest.raises(st.SwitchError, match="block must be a module or a function, not 3"):
             st.SymbolicModel(3)  # type: ignore[arg-type]
 
     def test_a_function_can_be_wrapped(self) -> None:
@@ -454,6 +454,9 @@ class TestErrorsChangeNothing:
             ({"outputs": [0]}, st.SwitchError, "those that were distilled: 1"),
             ({"outputs": []}, st.SwitchError, "cannot become symbolic"),
             ({"outputs": [1, 1]}, st.SwitchError, "different ones"),
+            ({"outputs": [False, True]}, st.SwitchError, "not a mask of True and False"),
+            ({"outputs": torch.tensor([False, True])}, st.SwitchError, "not a mask of True and False"),
+            ({"trainable": 1}, st.SwitchError, "trainable must be True or False"),
             ({"release_block": True}, st.SwitchError, "only 1 of 2 outputs"),
         ],
     )
@@ -853,6 +856,64 @@ def test_equations_from_a_file_are_adopted(tmp_path: Any) -> None:
         st.SymbolicModel(block).adopt(st.Distillation.load(tmp_path / "found.json")).switch_to_symbolic()
     )
     torch.testing.assert_close(wrapped(data()), found.surrogate()(data()))
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (nn.Linear(2, 5), "with 2 outputs, but Linear has 5"),
+        (nn.Linear(3, 2), "with 2 inputs, but Linear has 3"),
+        (
+            nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Sequential(nn.Linear(4, 1))),
+            "2 outputs, but Sequential has 1",
+        ),
+    ],
+)
+def test_equations_of_another_block_are_not_adopted(block: nn.Module, message: str) -> None:
+    found = st.distill((data(), data()), regressor=scripted(), progress=False)
+    wrapped = st.SymbolicModel(block)
+    with pytest.raises(st.SwitchError, match=message):
+        wrapped.adopt(found)
+    with pytest.raises(st.SwitchError, match="no equations yet"):
+        wrapped.equations()
+
+
+def test_a_block_keeps_its_widths_from_one_distillation_to_the_next() -> None:
+    block = st.SymbolicModel(lambda x: x[..., :1])
+    first = distilled(block, data(), regressor=scripted("x0"))
+    for X, Y, what in ((data(d=3), data(d=1), "3 inputs"), (data(), data(d=2), "2 outputs")):
+        other = st.distill((X, Y), regressor=scripted("x0"), progress=False)
+        with pytest.raises(st.SwitchError, match=what):
+            block.adopt(other)
+    assert block.distillation is first
+    block.prune_outputs(torch.tensor([True]))
+    assert block.adopt(first).distillation is first
+
+
+def test_columns_to_switch_may_come_as_an_array() -> None:
+    for columns in (np.array([1]), torch.tensor([1]), iter([1])):
+        _, block = wrapped(3)
+        assert block.switch_to_symbolic(outputs=columns).symbolic_outputs == (1,)
+
+
+def test_pruned_outputs_stay_out_of_columns_that_come_as_an_array() -> None:
+    _, block = wrapped(3)
+    block.prune_outputs(torch.tensor([True, False, True]))
+    with pytest.raises(st.SwitchError, match="output 1 of mlp is pruned"):
+        distilled(block, data(), outputs=torch.tensor([0, 1]))
+    assert distilled(block, data(), outputs=iter([2])).outputs == (2,)
+
+
+def test_equations_refuse_rows_of_another_width() -> None:
+    block = st.SymbolicModel(nn.Linear(2, 2))
+    found = distilled(
+        block, data(), reducer="pca", reducer_options={"k_in": 1}, regressor=scripted("z0", "sin(z0)")
+    )
+    block.switch_to_symbolic()
+    with pytest.raises(st.ExpressionError, match=r"take 2 inputs \(x0, x1\), got 3 columns"):
+        block(data(d=3))
+    with pytest.raises(st.CaptureError, match="activations have 1 outputs, the block has 2"):
+        found.judge(st.Activations.of(data(), data(d=1)))
 
 
 def test_nothing_is_adopted_when_no_block_could_run() -> None:

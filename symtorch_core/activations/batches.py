@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -35,25 +35,38 @@ def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
     Raises:
         CaptureError: the data are empty or of an unknown type.
     """
+    check_data(data)
     if isinstance(data, (Tensor, np.ndarray)):
         yield from _slice_rows(data, batch_size)
         return
     if isinstance(data, Mapping):
         yield data
         return
-    try:
-        given = iter(data)
-    except TypeError:
-        raise CaptureError(
-            f"{type(data).__name__} is not data: give a tensor, an array, a DataLoader or an iterable of "
-            "batches"
-        ) from None
     empty = True
-    for batch in given:
+    for batch in data:
         empty = False
         yield batch
     if empty:
         raise CaptureError("the data are empty: the loader gave no batch")
+
+
+def check_data(data: Any) -> None:
+    """Refuse what holds no batch, without reading it.
+
+    Raises:
+        CaptureError: the data are of an unknown type, or empty.
+    """
+    try:
+        known = not isinstance(data, (str, bytes)) and (isinstance(data, Iterable) or iter(data) is not None)
+    except TypeError:
+        known = False
+    if not known:
+        raise CaptureError(
+            f"{type(data).__name__} is not data: give a tensor, an array, a DataLoader or an iterable of "
+            "batches"
+        )
+    if isinstance(data, (Mapping, Sequence)) and not data:
+        raise CaptureError("the data are empty: give at least one batch")
 
 
 def _slice_rows(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor | np.ndarray]:

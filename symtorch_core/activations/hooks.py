@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from symtorch_core.activations.batches import (
     RowMask,
+    check_data,
     count_batches,
     get_row_mask,
     iterate_batches,
@@ -22,7 +23,19 @@ from symtorch_core.activations.batches import (
 from symtorch_core.activations.reservoir import Reservoir
 from symtorch_core.activations.rows import Activations, check_on_nonfinite
 from symtorch_core.activations.state_guard import preserve_state
-from symtorch_core.activations.tensor_paths import Selector, collect_call_tensors
+from symtorch_core.activations.tensor_paths import (
+    Selector,
+    check_selector,
+    collect_call_tensors,
+    list_choices,
+)
+from symtorch_core.components.checks import (
+    check_callbacks,
+    check_function,
+    check_names,
+    check_seed,
+    check_whole,
+)
 from symtorch_core.components.options import Configurable
 from symtorch_core.errors import CaptureError, find_close
 from symtorch_core.events.records import (
@@ -93,9 +106,12 @@ class HookCapture(Capture):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise CaptureError("batch_size must be at least 1")
+        check_whole("batch_size", self.batch_size, 1, CaptureError)
         check_on_nonfinite(self.on_nonfinite)
+        check_selector("select_input", self.select_input, several=True)
+        check_selector("select_output", self.select_output, several=False)
+        _check_row_mask(self.row_mask)
+        _check_device(self.device)
 
     def collect(
         self,
@@ -124,8 +140,11 @@ class HookCapture(Capture):
         callbacks: Sequence[Callback] = (),
     ) -> dict[str, Activations]:
         """Capture several blocks of one model in one pass; see :func:`capture`."""
-        if max_rows < 1:
-            raise CaptureError("max_rows must be at least 1")
+        check_whole("max_rows", max_rows, 1, CaptureError)
+        check_seed(seed, CaptureError)
+        callbacks = check_callbacks(callbacks, CaptureError)
+        check_function("model", model, "a module or a function", CaptureError)
+        check_data(data)
         watched = _resolve(model, blocks)
         recorders = {
             name: Reservoir(name, self.select_input, self.select_output, self.on_nonfinite, max_rows, seed)
@@ -196,20 +215,39 @@ def capture(
     return hooks.collect_all(model, blocks, data, max_rows=max_rows, seed=seed, callbacks=callbacks)
 
 
+def _check_row_mask(row_mask: Any) -> None:
+    for mask in list_choices("row_mask", row_mask):
+        if not isinstance(mask, str):
+            what = "the key of a mask in a batch, or a function of the batch"
+            check_function("row_mask", mask, what, CaptureError, optional=True)
+
+
+def _check_device(device: Any) -> None:
+    if device is None:
+        return
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise CaptureError(f"device={device!r} names no device: {error}") from None
+
+
 def _resolve(
     model: Callable[..., Any], blocks: Mapping[str, Callable[..., Any]] | Sequence[str]
 ) -> dict[str, Callable[..., Any]]:
-    if isinstance(blocks, str):
+    if isinstance(blocks, str) or not isinstance(blocks, Iterable):
         raise CaptureError(f"blocks takes a list of paths, like [{blocks!r}], or a dict of modules")
     if isinstance(blocks, Mapping):
         resolved = dict(blocks)
     elif isinstance(model, nn.Module):
-        resolved = {path: find_block(model, path) for path in blocks}
+        resolved = {path: find_block(model, path) for path in check_names("blocks", blocks, CaptureError)}
     else:
         raise CaptureError(
             "paths name submodules of a module: give blocks as a dict of modules for a function"
         )
+    if not resolved:
+        raise CaptureError("blocks names no block to capture")
     for name, block in resolved.items():
+        check_function(f"block {name!r}", block, "a module", CaptureError)
         if not isinstance(block, nn.Module) and block is not model:
             raise CaptureError(
                 f"block {name!r} is a plain function: only a module can be watched inside a model"
@@ -223,6 +261,12 @@ def find_block(model: nn.Module, path: str) -> nn.Module:
     Raises:
         CaptureError: there is no such submodule; the message lists the closest paths.
     """
+    if not isinstance(model, nn.Module):
+        raise CaptureError(
+            f"model must be a module, whose submodules have paths, not a {type(model).__name__}"
+        )
+    if not isinstance(path, str):
+        raise CaptureError(f"path must be the dotted path of a submodule, like 'layers.0', not {path!r}")
     modules = dict(model.named_modules(remove_duplicate=False))
     if path in modules:
         found: nn.Module = modules[path]

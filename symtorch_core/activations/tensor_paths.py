@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.rows import as_real_tensor
+from symtorch_core.components.checks import check_options
 from symtorch_core.errors import CaptureError
 
 Selector = int | str | Sequence[int | str] | None
@@ -51,6 +52,42 @@ def to_paths(selector: Selector) -> tuple[str, ...] | None:
     if isinstance(selector, (int, str)):
         return (str(selector),)
     return tuple(str(entry) for entry in selector)
+
+
+def list_choices(name: str, value: Any) -> list[Any]:
+    """Return the values of an option that may be a dictionary from blocks to their own choices.
+
+    Raises:
+        CaptureError: it is a dictionary of something else.
+    """
+    if not isinstance(value, Mapping):
+        return [value]
+    if not value:
+        raise CaptureError(f"{name} is empty: leave it out")
+    return list(check_options(name, value, "block", CaptureError).values())
+
+
+def check_selector(name: str, selector: Any, *, several: bool) -> None:
+    """Refuse what names no tensor of a call, whatever the call.
+
+    Args:
+        name: name of the option, for messages.
+        selector: value of the option.
+        several: whether a sequence of paths is allowed.
+
+    Raises:
+        CaptureError: it is neither a position, a name nor a path.
+    """
+    for choice in list_choices(name, selector):
+        listed = several and isinstance(choice, Sequence) and not isinstance(choice, str)
+        if listed and not choice:
+            raise CaptureError(f"{name} is empty: leave it out, or name a tensor")
+        for entry in choice if listed else [choice]:
+            if entry is None and not listed:
+                continue
+            position = isinstance(entry, int) and not isinstance(entry, bool) and entry >= 0
+            if not position and not (isinstance(entry, str) and entry):
+                raise CaptureError(f"{name} takes a position, a name or a path like '1.0', not {entry!r}")
 
 
 def pick_inputs(

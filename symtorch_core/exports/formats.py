@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from symtorch_core.components.checks import check_path
 from symtorch_core.errors import FileFormatError, MissingDependencyError
 from symtorch_core.exports.deployed import Deployed
 from symtorch_core.exports.source import to_c, to_python
@@ -44,7 +45,9 @@ def export(result: Distillation, path: Path | str, surrogate: Surrogate | None =
         FileFormatError: the format is unknown, or the equations cannot be written in it.
         MissingDependencyError: a package for the format is not installed.
     """
-    path = Path(path)
+    path = check_path("path", path, FileFormatError)
+    if surrogate is not None and not isinstance(surrogate, Surrogate):
+        raise FileFormatError(f"surrogate must be a Surrogate, not a {type(surrogate).__name__}")
     write = FORMATS.get(path.suffix)
     if write is None:
         raise FileFormatError(

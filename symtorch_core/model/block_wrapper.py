@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from symtorch_core.activations.hooks import HookCapture
 from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.tensor_paths import get_argument_aliases, nest_tensor
+from symtorch_core.components.checks import check_function
 from symtorch_core.components.registry import load
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.hooks import list_hooks, run_post_hooks, run_pre_hooks
@@ -44,8 +45,9 @@ class BlockWrapper(nn.Module, ABC):
 
     def __init__(self, block: Callable[..., Any], name: str | None = None) -> None:
         super().__init__()
-        if not callable(block):
-            raise TypeError(f"a block is a module or a function, not a {type(block).__name__}")
+        check_function("block", block, "a module or a function", SwitchError)
+        if name is not None and not isinstance(name, str):
+            raise SwitchError(f"name must be a text, not {name!r}")
         self.block: nn.Module = block if isinstance(block, nn.Module) else FunctionBlock(block)
         self.name = name or type(block).__name__
         self.surrogate: Surrogate | None = None
@@ -99,7 +101,9 @@ class BlockWrapper(nn.Module, ABC):
         Raises:
             SwitchError: a pruned output would become active again, or no output would be active.
         """
-        kept = active.detach().bool().reshape(-1)
+        if not isinstance(active, Tensor) or active.dtype != torch.bool:
+            raise SwitchError("active must be a tensor of True and False, one for each output")
+        kept = active.detach().reshape(-1)
         before = self.output_mask
         if before is not None and (
             kept.shape != before.shape or bool((kept & ~before.to(kept.device)).any())

@@ -13,6 +13,7 @@ from symtorch_core.errors import ExpressionError, FileFormatError
 from symtorch_core.expressions import Expression, parse
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.results.files import SCHEMA, decode_distillation, encode_distillation, reuse_functions
+from symtorch_core.storage.files import to_json
 
 Mode = Literal["block", "symbolic"]
 _OPENING = b'{"schema":'
@@ -56,7 +57,7 @@ class WrapperState:
             "trainable": self.trainable,
             "released": self.released,
         }
-        return torch.frombuffer(bytearray(json.dumps(data).encode()), dtype=torch.uint8)
+        return torch.frombuffer(bytearray(to_json(data).encode()), dtype=torch.uint8)
 
     @classmethod
     def is_in(cls, value: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from torch import Tensor, nn
 
 from symtorch_core.activations.hooks import find_block
+from symtorch_core.components.checks import check_columns, check_flag, check_whole
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.model.hooks import has_backward_hooks, list_hooks
@@ -95,12 +96,38 @@ class SymbolicModel(BlockWrapper):
             The module itself.
 
         Raises:
-            SwitchError: the block was released, so nothing could run until the switch.
+            SwitchError: the block was released, so nothing could run until the switch; or the result is not of this
+                block: it has other numbers of inputs or outputs. (The numbers of a block are known if it is linear,
+                a Sequential that begins and ends so, was distilled before, or is pruned.)
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: adopt equations before the block is freed")
+        self._check_widths(result)
         self._install(result, self._place(result.surrogate()))
         return self
+
+    def _check_widths(self, result: Distillation) -> None:
+        if not isinstance(result, Distillation):
+            raise SwitchError(f"result must be a Distillation, not a {type(result).__name__}")
+        linear_inputs, linear_outputs = find_linear_widths(self.block)
+        inputs, outputs = {linear_inputs}, {linear_outputs}
+        if self.output_mask is not None:
+            outputs.add(len(self.output_mask))
+        if self._distillation is not None:
+            before, source = self._distillation.provenance.source, result.provenance.source
+            if (source.select_input or ("0",)) == (before.select_input or ("0",)):
+                inputs.add(len(self._distillation.transforms.input_names))
+            if (source.select_output or "") == (before.select_output or ""):
+                outputs.add(self._distillation.block_outputs)
+        for what, known, given in (
+            ("inputs", inputs, len(result.transforms.input_names)),
+            ("outputs", outputs, result.block_outputs),
+        ):
+            others = [count for count in known if count not in (None, given)]
+            if others:
+                raise SwitchError(
+                    f"the result is of a block with {given} {what}, but {self.name} has {others[0]}"
+                )
 
     def refine(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Refinement:
         """Fine-tune the constants of the equations in use by gradients; see :func:`symtorch_core.refine`.
@@ -120,6 +147,8 @@ class SymbolicModel(BlockWrapper):
         pruned, columns = set(self.pruned_outputs), options.get("outputs")
         if self.output_mask is None or not pruned:
             return options
+        if columns is not None:
+            columns = check_columns("outputs", columns)
         if columns is not None and pruned & set(columns):
             raise SwitchError(
                 f"output {min(pruned & set(columns))} of {self.name} is pruned: leave it out, since it is always zero"
@@ -148,6 +177,7 @@ class SymbolicModel(BlockWrapper):
             SwitchError: the output has no equation.
         """
         outputs, surrogate = self.distillation.outputs, self._get_surrogate()
+        check_whole("output", output, error=SwitchError)
         if output not in outputs:
             raise SwitchError(f"output {output} has no equation; these have: {', '.join(map(str, outputs))}")
         position = outputs.index(output)
@@ -193,7 +223,9 @@ class SymbolicModel(BlockWrapper):
             SwitchError, SelectionError: the switch is impossible, and nothing has changed.
         """
         result = self.distillation
-        columns = result.outputs if outputs is None else tuple(int(column) for column in outputs)
+        columns = result.outputs if outputs is None else check_columns("outputs", outputs, SwitchError)
+        check_flag("trainable", trainable, SwitchError)
+        check_flag("release_block", release_block, SwitchError)
         self._check_switch(result, columns, release_block)
         chosen = tuple(candidate.expression for candidate in result.chosen(select, complexity))
         surrogate = self._get_surrogate()
@@ -259,6 +291,19 @@ class SymbolicModel(BlockWrapper):
         return "" if self._distillation is None else self._distillation._repr_latex_()
 
 
+def find_linear_widths(block: nn.Module) -> tuple[int | None, int | None]:
+    """Return the numbers of inputs and outputs of a linear layer, or of a Sequential from one to another; or None.
+
+    >>> find_linear_widths(nn.Sequential(nn.Linear(3, 8), nn.Tanh()))
+    (3, None)
+    """
+    if isinstance(block, nn.Linear):
+        return block.in_features, block.out_features
+    if isinstance(block, nn.Sequential) and len(block) > 0:
+        return find_linear_widths(block[0])[0], find_linear_widths(block[-1])[1]
+    return None, None
+
+
 def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
     """Replace a submodule by a :class:`SymbolicModel` around it, in place, and return the wrapper.
 
@@ -285,7 +330,7 @@ def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
     positions = [
         (parent, key) for parent in model.modules() for key, m in parent._modules.items() if m is block
     ]
-    wrapper = SymbolicModel(block, name or path)
+    wrapper = SymbolicModel(block, path if name is None else name)
     for parent, key in positions:
         setattr(parent, key, wrapper)
     return wrapper

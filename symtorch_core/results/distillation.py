@@ -6,13 +6,14 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, final, get_args
 
 from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, Source
+from symtorch_core.components.checks import check_choice, check_path, check_position, check_whole
 from symtorch_core.components.registry import load
-from symtorch_core.errors import SelectionError
+from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
 from symtorch_core.search.space import SearchSpace
@@ -109,10 +110,7 @@ class Distillation:
         Raises:
             SelectionError: the equation does not exist.
         """
-        if not 0 <= equation < len(self.fronts):
-            raise SelectionError(
-                f"there is no equation {equation}: they are numbered 0 to {len(self.fronts) - 1}"
-            )
+        check_position("equation", equation, len(self.fronts), SelectionError, "equation")
         return self.fronts[equation]
 
     def chosen(
@@ -129,6 +127,8 @@ class Distillation:
             SelectionError: the rule or a complexity chooses nothing; the message names the equation and the
                 possible choices.
         """
+        rule = self.select if select is None else select
+        check_choice("rule", rule, get_args(SelectionRule), SelectionError)
         if isinstance(complexity, Mapping):
             for equation in complexity:
                 self.front(equation)
@@ -136,7 +136,7 @@ class Distillation:
         for number, front in enumerate(self.fronts):
             requested = complexity.get(number) if isinstance(complexity, Mapping) else complexity
             try:
-                candidates.append(front.select(select or self.select, complexity=requested))
+                candidates.append(front.select(rule, complexity=requested))
             except SelectionError as error:
                 raise SelectionError(f"equation {number} ({self.equation_names[number]}): {error}") from None
         return tuple(candidates)
@@ -161,13 +161,25 @@ class Distillation:
     def judge(
         self, activations: Activations, select: SelectionRule | None = None, complexity: Complexity = None
     ) -> list[Fidelity]:
-        """Return the fidelity of the chosen equations on other activations, for each column in ``outputs``."""
+        """Return the fidelity of the chosen equations on other activations, for each column in ``outputs``.
+
+        Raises:
+            CaptureError: the activations are not of this block: they have other numbers of inputs or outputs.
+        """
+        if not isinstance(activations, Activations):
+            raise CaptureError(f"activations must be Activations, not a {type(activations).__name__}")
+        if activations.outputs.shape[1] != self.block_outputs:
+            raise CaptureError(
+                f"the activations have {activations.outputs.shape[1]} outputs, the block has {self.block_outputs}"
+            )
         prediction = self.surrogate(select, complexity).predict(activations.inputs)
         return measure_fidelity(prediction, activations.outputs[:, list(self.outputs)], activations.weights)
 
     def latex(self, digits: int = 4) -> str:
         """Return the chosen equations as LaTeX, one ``name = equation`` per line."""
         import sympy as sp
+
+        check_whole("digits", digits, 1, SelectionError)
 
         lines = zip(self.equation_names, self.chosen(), strict=True)
         return "\n".join(
@@ -233,7 +245,8 @@ class Distillation:
         """
         from symtorch_core.views.page import build_page
 
-        return build_page(self, title).write(path)
+        checked = check_path("path", path, FileFormatError)
+        return build_page(self, title).write(checked)
 
     def export(self, path: Path | str, surrogate: Surrogate | None = None) -> Path:
         """Write the chosen equations as ``.py``, ``.c``, ``.tex``, ``.json``, ``.onnx`` or ``.pt2``.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, Source
+from symtorch_core.components.checks import check_function, check_path
 from symtorch_core.components.registry import load
 from symtorch_core.errors import (
     CaptureError,
@@ -25,7 +26,7 @@ from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.results.distillation import Distillation, MetricChange, Provenance
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.space import SearchSpace
-from symtorch_core.storage.files import write_whole
+from symtorch_core.storage.files import to_json, write_whole
 from symtorch_core.storage.functions import LostFunction, decode_function, encode_function, name_function
 from symtorch_core.storage.tensors import decode_tensors, encode_tensors
 from symtorch_core.surrogates.transforms import Transforms
@@ -42,11 +43,12 @@ def save_distillation(result: Distillation, path: Path | str) -> None:
 
     A Python function among transforms and loss is left out; a warning names it.
     """
+    path = check_path("path", path, FileFormatError)
     tensors = {key: value.contiguous() for key, value in result.reduction.state_dict().items()}
     held = {} if result.held_out is None else _sample_rows(result.held_out)
     texts = {"reduction_tensors": encode_tensors(tensors), "held_out_sample": encode_tensors(held)}
-    text = json.dumps({**encode_distillation(result), **texts}, indent=1)
-    with write_whole(Path(path)) as unfinished:
+    text = to_json({**encode_distillation(result), **texts}, indent=1)
+    with write_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
@@ -64,8 +66,10 @@ def load_distillation(
     Raises:
         FileFormatError: the file is not a saved distillation, or a function is given that it does not lack.
     """
+    path = check_path("path", path, FileFormatError)
+    _check_functions(transforms, loss)
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
         tensors, held = (
             decode_tensors(data["reduction_tensors"]),
             decode_tensors(data.get("held_out_sample", "")),
@@ -78,6 +82,15 @@ def load_distillation(
     except RuntimeError as error:  # names or shapes that the reducer does not have
         raise FileFormatError(f"{path} holds tensors that do not fit its reducer: {error}") from None
     return replace(result, held_out=_restore_rows(held, result)) if held else result
+
+
+def _check_functions(transforms: Any, loss: Any) -> None:
+    if transforms is not None:
+        if not isinstance(transforms, Mapping):
+            raise FileFormatError("transforms takes a dictionary: name of the variable -> function")
+        for name, function in transforms.items():
+            check_function(f"transforms: {name!r}", function, "a function of the inputs", FileFormatError)
+    check_function("loss", loss, "a function of the residual", FileFormatError, optional=True)
 
 
 def encode_distillation(result: Distillation) -> dict[str, Any]:

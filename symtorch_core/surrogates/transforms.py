@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.components.checks import check_distinct, check_names
 from symtorch_core.errors import ExpressionError, FileFormatError, SearchError
 from symtorch_core.expressions import Expression, Program, constants, parse
 from symtorch_core.storage.functions import LostFunction, decode_function, encode_function, name_function
 
 Transform = str | Callable[[Tensor], Tensor]
 """An expression in the input names, or a function of the inputs (..., d) that returns one column (...)."""
+
+
+def check_transforms(transforms: Any) -> None:
+    """Refuse what no inputs could make right; :class:`Transforms` knows the names of the inputs.
+
+    Raises:
+        SearchError: the transforms are not a dictionary of expressions and functions by the names of variables.
+    """
+    if not isinstance(transforms, Mapping):
+        raise SearchError(
+            "transforms takes a dictionary, name of the variable -> expression or function, like "
+            f"{{'r': 'sqrt(x0^2 + x1^2)'}}, not {transforms!r}"
+        )
+    for name, definition in transforms.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise SearchError(
+                f"transforms: {name!r} cannot name a variable: use letters, digits and _ (like r_12)"
+            )
+        if isinstance(definition, str):
+            _parse(name, definition)
+        elif not callable(definition):
+            raise SearchError(f"transform {name!r} must be an expression or a function of the inputs")
+
+
+def _parse(name: str, definition: str, variables: Sequence[str] | None = None) -> Expression:
+    try:
+        return parse(definition, variables)
+    except ExpressionError as error:
+        raise SearchError(f"transform {name!r}: {error}") from None
 
 
 @final
@@ -33,25 +63,23 @@ class Transforms(nn.Module):
 
     Raises:
         SearchError: a transform is not an expression in the input names.
+        ExpressionError: rows that are passed through do not have one number for each input.
     """
 
     def __init__(
         self, input_names: Sequence[str], definitions: Mapping[str, Transform] | None = None
     ) -> None:
         super().__init__()
-        self.input_names = tuple(input_names)
+        self.input_names = check_names("input_names", input_names)
+        check_distinct("input_names", self.input_names)
+        if definitions is not None:
+            check_transforms(definitions)
         self.definitions: dict[str, Transform] = dict(definitions or {})
-        self._trees: dict[str, Expression] = {}
-        for name, definition in self.definitions.items():
-            if not name.isidentifier():
-                raise SearchError(f"{name!r} cannot name a variable: use letters, digits and _ (like r_12)")
-            if isinstance(definition, str):
-                try:
-                    self._trees[name] = parse(definition, self.input_names)
-                except ExpressionError as error:
-                    raise SearchError(f"transform {name!r}: {error}") from None
-            elif not callable(definition):
-                raise SearchError(f"transform {name!r} must be an expression or a function of the inputs")
+        self._trees: dict[str, Expression] = {
+            name: _parse(name, definition, self.input_names)
+            for name, definition in self.definitions.items()
+            if isinstance(definition, str)
+        }
         self._program = Program(list(self._trees.values()), self.input_names)
         self._numbers = tuple(value for tree in self._trees.values() for value in constants(tree))
 
@@ -66,6 +94,11 @@ class Transforms(nn.Module):
         return tuple(self.definitions) or self.input_names
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 0 or x.shape[-1] != len(self.input_names):
+            raise ExpressionError(
+                f"the equations take {len(self.input_names)} inputs ({', '.join(self.input_names)}), "
+                + (f"got {x.shape[-1]} columns" if x.ndim else "got a single number")
+            )
         if not self.definitions:
             return x
         derived: dict[str, Tensor] = {}

@@ -10,6 +10,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from symtorch_core.errors import SelectionError
 from symtorch_core.expressions import Expression, evaluate, variables
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity
@@ -46,7 +47,10 @@ def build_page(result: Distillation, title: str = "") -> Page:
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+        SelectionError: the title is not a text.
     """
+    if not isinstance(title, str):
+        raise SelectionError(f"title must be a text, not {title!r}")
     sections = [
         Section("Fidelity", tuple(_build_overview(result))),
         *(
