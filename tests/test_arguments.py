@@ -126,7 +126,7 @@ CAPTURE: dict[str, Any] = {
     "seed": SEED,
     "callbacks": door("[]"),
     "select_input": door("None", "0", "2**40", "text", "['a', 'a']", "[0, 0]"),
-    "select_output": door("None", "0", "2**40", "text"),
+    "select_output": door("None", "0", "2**40", "text", "empty text"),
     "row_mask": door("None", "text", "empty text", "function"),
     "on_nonfinite": NOTHING,
     "batch_size": door("2**40"),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.tensor_paths import get_parameters
+from symtorch_core.activations.tensor_paths import FunctionBlock, get_parameters
 from symtorch_core.errors import CaptureError
 
 RowMask = Callable[[Any], Tensor | np.ndarray] | str | None
@@ -81,6 +81,11 @@ def _slice_rows(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor |
     yield from (data[start : start + batch_size] for start in range(0, len(data), batch_size))
 
 
+def takes_arrays(model: Any) -> bool:
+    """Whether a model is given arrays as they are: a function is, a module is given tensors in their place."""
+    return not isinstance(model, nn.Module) or isinstance(model, FunctionBlock)
+
+
 def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | str | None) -> Any:
     """Return a batch that the model can take: a module gets tensors, on its device.
 
@@ -94,7 +99,7 @@ def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | 
     dtype = next((p.dtype for p in parameters if p.is_floating_point()), None)
 
     def convert(value: Any) -> Any:
-        if isinstance(value, np.ndarray) and isinstance(model, nn.Module):
+        if isinstance(value, np.ndarray) and not takes_arrays(model):
             value = torch.from_numpy(np.array(value))
             value = value.to(dtype) if value.is_floating_point() and dtype is not None else value
         if isinstance(value, Tensor):

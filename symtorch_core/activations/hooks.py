@@ -27,6 +27,7 @@ from symtorch_core.activations.tensor_paths import (
     Selector,
     check_selector,
     collect_call_tensors,
+    holds_arrays,
     list_choices,
 )
 from symtorch_core.components.checks import (
@@ -108,8 +109,8 @@ class HookCapture(Capture):
     def __post_init__(self) -> None:
         check_whole("batch_size", self.batch_size, 1, CaptureError)
         check_on_nonfinite(self.on_nonfinite)
-        check_selector("select_input", self.select_input, several=True)
-        check_selector("select_output", self.select_output, several=False)
+        check_selector("select_input", self.select_input, of_call=True)
+        check_selector("select_output", self.select_output, of_call=False)
         _check_row_mask(self.row_mask)
         _check_device(self.device)
 
@@ -167,6 +168,7 @@ class HookCapture(Capture):
                 tensors = _copy_tensors(collect_call_tensors(args, kwargs)) if functions else {}
                 result = model(*args, **kwargs)
                 for name in functions:
+                    recorders[name].arrays |= holds_arrays((args, kwargs))
                     recorders[name].add(tensors, result, current["mask"])
                 notify(callbacks, StageAdvanced("capture"))
         notify(callbacks, StageFinished("capture", watch.seconds()))
@@ -305,6 +307,7 @@ def _record_calls(
     entered: list[dict[str, Tensor]] = []  # a stack: a block may call itself
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recorder.arrays |= holds_arrays((args, kwargs))
         entered.append(_copy_tensors(collect_call_tensors(args, kwargs)))
 
     def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:

@@ -40,6 +40,9 @@ class Reservoir:
         on_nonfinite: ``"raise"`` or ``"drop"``.
         max_rows: size of the sample.
         seed: seed of the sample.
+
+    Attributes:
+        arrays: whether a call had a numpy array among its arguments.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Reservoir:
         seed: int,
     ) -> None:
         self._name = name
+        self.arrays = False
         self._on_nonfinite = on_nonfinite
         self._most = max_rows
         self._generator = np.random.default_rng(seed)
@@ -167,5 +171,6 @@ class Reservoir:
             scalar_output=self._scalar_output,
             select_input=self._input_paths,
             select_output=self._output_path,
+            arrays=self.arrays,
         )
         return Activations(inputs[finite], outputs[finite], source=source)

@@ -38,6 +38,7 @@ class Source:
         scalar_output: whether the block gives one number per row without a feature dimension: (n,) for (n, d).
         select_input: the input tensor(s) of the call; see :func:`symtorch_core.capture`.
         select_output: the output tensor of the result.
+        arrays: whether the inputs came as numpy arrays, or as what becomes one; a function is given arrays again.
     """
 
     block: str = "arrays"
@@ -47,6 +48,7 @@ class Source:
     scalar_output: bool = False
     select_input: tuple[str, ...] | None = None
     select_output: str | None = None
+    arrays: bool = False
 
 
 @final
@@ -136,7 +138,9 @@ class Activations:
             row_weights = None if row_weights is None else row_weights[finite]
         if len(inputs) == 0:
             raise CaptureError("there are no rows: the data are empty")
-        source = Source(rows_seen=len(finite), rows_dropped=int((~finite).sum()))
+        source = Source(
+            rows_seen=len(finite), rows_dropped=int((~finite).sum()), arrays=not isinstance(X, Tensor)
+        )
         return cls(inputs, outputs, row_weights, input_names, named_outputs, source)
 
     def __len__(self) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -16,6 +16,40 @@ from symtorch_core.errors import CaptureError
 
 Selector = int | str | Sequence[int | str] | None
 """A position, keyword or dotted path of a tensor; a sequence of them; or None for the default."""
+
+
+@final
+class FunctionBlock(nn.Module):
+    """Function as a module: it is given what the function would be given, tensors or arrays."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def holds_arrays(value: Any) -> bool:
+    """Whether numpy's arrays or numbers are nested in tuples, lists and mappings, and no tensors.
+
+    >>> holds_arrays((np.ones(2), {"h": 3.0})), holds_arrays((np.ones(2), torch.ones(2)))
+    (True, False)
+    """
+    kinds = {type(leaf) for leaf in _iterate_leaves(value)}
+    return any(issubclass(kind, (np.ndarray, np.generic)) for kind in kinds) and not any(
+        issubclass(kind, Tensor) for kind in kinds
+    )
+
+
+def _iterate_leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if not isinstance(value, (tuple, list)):
+        yield value
+        return
+    for item in value:
+        yield from _iterate_leaves(item)
 
 
 def flatten_tensors(value: Any, path: str = "") -> dict[str, Tensor]:
@@ -67,26 +101,26 @@ def list_choices(name: str, value: Any) -> list[Any]:
     return list(check_options(name, value, "block", CaptureError).values())
 
 
-def check_selector(name: str, selector: Any, *, several: bool) -> None:
-    """Refuse what names no tensor of a call, whatever the call.
+def check_selector(name: str, selector: Any, *, of_call: bool) -> None:
+    """Refuse what names no tensor of a call or of its result, whatever the call.
 
     Args:
         name: name of the option, for messages.
         selector: value of the option.
-        several: whether a sequence of paths is allowed.
+        of_call: for the arguments, which may be several; otherwise for the result, where "" is the result itself.
 
     Raises:
         CaptureError: it is neither a position, a name nor a path.
     """
     for choice in list_choices(name, selector):
-        listed = several and isinstance(choice, Sequence) and not isinstance(choice, str)
+        listed = of_call and isinstance(choice, Sequence) and not isinstance(choice, str)
         if listed and not choice:
             raise CaptureError(f"{name} is empty: leave it out, or name a tensor")
         for entry in choice if listed else [choice]:
             if entry is None and not listed:
                 continue
             position = isinstance(entry, int) and not isinstance(entry, bool) and entry >= 0
-            if not position and not (isinstance(entry, str) and entry):
+            if not position and not (isinstance(entry, str) and (entry or not of_call)):
                 raise CaptureError(f"{name} takes a position, a name or a path like '1.0', not {entry!r}")
 
 
@@ -152,7 +186,7 @@ def describe_tensors(tensors: Mapping[str, Tensor]) -> str:
     )
 
 
-def replace_tensor(value: Any, path: str, tensor: Tensor) -> Any:
+def replace_tensor(value: Any, path: str, tensor: Tensor | np.ndarray) -> Any:
     """Return a copy of a nested result with the tensor at ``path`` replaced; containers keep their types."""
     if path == "":
         return tensor
@@ -173,7 +207,7 @@ def replace_tensor(value: Any, path: str, tensor: Tensor) -> Any:
     return make(items_list)
 
 
-def nest_tensor(tensor: Tensor, path: str) -> Any:
+def nest_tensor(tensor: Tensor | np.ndarray, path: str) -> Any:
     """Return a tensor at its place in a tuple or dict with all other entries None; "" is the tensor itself.
 
     >>> nest_tensor(torch.ones(1), "1")
@@ -189,6 +223,8 @@ def nest_tensor(tensor: Tensor, path: str) -> Any:
 def get_parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
     """Return the parameters of a function or of a module's ``forward``; None if they are unknown (a builtin)."""
     try:
+        if isinstance(function, FunctionBlock):
+            function = function.function
         called = function.forward if isinstance(function, nn.Module) else function
         return list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):

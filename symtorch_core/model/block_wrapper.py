@@ -14,12 +14,17 @@ from torch import Tensor, nn
 
 from symtorch_core.activations.hooks import HookCapture
 from symtorch_core.activations.rows import Activations
-from symtorch_core.activations.tensor_paths import get_argument_aliases, nest_tensor
+from symtorch_core.activations.tensor_paths import (
+    FunctionBlock,
+    get_argument_aliases,
+    holds_arrays,
+    nest_tensor,
+)
 from symtorch_core.components.checks import check_function
 from symtorch_core.components.registry import load
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.hooks import list_hooks, run_post_hooks, run_pre_hooks
-from symtorch_core.model.placeholders import FunctionBlock, ReleasedBlock, WithheldWeight
+from symtorch_core.model.placeholders import ReleasedBlock, WithheldWeight
 from symtorch_core.model.running import (
     apply_mask,
     compute_columns,
@@ -27,6 +32,7 @@ from symtorch_core.model.running import (
     mask_result,
     mix_columns,
     spread_columns,
+    to_array,
 )
 from symtorch_core.model.state import Mode, WrapperState
 from symtorch_core.results.distillation import Distillation
@@ -141,6 +147,10 @@ class BlockWrapper(nn.Module, ABC):
         with self.running("block"):
             return hooks.collect(self.block, data, parent=parent, **collect_options)
 
+    def get_receiver(self) -> nn.Module:
+        """Return what a batch is prepared for: this module, or a function in it, which may take arrays."""
+        return self.block if isinstance(self.block, FunctionBlock) else self
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self._mode == "symbolic":
             return self._run_symbolic(args, kwargs)
@@ -156,13 +166,15 @@ class BlockWrapper(nn.Module, ABC):
         known = {*columns, *self.pruned_outputs}
         if len(known) == result.block_outputs and (path == "" or self.released):
             y = apply_mask(spread_columns(y, columns, result.block_outputs), self.output_mask)
-            whole = nest_tensor(y.squeeze(-1) if source.scalar_output else y, path)
+            y = y.squeeze(-1) if source.scalar_output else y
+            whole = nest_tensor(to_array(y) if holds_arrays((args, kwargs)) else y, path)
             if not self.block._forward_pre_hooks and not self.block._forward_hooks:
                 return whole
             run_pre_hooks(self.block, args, kwargs, self._included_hooks, self.name)
             return run_post_hooks(self.block, args, kwargs, whole, self._included_hooks)
         # The block still computes what has no equation: other outputs, other tensors of its result.
-        return mix_columns(self.block(*args, **kwargs), y, columns, source, self.output_mask, self.name)
+        full = self.block(*args, **kwargs)
+        return mix_columns(full, y, columns, source, self.output_mask, self.name, result.block_outputs)
 
     def __getattr__(self, name: str) -> Any:
         # Models read attributes of their blocks (a layer's weight, a batch_first flag). They may read them here, but

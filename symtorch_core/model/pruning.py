@@ -292,7 +292,7 @@ def rank_outputs(
     if isinstance(by, str) and by == "gradient":
         if loss is None:
             raise SearchError("by='gradient' needs loss=, from the model's result to one number")
-        importance = _measure_slopes(block, data, parent or block, loss, batch_size)
+        importance = _measure_slopes(block, data, parent, loss, batch_size)
     else:
         measure = _get_importance(by, [*_IMPORTANCES, "gradient"])
         rows = block.capture(data, parent=parent, max_rows=max_rows, seed=seed)
@@ -304,15 +304,20 @@ def rank_outputs(
 
 
 def _measure_slopes(
-    block: BlockWrapper, data: Any, model: Callable[..., Any], loss: Callable[[Any], Tensor], batch_size: int
+    block: BlockWrapper,
+    data: Any,
+    parent: Callable[..., Any] | None,
+    loss: Callable[[Any], Tensor],
+    batch_size: int,
 ) -> Tensor:
     """Return the mean over rows of |output x slope of the loss|, for each output, shape (d,)."""
+    model, takes = (block, block.get_receiver()) if parent is None else (parent, parent)
     total: Tensor | None = None
     rows = 0
     with block.running("block"), preserve_state(model, gradients=True), _watch_outputs(block.block) as seen:
         for batch in iterate_batches(data, batch_size):
             seen.clear()
-            args, kwargs = to_arguments(model, prepare_batch(batch, model, None))
+            args, kwargs = to_arguments(takes, prepare_batch(batch, takes, None))
             value = loss(model(*args, **kwargs))
             if not seen:
                 raise CaptureError(f"{block.name} was never called: pass the model that calls it as parent=")

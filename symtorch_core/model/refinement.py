@@ -132,7 +132,7 @@ def refine(
         if loss is None:
             cost, parts = _make_own_cost(chosen[0], data, parent, batch_size, seed, options)
         else:
-            cost, parts = _make_model_cost(chosen, data, parent or chosen[0], loss, batch_size, options)
+            cost, parts = _make_model_cost(chosen, data, parent, loss, batch_size, options)
         if len(parts) < 2:
             raise CaptureError("the data are a single batch: give at least two, so that one can be held out")
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -233,7 +233,7 @@ def _make_own_cost(
 def _make_model_cost(
     blocks: Sequence[BlockWrapper],
     data: Any,
-    model: Callable[..., Any],
+    parent: Callable[..., Any] | None,
     loss: ModelLoss,
     batch_size: int,
     options: dict[str, Any],
@@ -241,10 +241,11 @@ def _make_model_cost(
     """Return the user's loss of the whole model, and batches of its data."""
     if options:
         raise CaptureError(f"{', '.join(options)}: with loss= nothing is captured, so leave it out")
+    model, takes = (blocks[0], blocks[0].get_receiver()) if parent is None else (parent, parent)
     neural = not any(block.released for block in blocks)
 
     def cost(batch: Any) -> Tensor:
-        args, kwargs = to_arguments(model, prepare_batch(batch, model, None))
+        args, kwargs = to_arguments(takes, prepare_batch(batch, takes, None))
         reference = None
         if neural:
             with torch.no_grad(), ExitStack() as stack:

@@ -1,4 +1,8 @@
-"""Running of equations in a block's place, as functions of tensors: find inputs, compute, and mix with the block."""
+"""Running of equations in a block's place: find inputs, compute, and mix with the block.
+
+Equations compute with tensors. A block that is a function of numpy arrays is given arrays, so its equations give arrays
+back.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,12 @@ from symtorch_core.activations.rows import Source
 from symtorch_core.activations.tensor_paths import (
     collect_call_tensors,
     flatten_tensors,
+    holds_arrays,
     pick_inputs,
     pick_tensor,
     replace_tensor,
 )
+from symtorch_core.errors import SwitchError
 from symtorch_core.surrogates.surrogate import Surrogate
 
 
@@ -24,10 +30,20 @@ def apply_mask(outputs: Tensor, mask: Tensor | None) -> Tensor:
     return outputs if mask is None else torch.where(mask, outputs, 0)
 
 
+def to_array(tensor: Tensor) -> Any:
+    """Return a tensor as a numpy array or, without dimensions, a number of numpy's; neither carries gradients."""
+    return tensor.detach().cpu().numpy()[()]
+
+
+def _put_back(result: Any, path: str, tensor: Tensor) -> Any:
+    """Return a block's result with a tensor replaced, as an array if the block gives arrays."""
+    return replace_tensor(result, path, to_array(tensor) if holds_arrays(result) else tensor)
+
+
 def mask_result(result: Any, mask: Tensor, name: str) -> Any:
     """Return a block's result with pruned outputs set to zero; ``name`` is the block's name, for messages."""
     path, tensor = pick_tensor(flatten_tensors(result), None, f"the result of {name}")
-    return replace_tensor(result, path, apply_mask(tensor, mask))
+    return _put_back(result, path, apply_mask(tensor, mask))
 
 
 def find_inputs(
@@ -85,7 +101,13 @@ def spread_columns(y: Tensor, columns: Sequence[int], count: int) -> Tensor:
 
 
 def mix_columns(
-    result: Any, y: Tensor, columns: Sequence[int], source: Source, mask: Tensor | None, name: str
+    result: Any,
+    y: Tensor,
+    columns: Sequence[int],
+    source: Source,
+    mask: Tensor | None,
+    name: str,
+    count: int,
 ) -> Any:
     """Return a block's result with some of its output columns by equations.
 
@@ -96,11 +118,20 @@ def mix_columns(
         source: origin of the activations: which tensor was captured, and whether it has no feature dimension.
         mask: True for active outputs, or None.
         name: name of the block, for messages.
+        count: number of columns of the block that the equations were found for.
+
+    Raises:
+        SwitchError: the block has another number of columns.
     """
     path = source.select_output or ""
     _, neural = pick_tensor(flatten_tensors(result), path, f"the result of {name}")
     if source.scalar_output:
-        return replace_tensor(result, path, y.squeeze(-1).to(neural.dtype))
+        return _put_back(result, path, y.squeeze(-1).to(neural.dtype))
+    if neural.shape[-1] != count:
+        raise SwitchError(
+            f"the equations are of a block with {count} outputs, but {name} gives {neural.shape[-1]}: they are another "
+            "block's"
+        )
     index = torch.tensor(list(columns), device=neural.device)
     mixed = neural.index_copy(-1, index, y.to(neural.dtype))
-    return replace_tensor(result, path, apply_mask(mixed, mask))
+    return _put_back(result, path, apply_mask(mixed, mask))

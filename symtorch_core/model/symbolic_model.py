@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
 from symtorch_core.activations.hooks import find_block
 from symtorch_core.components.checks import check_columns, check_flag, check_whole
@@ -167,8 +168,10 @@ class SymbolicModel(BlockWrapper):
         names = self.distillation.equation_names
         return dict(zip(names, self._get_surrogate().equations(), strict=True))
 
-    def get_symbolic_function(self, output: int = 0) -> Callable[[Tensor], Tensor]:
+    def get_symbolic_function(self, output: int = 0) -> Callable[[Any], Any]:
         """Return one of the block's outputs, computed by its equation, as a function (..., d_in) -> (...).
+
+        The function gives a tensor for a tensor, and an array for an array.
 
         Args:
             output: column of the block's output.
@@ -182,9 +185,8 @@ class SymbolicModel(BlockWrapper):
             raise SwitchError(f"output {output} has no equation; these have: {', '.join(map(str, outputs))}")
         position = outputs.index(output)
 
-        def compute(x: Tensor) -> Tensor:
-            column: Tensor = surrogate(x)[..., position]
-            return column
+        def compute(x: Any) -> Any:
+            return (surrogate.predict(x) if isinstance(x, np.ndarray) else surrogate(x))[..., position]
 
         return compute
 

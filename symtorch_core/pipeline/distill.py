@@ -281,6 +281,7 @@ def _check_columns(outputs: Sequence[int] | None, activations: Activations) -> t
 
 
 def _apply_transforms(transforms: Transforms, activations: Activations) -> Tensor:
+    transforms.check_functions(activations.inputs[:2])
     derived: Tensor = transforms(activations.inputs)
     for name, column in zip(transforms.variable_names, derived.unbind(-1), strict=True):
         bad = int((~torch.isfinite(column)).sum())

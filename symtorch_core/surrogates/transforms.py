@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from symtorch_core.expressions import Expression, Program, constants, parse
 from symtorch_core.storage.functions import LostFunction, decode_function, encode_function, name_function
 
 Transform = str | Callable[[Tensor], Tensor]
-"""An expression in the input names, or a function of the inputs (..., d) that returns one column (...)."""
+"""An expression in the input names, or a function of torch tensors: of the inputs (..., d), one column (...)."""
 
 
 def check_transforms(transforms: Any) -> None:
@@ -114,12 +115,37 @@ class Transforms(nn.Module):
         function = self.definitions[name]
         assert not isinstance(function, str)
         column = function(x)
+        if isinstance(column, np.ndarray):
+            raise SearchError(self._explain(name, "it returns a numpy array"))
         if not isinstance(column, Tensor) or column.shape != x.shape[:-1]:
             raise SearchError(
                 f"transform {name!r} must map a tensor (..., {x.shape[-1]}) to one of shape (...): write "
                 "lambda x: x[..., 0] - x[..., 1], say"
             )
         return column
+
+    def check_functions(self, x: Tensor) -> None:
+        """Refuse, before a search, functions that only compute where no gradients are needed: numpy's.
+
+        Args:
+            x: some rows, shape (n, d_in).
+
+        Raises:
+            SearchError: a function fails on tensors that need gradients.
+        """
+        with torch.enable_grad():
+            tracked = x.clone().requires_grad_() * 1.0
+            for name in self.functions():
+                try:
+                    self._call_function(name, tracked)
+                except (AttributeError, RuntimeError, TypeError) as error:
+                    raise SearchError(self._explain(name, str(error))) from error
+
+    def _explain(self, name: str, problem: str) -> str:
+        return (
+            f"transform {name!r} must be a function of torch tensors, through which gradients pass ({problem}): write "
+            "it with torch's functions, like torch.hypot(x[..., 0], x[..., 1]), or as an expression"
+        )
 
     def extra_repr(self) -> str:
         return "\n".join(f"{name} = {text}" for name, text in self.texts().items())

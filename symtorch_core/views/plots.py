@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
+from symtorch_core.activations.block_function import to_row_function
 from symtorch_core.activations.rows import Activations
 from symtorch_core.components.checks import (
     check_choice,
@@ -144,7 +144,7 @@ def plot_residuals(result: Distillation, output: int = 0, ax: Any = None) -> Any
 
 def plot_slice(
     result: Distillation,
-    block: Callable[[Tensor], Tensor],
+    block: Callable[..., Any],
     along: str | Sequence[str],
     output: int = 0,
     at: Mapping[str, float] | None = None,
@@ -154,7 +154,7 @@ def plot_slice(
 
     Args:
         result: the distillation.
-        block: the block, as a function of rows.
+        block: the module or function.
         along: name of one input, or names of two.
         output: position among the distilled outputs.
         at: values of other inputs, instead of their medians.
@@ -163,7 +163,7 @@ def plot_slice(
     Raises:
         SelectionError: an input or output does not exist, or the rows of the fit are not in memory.
     """
-    check_function("block", block, "the block, as a function of rows", SelectionError)
+    check_function("block", block, "the module or function", SelectionError)
     names = (along,) if isinstance(along, str) else check_names("along", along, SelectionError)
     if at is not None and not isinstance(at, Mapping):
         raise SelectionError(f"at takes a dictionary, name of an input -> value, not {at!r}")
@@ -189,7 +189,7 @@ def plot_slice(
     X[:, columns] = grid
     column = result.outputs[position]
     with torch.no_grad():
-        neural = block(X)[:, column].numpy()
+        neural = to_row_function(block, result.provenance.source)(X)[:, column].numpy()
         symbolic = result.surrogate()(X)[:, output].numpy()
     ax = new_axes(ax)
     if len(names) == 1:
