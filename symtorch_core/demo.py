@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.panel import Panel
 from torch import Tensor, nn
 
+from symtorch_core.components.checks import check_seed
+from symtorch_core.components.registry import load
 from symtorch_core.events import Stopwatch, progress_bars
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.results.distillation import Distillation
@@ -47,6 +49,8 @@ def run(
         quick: train and search less, for a first look in seconds.
         out: folder for the saved models; a temporary one by default.
     """
+    check_seed(seed)
+    load("regressors", regressor)  # before any training
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as temporary:
         folder = out or Path(temporary)

@@ -188,7 +188,7 @@ class TestWrappingChangesNothing:
             st.wrap(model, "mlp")
         with pytest.raises(st.SwitchError, match="wrapped already"):
             st.wrap(model, "mlp.block")
-        with pytest.raises(TypeError, match="not a int"):
+        with pytest.raises(st.SwitchError, match="block must be a module or a function, not 3"):
             st.SymbolicModel(3)  # type: ignore[arg-type]
 
     def test_a_function_can_be_wrapped(self) -> None:
@@ -454,6 +454,9 @@ class TestErrorsChangeNothing:
             ({"outputs": [0]}, st.SwitchError, "those that were distilled: 1"),
             ({"outputs": []}, st.SwitchError, "cannot become symbolic"),
             ({"outputs": [1, 1]}, st.SwitchError, "different ones"),
+            ({"outputs": [False, True]}, st.SwitchError, "not a mask of True and False"),
+            ({"outputs": torch.tensor([False, True])}, st.SwitchError, "not a mask of True and False"),
+            ({"trainable": 1}, st.SwitchError, "trainable must be True or False"),
             ({"release_block": True}, st.SwitchError, "only 1 of 2 outputs"),
         ],
     )
@@ -546,6 +549,14 @@ class TestDistilling:
         assert set(block.equations()) == {"u", "v"}
         assert {symbol.name for symbol in block.equations()["v"].free_symbols} == {"a", "b"}
         assert "mode='block'" in repr(block)
+
+
+def radius(x: Tensor) -> Tensor:
+    return x.square().sum(-1).sqrt()
+
+
+def quartic(residual: Tensor) -> Tensor:
+    return residual**4
 
 
 class TestRoundTrips:
@@ -712,16 +723,63 @@ class TestRoundTrips:
         fresh.load_state_dict(plain)
         assert list(plain) == keys
 
-    def test_a_python_transform_is_said_to_be_unsaveable(self) -> None:
-        model, block = wrapped(
-            transforms={"r": lambda x: x.square().sum(-1)}, regressor=scripted("r", "sin(r)")
-        )
+    def with_functions(self) -> tuple[Net, st.SymbolicModel]:
+        """A model whose equations need a Python function, and were searched with another one as the loss."""
+        return wrapped(transforms={"r": radius}, loss=quartic, regressor=scripted("r", "0.5*sin(r)"))
+
+    @pytest.mark.parametrize("mode", ["block", "symbolic"])
+    def test_python_functions_are_left_out_and_named(self, mode: str) -> None:
+        model, block = self.with_functions()
+        if mode == "symbolic":
+            block.switch_to_symbolic(trainable=True)
+        with pytest.warns(RuntimeWarning, match="not saved.* transform 'r', the loss"):
+            state = reloaded(model)
+        fresh = Net()
+        st.wrap(fresh, "mlp")
+        fresh.load_state_dict(state)
+        assert (fresh.mlp.mode, fresh.mlp.symbolic_outputs) == (block.mode, block.symbolic_outputs)
+        assert fresh.mlp.equations() == block.equations()
+        assert fresh.mlp.distillation.fronts == block.distillation.fronts
+        assert fresh.mlp.distillation.fidelity == block.distillation.fidelity
+        assert str(fresh.mlp.distillation) == str(block.distillation)
+        if mode == "symbolic":
+            with pytest.raises(st.FileFormatError, match="transform 'r' was the Python function 'radius'"):
+                fresh(data())
+        fresh.mlp.switch_to_block()
+        block.switch_to_block()
+        assert torch.equal(fresh(data()), model(data()))
+        with pytest.raises(st.SwitchError, match="need transform 'r'.*Distillation.load"):
+            fresh.mlp.switch_to_symbolic()
+        with pytest.warns(RuntimeWarning, match="not saved.* transform 'r', the loss"):
+            again = reloaded(fresh)  # what is lost stays named
+        assert again.keys() == state.keys()
+
+    def test_a_model_that_has_the_functions_reuses_them(self) -> None:
+        model, block = self.with_functions()
         block.switch_to_symbolic()
-        assert model(data()).shape == (200, 1)
-        with pytest.raises(
-            st.FileFormatError, match="transform 'r' is a Python function and cannot be saved"
-        ):
-            model.state_dict()
+        with pytest.warns(RuntimeWarning, match="not saved"):
+            state = reloaded(model)
+        fresh, other = self.with_functions()
+        fresh.load_state_dict(state)
+        assert torch.equal(fresh(data()), model(data()))
+        assert other.distillation.search.loss is quartic
+        torch.testing.assert_close(
+            other.distillation.surrogate()(data()), block.distillation.surrogate()(data())
+        )
+        other.switch_to_block().switch_to_symbolic()
+
+    def test_a_function_of_another_name_is_not_taken_for_the_lost_one(self) -> None:
+        with pytest.warns(RuntimeWarning, match="not saved"):
+            state = reloaded(self.with_functions()[0])
+        fresh, block = wrapped(transforms={"r": lambda x: x[..., 0]}, regressor=scripted("r"))
+        fresh.load_state_dict(state)
+        assert block.distillation.transforms.lost() == ("r",)
+
+    def test_a_plain_checkpoint_loads_beside_python_functions(self) -> None:
+        plain, (fresh, block) = Net(), self.with_functions()
+        fresh.load_state_dict(reloaded(plain))
+        assert torch.equal(fresh(data()), plain(data()))
+        assert block.switch_to_symbolic()(data()).shape == (200, 2)
 
     @pytest.mark.parametrize(
         ("old", "new"),
@@ -798,6 +856,64 @@ def test_equations_from_a_file_are_adopted(tmp_path: Any) -> None:
         st.SymbolicModel(block).adopt(st.Distillation.load(tmp_path / "found.json")).switch_to_symbolic()
     )
     torch.testing.assert_close(wrapped(data()), found.surrogate()(data()))
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (nn.Linear(2, 5), "with 2 outputs, but Linear has 5"),
+        (nn.Linear(3, 2), "with 2 inputs, but Linear has 3"),
+        (
+            nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Sequential(nn.Linear(4, 1))),
+            "2 outputs, but Sequential has 1",
+        ),
+    ],
+)
+def test_equations_of_another_block_are_not_adopted(block: nn.Module, message: str) -> None:
+    found = st.distill((data(), data()), regressor=scripted(), progress=False)
+    wrapped = st.SymbolicModel(block)
+    with pytest.raises(st.SwitchError, match=message):
+        wrapped.adopt(found)
+    with pytest.raises(st.SwitchError, match="no equations yet"):
+        wrapped.equations()
+
+
+def test_a_block_keeps_its_widths_from_one_distillation_to_the_next() -> None:
+    block = st.SymbolicModel(lambda x: x[..., :1])
+    first = distilled(block, data(), regressor=scripted("x0"))
+    for X, Y, what in ((data(d=3), data(d=1), "3 inputs"), (data(), data(d=2), "2 outputs")):
+        other = st.distill((X, Y), regressor=scripted("x0"), progress=False)
+        with pytest.raises(st.SwitchError, match=what):
+            block.adopt(other)
+    assert block.distillation is first
+    block.prune_outputs(torch.tensor([True]))
+    assert block.adopt(first).distillation is first
+
+
+def test_columns_to_switch_may_come_as_an_array() -> None:
+    for columns in (np.array([1]), torch.tensor([1]), iter([1])):
+        _, block = wrapped(3)
+        assert block.switch_to_symbolic(outputs=columns).symbolic_outputs == (1,)
+
+
+def test_pruned_outputs_stay_out_of_columns_that_come_as_an_array() -> None:
+    _, block = wrapped(3)
+    block.prune_outputs(torch.tensor([True, False, True]))
+    with pytest.raises(st.SwitchError, match="output 1 of mlp is pruned"):
+        distilled(block, data(), outputs=torch.tensor([0, 1]))
+    assert distilled(block, data(), outputs=iter([2])).outputs == (2,)
+
+
+def test_equations_refuse_rows_of_another_width() -> None:
+    block = st.SymbolicModel(nn.Linear(2, 2))
+    found = distilled(
+        block, data(), reducer="pca", reducer_options={"k_in": 1}, regressor=scripted("z0", "sin(z0)")
+    )
+    block.switch_to_symbolic()
+    with pytest.raises(st.ExpressionError, match=r"take 2 inputs \(x0, x1\), got 3 columns"):
+        block(data(d=3))
+    with pytest.raises(st.CaptureError, match="activations have 1 outputs, the block has 2"):
+        found.judge(st.Activations.of(data(), data(d=1)))
 
 
 def test_nothing_is_adopted_when_no_block_could_run() -> None:

@@ -566,6 +566,19 @@ def result() -> st.Distillation:
     )
 
 
+def first_column(x: Tensor) -> Tensor:
+    return x[..., 0]
+
+
+def quartic(residual: Tensor) -> Tensor:
+    return residual**4
+
+
+def encode(result: st.Distillation) -> dict[str, Any]:
+    with pytest.warns(RuntimeWarning, match="not saved"):
+        return encode_distillation(result)
+
+
 class TestResult:
     def test_saving_and_loading_gives_the_same(self, result: st.Distillation, tmp_path: Path) -> None:
         result.save(tmp_path / "result.json")
@@ -602,11 +615,52 @@ class TestResult:
         with pytest.raises(st.FileFormatError):
             st.Distillation.load(path)
 
-    def test_a_python_transform_cannot_be_saved(self, tmp_path: Path) -> None:
-        result = distill((rows(), targets(rows())), None, "r", transforms={"r": lambda x: x[..., 0]})
-        with pytest.raises(st.FileFormatError, match="transform 'r' is a Python function"):
+    def test_python_functions_are_left_out_and_can_be_given_again(self, tmp_path: Path) -> None:
+        result = distill(
+            (rows(), targets(rows())),
+            None,
+            "r",
+            "r + b",
+            transforms={"r": first_column, "b": "x1"},
+            loss=quartic,
+        )
+        path = tmp_path / "result.json"
+        with pytest.warns(RuntimeWarning, match="not saved.*: transform 'r', the loss"):
+            result.save(path)
+        loaded = st.Distillation.load(path)
+        assert loaded.fronts == result.fronts
+        assert loaded.equations() == result.equations()
+        assert loaded.fidelity == result.fidelity
+        assert str(loaded) == str(result)
+        assert loaded._repr_html_() == result._repr_html_()
+        assert "first_column" in repr(loaded.transforms)
+        for use in (
+            lambda: loaded.surrogate()(rows()),
+            lambda: loaded.judge(loaded.held_out),
+            lambda: loaded.search.loss_function(rows(), rows()),
+            lambda: loaded.plot("fit"),
+            lambda: loaded.export(tmp_path / "law.py"),
+            lambda: loaded.export(tmp_path / "law.onnx"),
+            lambda: loaded.export(tmp_path / "law.pt2"),
+        ):
+            with pytest.raises(st.FileFormatError, match="Python function"):
+                use()
+        again = st.Distillation.load(path, transforms={"r": first_column}, loss=quartic)
+        assert torch.equal(again.surrogate()(rows()), result.surrogate()(rows()))
+        assert again.search == result.search
+        with pytest.raises(st.FileFormatError, match="lacks no function of a transform 'b'; it lacks: r"):
+            st.Distillation.load(path, transforms={"b": first_column})
+        with pytest.warns(RuntimeWarning, match="transform 'r', the loss"):
+            loaded.save(path)
+        assert encode(st.Distillation.load(path)) == encode(result)
+
+    def test_a_page_says_what_it_cannot_draw(self, tmp_path: Path) -> None:
+        result = distill((rows(), targets(rows())), None, "r", transforms={"r": first_column})
+        with pytest.warns(RuntimeWarning, match="transform 'r'"):
             result.save(tmp_path / "result.json")
-        assert list(tmp_path.iterdir()) == []
+        page = st.Distillation.load(tmp_path / "result.json").report(tmp_path / "page.html").read_text()
+        assert "r came from Python functions" in page
+        assert "r = first_column(...)" in page
 
     def test_it_prints_fronts_fidelity_and_how_it_was_made(self, result: st.Distillation) -> None:
         text = str(result)

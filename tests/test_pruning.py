@@ -82,9 +82,9 @@ def test_once_pruned_always_pruned() -> None:
         assert before <= set(block.pruned_outputs)
         before = set(block.pruned_outputs)
     with pytest.raises(st.SwitchError, match="stays pruned"):
-        block.prune_outputs(torch.ones(6))
+        block.prune_outputs(torch.ones(6, dtype=torch.bool))
     with pytest.raises(st.SwitchError, match="no output"):
-        block.prune_outputs(torch.zeros(6))
+        block.prune_outputs(torch.zeros(6, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("shape", [(200, 6), (4, 50, 6), (2, 2, 50, 6)])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import symtorch_core as st
+from symtorch_core.events import StageStarted
 from symtorch_core.testing import ScriptedRegressor
 
 X = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
@@ -64,17 +67,35 @@ class Untouchable(nn.Module):
         ({"output_names": 3}, "output_names takes a list of names, not a int"),
         ({"transforms": "r = x0"}, "transforms takes a dictionary"),
         ({"transforms": {"r": "x0 +"}}, "transform 'r': cannot read"),
+        ({"transforms": ["x0"]}, "transforms takes a dictionary"),
+        ({"transforms": {"r 1": "x0"}}, "'r 1' cannot name a variable"),
+        ({"transforms": {"r": 3}}, "transform 'r' must be an expression or a function"),
+        ({"variable_names": ["a", "a"]}, "variable_names must differ"),
+        ({"output_names": [None, "b"]}, "output_names takes a list of names; None is a NoneType"),
+        ({"output_names": ["b", " "]}, "output_names takes a list of names; ' ' is empty"),
+        ({"output_names": {"a", "b"}}, "output_names takes a list of names, not a set"),
         ({"outputs": 0}, "outputs takes a list of output columns"),
+        ({"outputs": []}, r"outputs=\[\]: give different numbers of output columns, at least one"),
+        ({"outputs": [0, 0]}, r"outputs=\[0, 0\]: give different numbers"),
+        ({"outputs": [False, True]}, "outputs takes the numbers of columns, like .*, not a mask"),
+        ({"outputs": np.array([True, False])}, "not a mask of True and False"),
+        ({"outputs": torch.tensor([True, False])}, "not a mask of True and False"),
+        ({"outputs": torch.tensor([0.0, 1.0])}, "each of outputs must be a whole number"),
+        ({"outputs": [-1]}, "each of outputs must be at least 0"),
+        ({"weights": [-1.0, 1.0]}, "weights must be finite and not negative"),
+        ({"data": "rows.csv"}, "str is not data"),
         ({"outputs": [0.5]}, "each of outputs must be a whole number"),
         ({"surrogate": 3}, "surrogate must be the name"),
         ({"select": "scor"}, "unknown rule 'scor'. Did you mean 'score'"),
         ({"select": 3}, "unknown rule 3"),
         ({"test_fraction": "0.2"}, "test_fraction must be a finite number"),
         ({"test_fraction": 1}, "test_fraction must be at least 0 and less than 1"),
-        ({"max_rows": 0}, "max_rows must be at least 1"),
+        ({"max_rows": 1}, "max_rows must be at least 2"),
         ({"max_rows": 10.0}, "max_rows must be a whole number"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"seed": True}, "seed must be a whole number"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"seed": 2**32}, "seed must be at most 4294967295"),
         ({"out_of_range": 1}, "out_of_range must be True or False"),
         ({"progress": "no"}, "progress must be True or False"),
         ({"resume": 3}, "resume must be the path of a folder"),
@@ -91,7 +112,47 @@ def test_is_refused_before_the_block_runs(options: dict[str, Any], message: str)
     if options.get("regressor") == "pysr":
         pytest.importorskip("symtorch_pysr")
     with pytest.raises(st.SymTorchError, match=message):
-        st.distill(Untouchable(), X, **{"regressor": "torchgp", "progress": False, **options})
+        st.distill(Untouchable(), **{"data": X, "regressor": "torchgp", "progress": False, **options})
+
+
+@pytest.mark.parametrize("outputs", [[1, 0], np.array([1, 0]), torch.tensor([1, 0]), iter([1, 0])])
+def test_columns_may_come_as_an_array(outputs: Any) -> None:
+    result = st.distill(
+        (X, torch.cat([Y, 2 * Y], dim=1)), regressor="sparse", outputs=outputs, progress=False
+    )
+    assert result.outputs == (1, 0)
+    assert result.output_names == ("y1", "y0")
+
+
+@pytest.mark.parametrize("select", ["simplest", "validation"])
+@pytest.mark.parametrize(("rows", "fraction"), [(4, 0.1), (60, 0.0), (2, 0.4)])
+def test_a_rule_without_held_out_rows_is_refused_before_the_search(
+    select: str, rows: int, fraction: float
+) -> None:
+    events: list[Any] = []
+    with pytest.raises(st.SelectionError, match=f'the rule "{select}" needs rows held out'):
+        st.distill(
+            (X[:rows], Y[:rows]),
+            regressor="sparse",
+            select=select,
+            test_fraction=fraction,
+            callbacks=[events.append],
+            progress=False,
+        )
+    assert not any(isinstance(event, StageStarted) for event in events)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    result = st.distill(
+        (X, Y),
+        regressor="sparse",
+        seed=np.int64(3),
+        maxsize=np.int32(9),
+        parsimony=np.float32(0),
+        progress=False,
+    )
+    result.save(tmp_path / "r.json")
+    assert st.Distillation.load(tmp_path / "r.json").provenance.seed == 3
 
 
 def test_a_metric_is_refused_before_the_block_runs() -> None:

@@ -97,7 +97,7 @@ def test_progress_is_told() -> None:
 def test_what_cannot_be_swept() -> None:
     with pytest.raises(st.SearchError, match="no k_in and k_out"):
         sweep(reducers=[IdentityReducer()])
-    with pytest.raises(st.CaptureError, match="between 0 and 1"):
+    with pytest.raises(st.CaptureError, match="test_fraction must be more than 0 and less than 1"):
         sweep(test_fraction=0.0)
 
     class Mixing(nn.Module):

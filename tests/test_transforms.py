@@ -90,11 +90,17 @@ def test_json_round_trip() -> None:
         assert torch.equal(read(x), original(x))
 
 
-def test_a_function_cannot_be_saved_and_the_error_says_what_can() -> None:
-    with pytest.raises(
-        FileFormatError, match="transform 'f' is a Python function.*expression in x1, y1, x2, y2"
-    ):
-        Transforms(NAMES, {"r": DISTANCE, "f": first}).to_json()
+def test_of_a_function_the_name_is_saved_and_a_call_is_refused() -> None:
+    transforms = Transforms(NAMES, {"r": DISTANCE, "f": first})
+    with pytest.raises(FileFormatError, match="transform 'f' is a Python function.*expression in x1, y1"):
+        transforms.expressions()
+    read = Transforms.from_json(json.loads(json.dumps(transforms.to_json())))
+    assert (read.variable_names, read.lost()) == (("r", "f"), ("f",))
+    assert read.texts()["f"] == "first(...)"
+    x = torch.rand(3, 4)
+    with pytest.raises(FileFormatError, match="transform 'f' was the Python function 'first'"):
+        read(x)
+    assert torch.equal(read.with_functions({"f": first})(x), transforms(x))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +111,8 @@ def test_a_function_cannot_be_saved_and_the_error_says_what_can() -> None:
         {"input_names": "x", "definitions": {}},
         {"input_names": ["x"], "definitions": ["r"]},
         {"input_names": ["x"], "definitions": {"r": 3}},
+        {"input_names": ["x"], "definitions": {"r": {"function": 3}}},
+        {"input_names": ["x"], "definitions": {"r": {"function": "f", "code": "exit()"}}},
         {"input_names": ["x"], "definitions": {"r": "x + q"}},
         {"input_names": ["x"], "definitions": {"r": "open('f')"}},
     ],

@@ -52,7 +52,7 @@ def test_constants_move_to_where_the_block_is_met() -> None:
 
 
 def test_constants_of_very_different_size_all_move() -> None:
-    block = switched(("1.1*x1*x1 + 0.0005",), outputs=[1])
+    block = switched(("0.9*x1*x1 + 0.0005",), outputs=[1])
     block.refine(X, epochs=100, batch_size=32, patience=50, progress=False)
     values = sorted(float(value) for value in block.surrogate.constants)
     assert values[1] == pytest.approx(1.0, abs=1e-3)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.rows import to_native_array
-from symtorch_core.activations.tensor_paths import get_parameters
+from symtorch_core.activations.tensor_paths import FunctionBlock, get_parameters
 from symtorch_core.errors import CaptureError
 
 RowMask = Callable[[Any], Tensor | np.ndarray] | str | None
@@ -53,25 +53,38 @@ def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
         CaptureError: the data are empty or of an unknown type.
     """
     data = _read_table(data)
+    check_data(data)
     if isinstance(data, (Tensor, np.ndarray)):
         yield from _slice_rows(data, batch_size)
         return
     if isinstance(data, Mapping):
         yield data
         return
-    try:
-        given = iter(data)
-    except TypeError:
-        raise CaptureError(
-            f"{type(data).__name__} is not data: give a tensor, an array, a DataLoader or an iterable of "
-            "batches"
-        ) from None
     empty = True
-    for batch in given:
+    for batch in data:
         empty = False
         yield batch
     if empty:
         raise CaptureError("the data are empty: the loader gave no batch")
+
+
+def check_data(data: Any) -> None:
+    """Refuse what holds no batch, without reading it.
+
+    Raises:
+        CaptureError: the data are of an unknown type, or empty.
+    """
+    try:
+        known = not isinstance(data, (str, bytes)) and (isinstance(data, Iterable) or iter(data) is not None)
+    except TypeError:
+        known = False
+    if not known:
+        raise CaptureError(
+            f"{type(data).__name__} is not data: give a tensor, an array, a DataLoader or an iterable of "
+            "batches"
+        )
+    if isinstance(data, (Mapping, Sequence)) and not data:
+        raise CaptureError("the data are empty: give at least one batch")
 
 
 def _slice_rows(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor | np.ndarray]:
@@ -143,6 +156,11 @@ def find_dtype(model: Any) -> torch.dtype | None:
     return next((p.dtype for p in parameters if p.is_floating_point()), None)
 
 
+def takes_arrays(model: Any) -> bool:
+    """Whether a model is given arrays as they are: a function is, a module is given tensors in their place."""
+    return not isinstance(model, nn.Module) or isinstance(model, FunctionBlock)
+
+
 def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | str | None) -> Any:
     """Return a batch that the model can take: a module gets tensors, on its device.
 
@@ -158,7 +176,7 @@ def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | 
 
     def convert(value: Any) -> Any:
         value = _read_table(value)
-        if isinstance(value, np.ndarray) and isinstance(model, nn.Module):
+        if isinstance(value, np.ndarray) and not takes_arrays(model):
             value = _to_tensor(value)
             value = value.to(dtype) if value.is_floating_point() and dtype is not None else value
         if isinstance(value, Tensor):

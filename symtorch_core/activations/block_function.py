@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from symtorch_core.activations.batches import find_device, find_dtype
+from symtorch_core.activations.batches import find_device, find_dtype, takes_arrays
 from symtorch_core.activations.rows import Activations, BlockFunction, Source, as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor
@@ -19,9 +19,8 @@ _PROBE_ROWS = 16
 def as_row_function(block: Callable[..., Any], activations: Activations) -> BlockFunction | None:
     """Return the block as a function (n, d_in) -> (n, d_out), or None if it is not a function of rows.
 
-    A block qualifies if it takes one positional tensor (or, for a function, one array) and returns the captured
-    outputs for the captured inputs, whatever shape they had. Attention, which mixes rows, does not qualify. The
-    function is differentiable if the block is.
+    A block qualifies if it takes one positional tensor or array and returns the captured outputs for the captured
+    inputs, whatever shape they had. Attention, which mixes rows, does not qualify. See :func:`to_row_function`.
 
     Args:
         block: the module or function that the activations came from.
@@ -29,20 +28,28 @@ def as_row_function(block: Callable[..., Any], activations: Activations) -> Bloc
     """
     if activations.source.select_input != ("0",):
         return None
-    device, dtype = find_device(block), find_dtype(block)
-    conversions: list[Callable[[Tensor], Any]] = [
-        lambda rows: rows.to(device or rows.device, dtype or rows.dtype)
-    ]
-    if not isinstance(block, nn.Module):
-        conversions.append(lambda rows: rows.numpy())
+    function = to_row_function(block, activations.source)
     probe = activations.rows(torch.arange(min(_PROBE_ROWS, len(activations))))
-    functions = (_as_block_function(block, conversion, activations.source) for conversion in conversions)
-    return next((function for function in functions if _reproduces(function, probe)), None)
+    return function if _reproduces(function, probe) else None
 
 
-def _as_block_function(
-    block: Callable[..., Any], convert: Callable[[Tensor], Any], source: Source
-) -> BlockFunction:
+def to_row_function(block: Callable[..., Any], source: Source) -> BlockFunction:
+    """Return the block as a function (n, d_in) -> (n, d_out), whether or not it is one.
+
+    A module is given tensors of its own type and on its device. A function is given what the data were, tensors or
+    arrays; with arrays there are no gradients.
+
+    Args:
+        block: the module or function that the activations came from.
+        source: their source.
+    """
+    device, dtype = find_device(block), find_dtype(block)
+
+    def convert(rows: Tensor) -> Any:
+        if source.arrays and takes_arrays(block):
+            return rows.detach().numpy()
+        return rows.to(device or rows.device, dtype or rows.dtype)
+
     def evaluate(rows: Tensor) -> Tensor:
         with preserve_state(block, gradients=rows.requires_grad):
             _, output = pick_tensor(

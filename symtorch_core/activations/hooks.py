@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from symtorch_core.activations.batches import (
     RowMask,
+    check_data,
     count_batches,
     get_row_mask,
     iterate_batches,
@@ -24,8 +25,22 @@ from symtorch_core.activations.reservoir import Reservoir
 from symtorch_core.activations.rows import Activations, check_on_nonfinite
 from symtorch_core.activations.side_effects import copy_tensors, list_set_attributes, snapshot_attributes
 from symtorch_core.activations.state_guard import preserve_state
-from symtorch_core.activations.tensor_paths import Selector, collect_call_tensors, get_argument_aliases
+from symtorch_core.activations.tensor_paths import (
+    Selector,
+    check_selector,
+    collect_call_tensors,
+    get_argument_aliases,
+    holds_arrays,
+    list_choices,
+)
 from symtorch_core.activations.watching import watch_calls
+from symtorch_core.components.checks import (
+    check_callbacks,
+    check_function,
+    check_names,
+    check_seed,
+    check_whole,
+)
 from symtorch_core.components.options import Configurable
 from symtorch_core.errors import CaptureError, find_close
 from symtorch_core.events.records import (
@@ -101,9 +116,12 @@ class HookCapture(Capture):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise CaptureError("batch_size must be at least 1")
+        check_whole("batch_size", self.batch_size, 1, CaptureError)
         check_on_nonfinite(self.on_nonfinite)
+        check_selector("select_input", self.select_input, of_call=True)
+        check_selector("select_output", self.select_output, of_call=False)
+        _check_row_mask(self.row_mask)
+        _check_device(self.device)
 
     def collect(
         self,
@@ -132,8 +150,11 @@ class HookCapture(Capture):
         callbacks: Sequence[Callback] = (),
     ) -> dict[str, Activations]:
         """Capture several blocks of one model in one pass; see :func:`capture`."""
-        if max_rows < 1:
-            raise CaptureError("max_rows must be at least 1")
+        check_whole("max_rows", max_rows, 1, CaptureError)
+        check_seed(seed, CaptureError)
+        callbacks = check_callbacks(callbacks, CaptureError)
+        check_function("model", model, "a module or a function", CaptureError)
+        check_data(data)
         watched = _resolve(model, blocks)
         inputs = _spread(watched, "select_input", self.select_input, None)
         outputs = _spread(watched, "select_output", self.select_output, None)
@@ -169,6 +190,7 @@ class HookCapture(Capture):
                 tensors = copy_tensors(collect_call_tensors(args, kwargs)) if functions else {}
                 result = model(*args, **kwargs)
                 for name in functions:
+                    recorders[name].arrays |= holds_arrays((args, kwargs))
                     recorders[name].add(tensors, result, masks[name], collect_call_tensors(args, kwargs))
                 notify(callbacks, StageAdvanced("capture"))
         notify(callbacks, StageFinished("capture", watch.seconds()))
@@ -233,20 +255,39 @@ def capture(
     return hooks.collect_all(model, blocks, data, max_rows=max_rows, seed=seed, callbacks=callbacks)
 
 
+def _check_row_mask(row_mask: Any) -> None:
+    for mask in list_choices("row_mask", row_mask):
+        if not isinstance(mask, str):
+            what = "the key of a mask in a batch, or a function of the batch"
+            check_function("row_mask", mask, what, CaptureError, optional=True)
+
+
+def _check_device(device: Any) -> None:
+    if device is None:
+        return
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise CaptureError(f"device={device!r} names no device: {error}") from None
+
+
 def _resolve(
     model: Callable[..., Any], blocks: Mapping[str, Callable[..., Any]] | Sequence[str]
 ) -> dict[str, Callable[..., Any]]:
-    if isinstance(blocks, str):
+    if isinstance(blocks, str) or not isinstance(blocks, Iterable):
         raise CaptureError(f"blocks takes a list of paths, like [{blocks!r}], or a dict of modules")
     if isinstance(blocks, Mapping):
         resolved = dict(blocks)
     elif isinstance(model, nn.Module):
-        resolved = {path: find_block(model, path) for path in blocks}
+        resolved = {path: find_block(model, path) for path in check_names("blocks", blocks, CaptureError)}
     else:
         raise CaptureError(
             "paths name submodules of a module: give blocks as a dict of modules for a function"
         )
+    if not resolved:
+        raise CaptureError("blocks names no block to capture")
     for name, block in resolved.items():
+        check_function(f"block {name!r}", block, "a module", CaptureError)
         if not isinstance(block, nn.Module) and block is not model:
             raise CaptureError(
                 f"block {name!r} is a plain function: only a module can be watched inside a model"
@@ -261,6 +302,12 @@ def find_block(model: nn.Module, path: str) -> nn.Module:
     Raises:
         CaptureError: there is no such submodule; the message lists the closest paths.
     """
+    if not isinstance(model, nn.Module):
+        raise CaptureError(
+            f"model must be a module, whose submodules have paths, not a {type(model).__name__}"
+        )
+    if not isinstance(path, str):
+        raise CaptureError(f"path must be the dotted path of a submodule, like 'layers.0', not {path!r}")
     modules = dict(model.named_modules(remove_duplicate=False))
     if path in modules:
         found: nn.Module = modules[path]
@@ -302,6 +349,7 @@ def _record_calls(
     entered: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # a stack: a block may call itself
 
     def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recorder.arrays |= holds_arrays((args, kwargs))
         given = collect_call_tensors(args, kwargs)
         entered.append((copy_tensors(given), given))
 

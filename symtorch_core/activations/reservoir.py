@@ -42,6 +42,9 @@ class Reservoir:
         max_rows: size of the sample.
         seed: seed of the sample.
         aliases: position of each argument by its name, and back.
+
+    Attributes:
+        arrays: whether a call had a numpy array among its arguments.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Reservoir:
     ) -> None:
         self._name = name
         self._aliases = aliases
+        self.arrays = False
         self._on_nonfinite = on_nonfinite
         self._most = max_rows
         self._generator = np.random.default_rng(seed)
@@ -189,5 +193,6 @@ class Reservoir:
             overwrites=self._overwrites,
             changed_inputs=tuple(self._changed_inputs),
             set_attributes=set_attributes,
+            arrays=self.arrays,
         )
         return Activations(inputs[finite], outputs[finite], source=source)

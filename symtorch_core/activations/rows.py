@@ -10,6 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from symtorch_core.components.checks import (
+    check_choice,
+    check_columns,
+    check_distinct,
+    check_names,
+    check_number,
+    check_position,
+    check_seed,
+)
 from symtorch_core.errors import CaptureError
 
 _LARGEST_IN_SINGLE = 2**24
@@ -32,6 +41,7 @@ class Source:
         overwrites: the input tensor that the block overwrites with its output, as ``nn.ReLU(inplace=True)`` does.
         changed_inputs: input tensors that the block changes in another way.
         set_attributes: dotted names of Python attributes that the block sets when it runs.
+        arrays: whether the inputs came as numpy arrays, or as what becomes one; a function is given arrays again.
     """
 
     block: str = "arrays"
@@ -44,6 +54,7 @@ class Source:
     overwrites: str | None = None
     changed_inputs: tuple[str, ...] = ()
     set_attributes: tuple[str, ...] = ()
+    arrays: bool = False
 
 
 @final
@@ -68,6 +79,9 @@ class Activations:
     source: Source = field(default_factory=Source)
 
     def __post_init__(self) -> None:
+        for name, value in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if not isinstance(value, Tensor):
+                raise CaptureError(f"{name} must be a tensor: Activations.of takes arrays and lists too")
         if self.inputs.ndim != 2 or self.outputs.ndim != 2:
             raise CaptureError("inputs and outputs must have two dimensions: rows and features")
         n, d_in = self.inputs.shape
@@ -78,16 +92,15 @@ class Activations:
         if self.weights is not None:
             if self.weights.shape != (n,):
                 raise CaptureError(f"weights must have shape ({n},), got {tuple(self.weights.shape)}")
-            if not bool(torch.isfinite(self.weights).all()) or bool((self.weights < 0).any()):
-                raise CaptureError("weights must be finite and not negative")
-            if not bool((self.weights > 0).any()):
-                raise CaptureError("all weights are zero: no row would count")
+            to_weights(self.weights)
         if not self.input_names:
             object.__setattr__(self, "input_names", tuple(f"x{i}" for i in range(d_in)))
         if not self.output_names:
             object.__setattr__(self, "output_names", tuple(f"y{i}" for i in range(self.outputs.shape[1])))
-        _check_names("input", self.input_names, d_in)
-        _check_names("output", self.output_names, self.outputs.shape[1], identifiers=False)
+        input_names = _check_names("input", self.input_names, d_in)
+        output_names = _check_names("output", self.output_names, self.outputs.shape[1], identifiers=False)
+        object.__setattr__(self, "input_names", input_names)
+        object.__setattr__(self, "output_names", output_names)
 
     @classmethod
     def of(
@@ -116,10 +129,13 @@ class Activations:
         Raises:
             CaptureError: row counts differ, there are no rows, or values are not finite numbers.
         """
-        inputs, outputs = as_rows(as_real_tensor(X, "X")), as_rows(as_real_tensor(Y, "Y"))
+        check_on_nonfinite(on_nonfinite)
+        input_names = check_names("variable_names", variable_names, CaptureError)
+        named_outputs = check_names("output_names", output_names, CaptureError)
+        inputs, outputs = _to_rows(X, "X"), _to_rows(Y, "Y")
         if len(inputs) != len(outputs):
             raise CaptureError(f"X has {len(inputs)} rows, Y has {len(outputs)}: they must match row by row")
-        row_weights = None if weights is None else as_real_tensor(weights, "weights").reshape(-1)
+        row_weights = None if weights is None else to_weights(weights)
         if row_weights is not None and len(row_weights) != len(inputs):
             raise CaptureError(f"weights have {len(row_weights)} entries for {len(inputs)} rows")
         finite = find_finite_rows(inputs, outputs, on_nonfinite)
@@ -128,8 +144,10 @@ class Activations:
             row_weights = None if row_weights is None else row_weights[finite]
         if len(inputs) == 0:
             raise CaptureError("there are no rows: the data are empty")
-        source = Source(rows_seen=len(finite), rows_dropped=int((~finite).sum()))
-        return cls(inputs, outputs, row_weights, tuple(variable_names), tuple(output_names), source)
+        source = Source(
+            rows_seen=len(finite), rows_dropped=int((~finite).sum()), arrays=not isinstance(X, Tensor)
+        )
+        return cls(inputs, outputs, row_weights, input_names, named_outputs, source)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -140,20 +158,27 @@ class Activations:
         return replace(self, inputs=self.inputs[index], outputs=self.outputs[index], weights=weights)
 
     def select_outputs(self, outputs: Sequence[int]) -> Activations:
-        """Return the activations with some of the output columns only."""
+        """Return the activations with some of the output columns only.
+
+        Raises:
+            CaptureError: there is no such column, or the columns are given by a mask.
+        """
+        columns = check_columns("outputs", outputs, CaptureError)
+        for column in columns:
+            check_position("each of outputs", column, self.outputs.shape[1], CaptureError)
         return replace(
             self,
-            outputs=self.outputs[:, list(outputs)],
-            output_names=tuple(self.output_names[i] for i in outputs),
+            outputs=self.outputs[:, list(columns)],
+            output_names=tuple(self.output_names[i] for i in columns),
         )
 
     def named(self, variable_names: Sequence[str]) -> Activations:
         """Return the same rows with other input names."""
-        return replace(self, input_names=tuple(variable_names))
+        return replace(self, input_names=check_names("variable_names", variable_names, CaptureError))
 
     def with_weights(self, weights: Any) -> Activations:
         """Return the same rows with these non-negative weights, shape (n,), times the weights they already have."""
-        given = as_real_tensor(weights, "weights").reshape(-1)
+        given = to_weights(weights)
         if self.weights is not None and given.shape == self.weights.shape:
             given = given * self.weights
         return replace(self, weights=given)
@@ -165,8 +190,8 @@ class Activations:
             (fit, held out); held out is None for a fraction of 0, or if fewer than two rows would remain
             to fit.
         """
-        if not 0 <= fraction < 1:
-            raise CaptureError(f"test_fraction must be at least 0 and less than 1, got {fraction}")
+        check_number("fraction", fraction, 0, 1, open_high=True, error=CaptureError)
+        check_seed(seed, CaptureError)
         held = round(len(self) * fraction)
         if held == 0 or len(self) - held < 2:
             return self, None
@@ -174,14 +199,29 @@ class Activations:
         return self.rows(order[held:].sort().values), self.rows(order[:held].sort().values)
 
 
-def _check_names(kind: str, names: Sequence[str], count: int, identifiers: bool = True) -> None:
+def _check_names(kind: str, names: Sequence[str], count: int, identifiers: bool = True) -> tuple[str, ...]:
+    names = check_names(f"{kind} names", names, CaptureError)
     if len(names) != count:
         raise CaptureError(f"{len(names)} {kind} names for {count} {kind}s: {', '.join(names)}")
-    if len(set(names)) != len(names):
-        raise CaptureError(f"{kind} names must differ from each other: {', '.join(names)}")
+    check_distinct(f"{kind} names", names, CaptureError)
     for name in names:
         if identifiers and not name.isidentifier():
             raise CaptureError(f"{name!r} cannot name a variable: use letters, digits and _ (like x_1)")
+    return names
+
+
+def to_weights(weights: Any) -> Tensor:
+    """Return weights of rows, shape (n,).
+
+    Raises:
+        CaptureError: they are not finite numbers, not negative, of which one is positive.
+    """
+    given = as_real_tensor(weights, "weights").reshape(-1)
+    if not bool(torch.isfinite(given).all()) or bool((given < 0).any()):
+        raise CaptureError("weights must be finite and not negative")
+    if not bool((given > 0).any()):
+        raise CaptureError("all weights are zero: no row would count")
+    return given
 
 
 def as_real_tensor(values: Any, name: str) -> Tensor:
@@ -228,6 +268,13 @@ def _needs_double(tensor: Tensor) -> bool:
     return largest > _LARGEST_IN_SINGLE
 
 
+def _to_rows(values: Any, name: str) -> Tensor:
+    tensor = as_real_tensor(values, name)
+    if tensor.ndim == 0:
+        raise CaptureError(f"{name} is a single number: give rows, shape (n, d)")
+    return as_rows(tensor)
+
+
 def as_rows(tensor: Tensor) -> Tensor:
     """Return (..., d) as (n, d), and a vector of n numbers as (n, 1)."""
     if tensor.ndim == 0:
@@ -242,8 +289,7 @@ def as_feature_rows(tensor: Tensor) -> Tensor:
 
 def check_on_nonfinite(value: str) -> None:
     """Refuse, with a :class:`CaptureError`, any value but ``"raise"`` and ``"drop"``."""
-    if value not in ("raise", "drop"):
-        raise CaptureError(f'on_nonfinite must be "raise" or "drop", got {value!r}')
+    check_choice("on_nonfinite", value, ("raise", "drop"), CaptureError)
 
 
 def find_finite_rows(inputs: Tensor, outputs: Tensor, on_nonfinite: str) -> Tensor:

@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.rows import as_real_tensor
+from symtorch_core.components.checks import check_options
 from symtorch_core.errors import CaptureError
 
 Selector = int | str | Sequence[int | str] | None
 """A position, keyword or dotted path of a tensor; a sequence of them; or None for the default."""
+
+
+@final
+class FunctionBlock(nn.Module):
+    """Function as a module: it is given what the function would be given, tensors or arrays."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def holds_arrays(value: Any) -> bool:
+    """Whether numpy's arrays or numbers are nested in tuples, lists and mappings, and no tensors.
+
+    >>> holds_arrays((np.ones(2), {"h": 3.0})), holds_arrays((np.ones(2), torch.ones(2)))
+    (True, False)
+    """
+    kinds = {type(leaf) for leaf in _iterate_leaves(value)}
+    return any(issubclass(kind, (np.ndarray, np.generic)) for kind in kinds) and not any(
+        issubclass(kind, Tensor) for kind in kinds
+    )
+
+
+def _iterate_leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if not isinstance(value, (tuple, list)):
+        yield value
+        return
+    for item in value:
+        yield from _iterate_leaves(item)
 
 
 def flatten_tensors(value: Any, path: str = "") -> dict[str, Tensor]:
@@ -52,6 +87,42 @@ def to_paths(selector: Selector) -> tuple[str, ...] | None:
     if isinstance(selector, (int, str)):
         return (str(selector),)
     return tuple(str(entry) for entry in selector)
+
+
+def list_choices(name: str, value: Any) -> list[Any]:
+    """Return the values of an option that may be a dictionary from blocks to their own choices.
+
+    Raises:
+        CaptureError: it is a dictionary of something else.
+    """
+    if not isinstance(value, Mapping):
+        return [value]
+    if not value:
+        raise CaptureError(f"{name} is empty: leave it out")
+    return list(check_options(name, value, "block", CaptureError).values())
+
+
+def check_selector(name: str, selector: Any, *, of_call: bool) -> None:
+    """Refuse what names no tensor of a call or of its result, whatever the call.
+
+    Args:
+        name: name of the option, for messages.
+        selector: value of the option.
+        of_call: for the arguments, which may be several; otherwise for the result, where "" is the result itself.
+
+    Raises:
+        CaptureError: it is neither a position, a name nor a path.
+    """
+    for choice in list_choices(name, selector):
+        listed = of_call and isinstance(choice, Sequence) and not isinstance(choice, str)
+        if listed and not choice:
+            raise CaptureError(f"{name} is empty: leave it out, or name a tensor")
+        for entry in choice if listed else [choice]:
+            if entry is None and not listed:
+                continue
+            position = isinstance(entry, int) and not isinstance(entry, bool) and entry >= 0
+            if not position and not (isinstance(entry, str) and (entry or not of_call)):
+                raise CaptureError(f"{name} takes a position, a name or a path like '1.0', not {entry!r}")
 
 
 def pick_inputs(
@@ -135,7 +206,7 @@ def describe_tensors(tensors: Mapping[str, Tensor]) -> str:
     )
 
 
-def replace_tensor(value: Any, path: str, tensor: Tensor) -> Any:
+def replace_tensor(value: Any, path: str, tensor: Tensor | np.ndarray) -> Any:
     """Return a copy of a nested result with the tensor at ``path`` replaced; containers keep their types."""
     if path == "":
         return tensor
@@ -156,7 +227,7 @@ def replace_tensor(value: Any, path: str, tensor: Tensor) -> Any:
     return make(items_list)
 
 
-def nest_tensor(tensor: Tensor, path: str) -> Any:
+def nest_tensor(tensor: Tensor | np.ndarray, path: str) -> Any:
     """Return a tensor at its place in a tuple or dict with all other entries None; "" is the tensor itself.
 
     >>> nest_tensor(torch.ones(1), "1")
@@ -172,6 +243,8 @@ def nest_tensor(tensor: Tensor, path: str) -> Any:
 def get_parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
     """Return the parameters of a function or of a module's ``forward``; None if they are unknown (a builtin)."""
     try:
+        if isinstance(function, FunctionBlock):
+            function = function.function
         called = function.forward if isinstance(function, nn.Module) else function
         return list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from torch import Tensor
 
 from symtorch_core.errors import SearchError, did_you_mean
+
+_LARGEST_SEED: Final = 2**32 - 1
+"""The largest seed that the generators of torch, numpy and scikit-learn all take."""
 
 
 def check_whole(name: str, value: Any, least: int = 0, error: type[Exception] = SearchError) -> None:
@@ -84,14 +91,95 @@ def check_choice(
 
 
 def check_names(name: str, value: Any, error: type[Exception] = SearchError) -> tuple[str, ...]:
-    """Return a list of strings, read once; refuse a single string in its place, and other entries."""
+    """Return a list of strings, read once; refuse a single string in its place, and other or empty entries."""
     if isinstance(value, str):
         raise error(f"{name} takes a list of names, like [{value!r}]")
-    try:
-        entries = tuple(value)
-    except TypeError:
-        raise error(f"{name} takes a list of names, not a {type(value).__name__}") from None
+    if isinstance(value, (Mapping, Set)) or not isinstance(value, Iterable):  # a set has no order
+        raise error(f"{name} takes a list of names, not a {type(value).__name__}")
+    entries = tuple(value)
     for entry in entries:
         if not isinstance(entry, str):
             raise error(f"{name} takes a list of names; {entry!r} is a {type(entry).__name__}")
+        if not entry.strip():
+            raise error(f"{name} takes a list of names; {entry!r} is empty")
     return entries
+
+
+def check_distinct(what: str, names: Collection[str], error: type[Exception] = SearchError) -> None:
+    """Refuse names that occur twice; ``what`` they are."""
+    if len(set(names)) != len(names):
+        raise error(f"{what} must differ from each other: {', '.join(names)}")
+
+
+def check_options(
+    name: str, options: Any, example: str, error: type[Exception] = SearchError
+) -> dict[str, Any]:
+    """Return options by name; none for None. ``example`` is one of the names."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise error(f"{name} takes a dictionary of options by name, like {{{example!r}: ...}}")
+    return dict(options)
+
+
+def check_columns(name: str, value: Any, error: type[Exception] = SearchError) -> tuple[int, ...]:
+    """Return numbers of columns, read once, from a list, an array or a tensor; refuse a mask in their place.
+
+    >>> check_columns("outputs", np.array([2, 0]))
+    (2, 0)
+    >>> check_columns("outputs", [False, True])
+    Traceback (most recent call last):
+    ...
+    symtorch_core.errors.SearchError: outputs takes the numbers of columns, like [0, 2], not a mask of True and False
+    """
+    if isinstance(value, (str, Mapping, Set)) or not isinstance(value, (Iterable, Tensor)):
+        raise error(f"{name} takes a list of output columns, like [0, 2], not {value!r}")
+    listed = value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
+    columns = tuple(listed) if isinstance(listed, Iterable) else (listed,)
+    for column in columns:
+        if isinstance(column, (bool, np.bool_)):
+            raise error(f"{name} takes the numbers of columns, like [0, 2], not a mask of True and False")
+        check_whole(f"each of {name}", column, 0, error)
+    return tuple(int(column) for column in columns)
+
+
+def check_position(
+    name: str, value: Any, count: int, error: type[Exception] = SearchError, what: str = "output"
+) -> None:
+    """Refuse any value but a number from 0 to ``count`` - 1; ``what`` is counted."""
+    check_whole(name, value, 0, error)
+    if value >= count:
+        raise error(f"there is no {what} {value}: they are numbered 0 to {count - 1}")
+
+
+def check_seed(value: Any, error: type[Exception] = SearchError) -> None:
+    """Refuse any seed but a whole number that every random generator takes."""
+    check_whole("seed", value, 0, error)
+    if value > _LARGEST_SEED:
+        raise error(f"seed must be at most {_LARGEST_SEED}, got {value!r}")
+
+
+def check_function(
+    name: str, value: Any, what: str, error: type[Exception] = SearchError, *, optional: bool = False
+) -> None:
+    """Refuse a value that cannot be called; ``what`` says what the function takes and gives."""
+    if not (callable(value) or (optional and value is None)):
+        raise error(f"{name} must be {what}, not {value!r}")
+
+
+def check_path(name: str, value: Any, error: type[Exception] = SearchError, what: str = "file") -> Path:
+    """Return the path of a file, or of ``what`` it is; refuse what is no path."""
+    if not isinstance(value, (str, Path)) or not str(value).strip():
+        raise error(f"{name} must be the path of a {what}, got {value!r}")
+    return Path(value)
+
+
+def check_callbacks(callbacks: Any, error: type[Exception] = SearchError) -> tuple[Callable[..., Any], ...]:
+    """Return a list of functions of one event, read once; refuse any other value."""
+    if callable(callbacks) or isinstance(callbacks, (str, Mapping)) or not isinstance(callbacks, Iterable):
+        raise error(f"callbacks takes a list of functions, like [print], not {callbacks!r}")
+    functions = tuple(callbacks)
+    for function in functions:
+        if not callable(function):
+            raise error(f"callbacks takes a list of functions; {function!r} is not callable")
+    return functions

@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
+from symtorch_core.components.checks import check_path
 from symtorch_core.errors import FileFormatError, MissingDependencyError
 from symtorch_core.exports.deployed import Deployed
 from symtorch_core.exports.source import to_c, to_python
@@ -43,7 +45,9 @@ def export(result: Distillation, path: Path | str, surrogate: Surrogate | None =
         FileFormatError: the format is unknown, or the equations cannot be written in it.
         MissingDependencyError: a package for the format is not installed.
     """
-    path = Path(path)
+    path = check_path("path", path, FileFormatError)
+    if surrogate is not None and not isinstance(surrogate, Surrogate):
+        raise FileFormatError(f"surrogate must be a Surrogate, not a {type(surrogate).__name__}")
     write = FORMATS.get(path.suffix)
     if write is None:
         raise FileFormatError(
@@ -70,14 +74,16 @@ def _write_json(result: Distillation, path: Path, surrogate: Surrogate | None) -
     result.save(path)
 
 
-def _to_single_precision(result: Distillation, surrogate: Surrogate | None) -> Surrogate:
-    """Return the surrogate on the CPU, for float32 rows, which other programs pass."""
-    return (result.surrogate() if surrogate is None else surrogate).cpu().float().eval()
+def _to_single_precision(result: Distillation, surrogate: Surrogate | None) -> tuple[Surrogate, Tensor]:
+    """Return the surrogate on the CPU, for float32 rows, which other programs pass, and two such rows."""
+    module = (result.surrogate() if surrogate is None else surrogate).cpu().float().eval()
+    example = torch.zeros(2, len(result.transforms.input_names))
+    module(example)  # what cannot run says so better here than within an exporter
+    return module, example
 
 
 def _write_onnx(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    module = _to_single_precision(result, surrogate)
-    example = torch.zeros(2, len(result.transforms.input_names))
+    module, example = _to_single_precision(result, surrogate)
     rows = torch.export.Dim("rows")
     try:
         torch.onnx.export(
@@ -98,8 +104,7 @@ def _write_onnx(result: Distillation, path: Path, surrogate: Surrogate | None) -
 
 
 def _write_exported_program(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    module = _to_single_precision(result, surrogate)
-    example = torch.zeros(2, len(result.transforms.input_names))
+    module, example = _to_single_precision(result, surrogate)
     rows = torch.export.Dim("rows")
     program = torch.export.export(module, (example,), dynamic_shapes=({0: rows},))
     torch.export.save(program, path)

@@ -15,11 +15,17 @@ from torch import Tensor, nn
 from symtorch_core.activations.batches import find_device
 from symtorch_core.activations.hooks import HookCapture, check_runs
 from symtorch_core.activations.rows import Activations
-from symtorch_core.activations.tensor_paths import get_argument_aliases, nest_tensor
+from symtorch_core.activations.tensor_paths import (
+    FunctionBlock,
+    get_argument_aliases,
+    holds_arrays,
+    nest_tensor,
+)
+from symtorch_core.components.checks import check_function
 from symtorch_core.components.registry import load
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.hooks import list_hooks, run_post_hooks, run_pre_hooks
-from symtorch_core.model.placeholders import FunctionBlock, ReleasedBlock, WithheldWeight
+from symtorch_core.model.placeholders import ReleasedBlock, WithheldWeight
 from symtorch_core.model.state import Mode, WrapperState
 from symtorch_core.model.surroundings import Surroundings
 from symtorch_core.results.distillation import Distillation
@@ -31,6 +37,7 @@ from symtorch_core.surrogates.running import (
     mix_columns,
     overwrite_argument,
     spread_columns,
+    to_array,
 )
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.training.descend import allow_gradients
@@ -47,8 +54,9 @@ class BlockWrapper(nn.Module, ABC):
 
     def __init__(self, block: Callable[..., Any], name: str | None = None) -> None:
         super().__init__()
-        if not callable(block):
-            raise TypeError(f"a block is a module or a function, not a {type(block).__name__}")
+        check_function("block", block, "a module or a function", SwitchError)
+        if name is not None and not isinstance(name, str):
+            raise SwitchError(f"name must be a text, not {name!r}")
         check_runs(block, name or type(block).__name__, SwitchError)
         self.name = name or type(block).__name__
         self.surrogate: Surrogate | None = None
@@ -105,7 +113,9 @@ class BlockWrapper(nn.Module, ABC):
         Raises:
             SwitchError: a pruned output would become active again, or no output would be active.
         """
-        kept = active.detach().bool().reshape(-1)
+        if not isinstance(active, Tensor) or active.dtype != torch.bool:
+            raise SwitchError("active must be a tensor of True and False, one for each output")
+        kept = active.detach().reshape(-1)
         before = self.output_mask
         if before is not None and (
             kept.shape != before.shape or bool((kept & ~before.to(kept.device)).any())
@@ -151,6 +161,10 @@ class BlockWrapper(nn.Module, ABC):
         with self.running("block"):
             return hooks.collect(self.block, data, parent=parent, **collect_options)
 
+    def get_receiver(self) -> nn.Module:
+        """Return what a batch is prepared for: this module, or a function in it, which may take arrays."""
+        return self.block if isinstance(self.block, FunctionBlock) else self
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
             if isinstance(value, torch.fx.Proxy):
@@ -173,13 +187,14 @@ class BlockWrapper(nn.Module, ABC):
             y = y.squeeze(-1) if source.scalar_output else y
             if source.overwrites is not None:
                 y = overwrite_argument(args, kwargs, source.overwrites, y, self._aliases, self.name)
-            whole = nest_tensor(y, path)
+            whole = nest_tensor(to_array(y) if holds_arrays((args, kwargs)) else y, path)
             if not self.block._forward_pre_hooks and not self.block._forward_hooks:
                 return whole
             run_pre_hooks(self.block, args, kwargs, self._included_hooks, self.name)
             return run_post_hooks(self.block, args, kwargs, whole, self._included_hooks)
         # The block still computes what has no equation: other outputs, other tensors of its result.
-        return mix_columns(self.block(*args, **kwargs), y, columns, source, self.output_mask, self.name)
+        full = self.block(*args, **kwargs)
+        return mix_columns(full, y, columns, source, self.output_mask, self.name, result.block_outputs)
 
     def _replaces_block(self) -> bool:
         """Whether the block itself does not run now, since equations compute all that it returns."""
@@ -289,7 +304,8 @@ class BlockWrapper(nn.Module, ABC):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         if WrapperState.is_in(state_dict.get(prefix + _STATE)):
-            self._restore(WrapperState.from_tensor(state_dict[prefix + _STATE]))
+            state = WrapperState.from_tensor(state_dict[prefix + _STATE])
+            self._restore(state.reuse_functions(self._distillation))
             saved = state_dict.get(prefix + _MASK)
             self.output_mask = (
                 None
@@ -305,7 +321,7 @@ class BlockWrapper(nn.Module, ABC):
                     state_dict[f"{prefix}surrogate.{key}"] = value
             if self.output_mask is not None:
                 state_dict[prefix + _MASK] = self.output_mask
-            state_dict[prefix + _STATE] = self.get_extra_state()
+            state_dict[prefix + _STATE] = torch.empty(0)  # expected, and not used
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @allow_gradients()

@@ -12,18 +12,6 @@ from symtorch_core.errors import SwitchError
 
 
 @final
-class FunctionBlock(nn.Module):
-    """Function as a module."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
-
-
-@final
 class ReleasedBlock(nn.Module):
     """Placeholder for a block whose weights were freed."""
 

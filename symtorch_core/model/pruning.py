@@ -9,15 +9,22 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.batches import iterate_batches, prepare_batch, to_arguments
+from symtorch_core.activations.batches import check_data, iterate_batches, prepare_batch, to_arguments
 from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor, replace_tensor
 from symtorch_core.activations.watching import watch_calls
-from symtorch_core.components.checks import check_choice, check_number, check_whole
+from symtorch_core.components.checks import (
+    check_choice,
+    check_function,
+    check_number,
+    check_seed,
+    check_whole,
+)
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.reduction.moments import Moments
@@ -95,10 +102,29 @@ _IMPORTANCES: Mapping[str, Importance] = MappingProxyType(
 def _get_importance(by: str | Importance, names: Iterable[str]) -> Importance:
     """Return an importance by name, or the given function; ``names`` are the names the caller accepts."""
     measure = _IMPORTANCES.get(by) if isinstance(by, str) else by
-    if measure is None:
+    if not callable(measure):
         known = ", ".join(map(repr, names))
         raise SearchError(f"unknown importance {by!r}: give {known}, or a function of outputs (n, d)")
     return measure
+
+
+def _measure(importance: Importance, outputs: Tensor) -> Tensor:
+    measured = importance(outputs)
+    shape = (outputs.shape[1],)
+    if (
+        not isinstance(measured, Tensor)
+        or measured.shape != shape
+        or not bool(torch.isfinite(measured).all())
+    ):
+        raise CaptureError(
+            f"the importance must give a tensor of {shape[0]} finite numbers, one for each output"
+        )
+    return measured
+
+
+def _check_wrapped(block: Any) -> None:
+    if not isinstance(block, BlockWrapper):
+        raise SearchError(f"block must be a wrapped block, as of wrap(), not a {type(block).__name__}")
 
 
 @final
@@ -138,6 +164,7 @@ class OutputPruner:
         end_fraction: float = 0.65,
         importance: str | Importance = "std",
     ) -> None:
+        _check_wrapped(block)
         check_choice("schedule", schedule, _SCHEDULES)
         check_whole("target_dim", target_dim, 1)
         check_whole("total_steps", total_steps, 1)
@@ -169,6 +196,11 @@ class OutputPruner:
             CaptureError: the outputs cannot be ranked (fewer than two rows, or not finite); nothing is pruned then.
             SearchError: the block has fewer outputs than ``target_dim``.
         """
+        several = isinstance(sample, (tuple, list, Mapping))
+        if (several and not sample) or not (several or isinstance(sample, (Tensor, np.ndarray))):
+            raise CaptureError(
+                f"sample must be an input of the block, as a tensor, a tuple or a dict, not {sample!r}"
+            )
         outputs = self._compute_outputs(sample)
         mask = self.block.output_mask
         if mask is None:
@@ -184,11 +216,7 @@ class OutputPruner:
             self.end_fraction,
         )
         if target < int(mask.sum()) or self.block.output_mask is None:
-            importance = self._importance(outputs).to(mask.device)
-            if importance.shape != mask.shape or not bool(torch.isfinite(importance).all()):
-                raise CaptureError(
-                    f"the importance must give {len(mask)} finite numbers, one for each output"
-                )
+            importance = _measure(self._importance, outputs).to(mask.device)
             # Outputs already pruned come last, whatever their importance.
             ranked = importance.double().masked_fill(~mask, -torch.inf)
             kept = torch.zeros_like(mask)
@@ -255,13 +283,21 @@ def rank_outputs(
         SearchError: the importance is unknown, or ``loss`` is missing.
         CaptureError: the data give no usable rows.
     """
-    if by == "gradient":
+    _check_wrapped(block)
+    check_data(data)
+    check_function("parent", parent, "the model that calls the block", optional=True)
+    check_function("loss", loss, "a function from the model's result to one number", optional=True)
+    check_whole("max_rows", max_rows, 1)
+    check_seed(seed)
+    check_whole("batch_size", batch_size, 1)
+    if isinstance(by, str) and by == "gradient":
         if loss is None:
             raise SearchError("by='gradient' needs loss=, from the model's result to one number")
-        importance = _measure_slopes(block, data, parent or block, loss, batch_size)
+        importance = _measure_slopes(block, data, parent, loss, batch_size)
     else:
         measure = _get_importance(by, [*_IMPORTANCES, "gradient"])
-        importance = measure(block.capture(data, parent=parent, max_rows=max_rows, seed=seed).outputs)
+        rows = block.capture(data, parent=parent, max_rows=max_rows, seed=seed)
+        importance = _measure(measure, rows.outputs)
     importance = importance.detach().cpu()
     pruned = set(block.pruned_outputs)
     order = importance.argsort(descending=True, stable=True).tolist()
@@ -269,15 +305,20 @@ def rank_outputs(
 
 
 def _measure_slopes(
-    block: BlockWrapper, data: Any, model: Callable[..., Any], loss: Callable[[Any], Tensor], batch_size: int
+    block: BlockWrapper,
+    data: Any,
+    parent: Callable[..., Any] | None,
+    loss: Callable[[Any], Tensor],
+    batch_size: int,
 ) -> Tensor:
     """Return the mean over rows of |output x slope of the loss|, for each output, shape (d,)."""
+    model, takes = (block, block.get_receiver()) if parent is None else (parent, parent)
     total: Tensor | None = None
     rows = 0
     with block.running("block"), preserve_state(model, gradients=True), _watch_outputs(block.block) as seen:
         for batch in iterate_batches(data, batch_size):
             seen.clear()
-            args, kwargs = to_arguments(model, prepare_batch(batch, model, None))
+            args, kwargs = to_arguments(takes, prepare_batch(batch, takes, None))
             value = loss(model(*args, **kwargs))
             if not seen:
                 raise CaptureError(f"{block.name} was never called: pass the model that calls it as parent=")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -11,9 +11,18 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.batches import iterate_batches, prepare_batch, to_arguments
+from symtorch_core.activations.batches import check_data, iterate_batches, prepare_batch, to_arguments
+from symtorch_core.activations.hooks import HookCapture
 from symtorch_core.activations.state_guard import preserve_state
-from symtorch_core.components.checks import check_number, check_whole
+from symtorch_core.components.checks import (
+    check_callbacks,
+    check_flag,
+    check_function,
+    check_number,
+    check_options,
+    check_seed,
+    check_whole,
+)
 from symtorch_core.errors import CaptureError, SwitchError
 from symtorch_core.events import Callback, progress_bars
 from symtorch_core.model.block_wrapper import BlockWrapper
@@ -109,19 +118,25 @@ def refine(
         SwitchError: a block does not run on equations, or there is nothing to tune.
         CaptureError: the data give no rows, or too few to hold some out.
     """
-    chosen = list(blocks) if isinstance(blocks, Sequence) else [blocks]
-    options = {**(capture_options or {}), **({} if max_rows is None else {"max_rows": max_rows})}
+    chosen = [blocks] if isinstance(blocks, BlockWrapper) else _read_blocks(blocks)
+    check_data(data)
+    check_function("parent", parent, "the model that calls the blocks", SwitchError, optional=True)
     _check(chosen, loss, epochs, learning_rate, test_fraction, patience, batch_size)
+    check_seed(seed, SwitchError)
+    for name, value in (("maps", maps), ("progress", progress)):
+        check_flag(name, value, SwitchError)
+    callbacks = check_callbacks(callbacks, SwitchError)
+    options = _read_options(capture_options, max_rows)
     with ExitStack() as stack:
         callbacks = [*callbacks, *([stack.enter_context(progress_bars())] if progress else [])]
         if loss is None:
             cost, parts = _make_own_cost(chosen[0], data, parent, batch_size, seed, options)
         else:
-            cost, parts = _make_model_cost(chosen, data, parent or chosen[0], loss, batch_size, options)
+            cost, parts = _make_model_cost(chosen, data, parent, loss, batch_size, options)
         if len(parts) < 2:
             raise CaptureError("the data are a single batch: give at least two, so that one can be held out")
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(seed)).tolist()
-        held = max(1, round(test_fraction * len(parts)))
+        held = min(max(1, round(test_fraction * len(parts))), len(parts) - 1)
         fitted, held_out_parts = [parts[i] for i in order[held:]], [parts[i] for i in order[:held]]
         tuned = stack.enter_context(_make_tunable([b.surrogate for b in chosen if b.surrogate], maps))
         optimizer = _RelativeAdam(tuned, learning_rate)
@@ -141,6 +156,24 @@ def refine(
         return Refinement(done.before, done.after, done.epochs, done.interrupted, done.seconds)
 
 
+def _read_blocks(blocks: Any) -> list[BlockWrapper]:
+    listed = list(blocks) if isinstance(blocks, Iterable) and not isinstance(blocks, nn.Module) else [blocks]
+    for block in listed:
+        if not isinstance(block, BlockWrapper):
+            raise SwitchError(f"blocks must be wrapped blocks, as of wrap(), not a {type(block).__name__}")
+    return listed
+
+
+def _read_options(capture_options: Any, max_rows: int | None) -> dict[str, Any]:
+    """Return the options of the capture, checked before it runs."""
+    options = check_options("capture_options", capture_options, "select_input", SwitchError)
+    HookCapture.with_options(options)
+    if max_rows is not None:
+        check_whole("max_rows", max_rows, 1, SwitchError)
+        options["max_rows"] = max_rows
+    return options
+
+
 def _check(
     blocks: Sequence[BlockWrapper],
     loss: ModelLoss | None,
@@ -152,6 +185,7 @@ def _check(
 ) -> None:
     if not blocks:
         raise SwitchError("give at least one wrapped block to refine")
+    check_function("loss", loss, "a function of the model's two results", SwitchError, optional=True)
     for block in blocks:
         if block.mode != "symbolic":
             raise SwitchError(f"{block.name} does not run on equations: call switch_to_symbolic() first")
@@ -199,7 +233,7 @@ def _make_own_cost(
 def _make_model_cost(
     blocks: Sequence[BlockWrapper],
     data: Any,
-    model: Callable[..., Any],
+    parent: Callable[..., Any] | None,
     loss: ModelLoss,
     batch_size: int,
     options: dict[str, Any],
@@ -207,10 +241,11 @@ def _make_model_cost(
     """Return the user's loss of the whole model, and batches of its data."""
     if options:
         raise CaptureError(f"{', '.join(options)}: with loss= nothing is captured, so leave it out")
+    model, takes = (blocks[0], blocks[0].get_receiver()) if parent is None else (parent, parent)
     neural = not any(block.released for block in blocks)
 
     def cost(batch: Any) -> Tensor:
-        args, kwargs = to_arguments(model, prepare_batch(batch, model, None))
+        args, kwargs = to_arguments(takes, prepare_batch(batch, takes, None))
         reference = None
         if neural:
             with torch.no_grad(), ExitStack() as stack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from symtorch_core.errors import ExpressionError, FileFormatError
 from symtorch_core.expressions import Expression, parse
 from symtorch_core.results.distillation import Distillation
-from symtorch_core.results.files import SCHEMA, decode_distillation, encode_distillation
+from symtorch_core.results.files import SCHEMA, decode_distillation, encode_distillation, reuse_functions
+from symtorch_core.storage.files import to_json
 
 Mode = Literal["block", "symbolic"]
 _OPENING = b'{"schema":'
@@ -44,8 +45,7 @@ class WrapperState:
     def to_tensor(self) -> Tensor:
         """Return the state as UTF-8 JSON in a byte tensor, which any checkpoint format can hold.
 
-        Raises:
-            FileFormatError: a transform is a Python function.
+        A transform or a loss that is a Python function is left out, and a warning names it.
         """
         data = {
             "schema": SCHEMA,
@@ -57,7 +57,7 @@ class WrapperState:
             "trainable": self.trainable,
             "released": self.released,
         }
-        return torch.frombuffer(bytearray(json.dumps(data).encode()), dtype=torch.uint8)
+        return torch.frombuffer(bytearray(to_json(data).encode()), dtype=torch.uint8)
 
     @classmethod
     def is_in(cls, value: Any) -> bool:
@@ -97,6 +97,12 @@ class WrapperState:
             raise FileFormatError(f"the saved state of a wrapped block is damaged: {error!r}") from error
         state._check()
         return state
+
+    def reuse_functions(self, own: Distillation | None) -> WrapperState:
+        """Return the state with the wrapper's own Python functions in place of those that a file cannot hold."""
+        if self.distillation is None:
+            return self
+        return replace(self, distillation=reuse_functions(self.distillation, own))
 
     def _check(self) -> None:
         outputs = () if self.distillation is None else self.distillation.outputs

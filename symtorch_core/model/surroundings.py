@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from symtorch_core.activations.rows import Source
 from symtorch_core.activations.watching import watch_calls
 from symtorch_core.events import Event, StageFinished, StageStarted
-from symtorch_core.surrogates.surrogate import Surrogate
+from symtorch_core.surrogates.running import Replacement
 from symtorch_core.verification.whole_model import run_model, substitute
 
 _ROUNDING: Final = 1e-2
@@ -114,10 +114,8 @@ def inspect_model(
     model: Callable[..., Any],
     block: nn.Module,
     calls: Calls,
-    on_equations: Callable[[], AbstractContextManager[None]],
-    surrogate: Surrogate,
-    source: Source,
-    outputs: Sequence[int],
+    on_equations: AbstractContextManager[None],
+    replacement: Replacement,
     batch: Any,
 ) -> Surroundings:
     """Compare a model on equations with the model on its block whose outputs are replaced by the same equations.
@@ -130,7 +128,7 @@ def inspect_model(
         block: the block.
         calls: the model's calls of the block while it was captured.
         on_equations: context in which the wrapper runs on the equations.
-        surrogate, source, outputs: the equations, as for :func:`symtorch_core.verification.whole_model.substitute`.
+        replacement: the equations.
         batch: a batch, prepared for the model; None skips the comparison.
     """
     if calls.through == 0:
@@ -147,10 +145,10 @@ def inspect_model(
         )
     if batch is None:
         return Surroundings()
-    with substitute(block, surrogate, source, outputs):
+    with substitute(block, replacement):
         explained = run_model(model, batch)
     try:
-        with on_equations():
+        with on_equations:
             found = run_model(model, batch)
     except Exception as error:  # whatever the model does with what it needs and does not get
         return Surroundings(f"its model fails on them: {error}")
@@ -158,6 +156,7 @@ def inspect_model(
         return Surroundings()
     if not _repeats(model, batch):
         return Surroundings()
+    source = replacement.source
     besides = [f"changes its argument {path} in place" for path in source.changed_inputs]
     besides += [f"sets its attribute {name}" for name in source.set_attributes]
     return Surroundings(

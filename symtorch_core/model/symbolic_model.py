@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
 from symtorch_core.activations.batches import peek_batch, prepare_batch
 from symtorch_core.activations.hooks import find_block
+from symtorch_core.components.checks import check_callbacks, check_columns, check_flag, check_whole
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.model.hooks import has_backward_hooks, list_hooks
@@ -22,7 +24,7 @@ from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.refinement import Refinement, refine
 from symtorch_core.model.surroundings import Surroundings, count_calls, inspect_model, inspect_source
 from symtorch_core.pipeline.distill import distill
-from symtorch_core.pipeline.request import check_callbacks, check_metric
+from symtorch_core.pipeline.request import check_metric
 from symtorch_core.results.distillation import Complexity, Distillation, MetricChange
 from symtorch_core.search.front import ParetoFront, SelectionRule
 from symtorch_core.surrogates.surrogate import Surrogate
@@ -88,12 +90,11 @@ class SymbolicModel(BlockWrapper):
     def _distill_inside(
         self, parent: Callable[..., Any], data: Any, options: dict[str, Any]
     ) -> tuple[Distillation, Surrogate, Surroundings]:
+        callbacks = check_callbacks(options.pop("callbacks", ()))
         batch, data = peek_batch(data, BATCH_ROWS)
         with count_calls(self, self.block) as calls:
-            callbacks = tuple(options.pop("callbacks", ()))
-            check_callbacks(callbacks)
-            callbacks = (*callbacks, calls.stop_after_capture)
-            result = distill(self.block, data, parent=parent, callbacks=callbacks, **options)
+            watching = [*callbacks, calls.stop_after_capture]
+            result = distill(self.block, data, parent=parent, callbacks=watching, **options)
         surrogate = self._place(result.surrogate())
         if result.model_fidelity is None:  # there is nothing to compare
             batch = None
@@ -101,10 +102,8 @@ class SymbolicModel(BlockWrapper):
             parent,
             self.block,
             calls,
-            lambda: self._trying(result, surrogate),
-            surrogate,
-            result.provenance.source,
-            result.outputs,
+            self._trying(result, surrogate),
+            result.replacement(surrogate),
             batch if batch is None else prepare_batch(batch, parent, None),
         )
         return result, surrogate, found
@@ -136,12 +135,38 @@ class SymbolicModel(BlockWrapper):
             The module itself.
 
         Raises:
-            SwitchError: the block was released, so nothing could run until the switch.
+            SwitchError: the block was released, so nothing could run until the switch; or the result is not of this
+                block: it has other numbers of inputs or outputs. (The numbers of a block are known if it is linear,
+                a Sequential that begins and ends so, was distilled before, or is pruned.)
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: adopt equations before the block is freed")
+        self._check_widths(result)
         self._install(result, self._place(result.surrogate()), inspect_source(result.provenance.source))
         return self
+
+    def _check_widths(self, result: Distillation) -> None:
+        if not isinstance(result, Distillation):
+            raise SwitchError(f"result must be a Distillation, not a {type(result).__name__}")
+        linear_inputs, linear_outputs = find_linear_widths(self.block)
+        inputs, outputs = {linear_inputs}, {linear_outputs}
+        if self.output_mask is not None:
+            outputs.add(len(self.output_mask))
+        if self._distillation is not None:
+            before, source = self._distillation.provenance.source, result.provenance.source
+            if (source.select_input or ("0",)) == (before.select_input or ("0",)):
+                inputs.add(len(self._distillation.transforms.input_names))
+            if (source.select_output or "") == (before.select_output or ""):
+                outputs.add(self._distillation.block_outputs)
+        for what, known, given in (
+            ("inputs", inputs, len(result.transforms.input_names)),
+            ("outputs", outputs, result.block_outputs),
+        ):
+            others = [count for count in known if count not in (None, given)]
+            if others:
+                raise SwitchError(
+                    f"the result is of a block with {given} {what}, but {self.name} has {others[0]}"
+                )
 
     def refine(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Refinement:
         """Fine-tune the constants of the equations in use by gradients; see :func:`symtorch_core.refine`.
@@ -161,6 +186,8 @@ class SymbolicModel(BlockWrapper):
         pruned, columns = set(self.pruned_outputs), options.get("outputs")
         if self.output_mask is None or not pruned:
             return options
+        if columns is not None:
+            columns = check_columns("outputs", columns)
         if columns is not None and pruned & set(columns):
             raise SwitchError(
                 f"output {min(pruned & set(columns))} of {self.name} is pruned: leave it out, since it is always zero"
@@ -179,8 +206,10 @@ class SymbolicModel(BlockWrapper):
         names = self.distillation.equation_names
         return dict(zip(names, self._get_surrogate().equations(), strict=True))
 
-    def get_symbolic_function(self, output: int = 0) -> Callable[[Tensor], Tensor]:
+    def get_symbolic_function(self, output: int = 0) -> Callable[[Any], Any]:
         """Return one of the block's outputs, computed by its equation, as a function (..., d_in) -> (...).
+
+        The function gives a tensor for a tensor, and an array for an array.
 
         Args:
             output: column of the block's output.
@@ -189,13 +218,13 @@ class SymbolicModel(BlockWrapper):
             SwitchError: the output has no equation.
         """
         outputs, surrogate = self.distillation.outputs, self._get_surrogate()
+        check_whole("output", output, error=SwitchError)
         if output not in outputs:
             raise SwitchError(f"output {output} has no equation; these have: {', '.join(map(str, outputs))}")
         position = outputs.index(output)
 
-        def compute(x: Tensor) -> Tensor:
-            column: Tensor = surrogate(x)[..., position]
-            return column
+        def compute(x: Any) -> Any:
+            return (surrogate.predict(x) if isinstance(x, np.ndarray) else surrogate(x))[..., position]
 
         return compute
 
@@ -234,7 +263,9 @@ class SymbolicModel(BlockWrapper):
             SwitchError, SelectionError: the switch is impossible, and nothing has changed.
         """
         result = self.distillation
-        columns = result.outputs if outputs is None else tuple(int(column) for column in outputs)
+        columns = result.outputs if outputs is None else check_columns("outputs", outputs, SwitchError)
+        check_flag("trainable", trainable, SwitchError)
+        check_flag("release_block", release_block, SwitchError)
         self._check_switch(result, columns, release_block)
         chosen = tuple(candidate.expression for candidate in result.chosen(select, complexity))
         surrogate = self._get_surrogate()
@@ -255,6 +286,11 @@ class SymbolicModel(BlockWrapper):
             )
         if self._surroundings.obstacle is not None:
             raise SwitchError(f"{self.name} cannot run on equations: {self._surroundings.obstacle}")
+        for name in result.transforms.lost():
+            raise SwitchError(
+                f"the equations need transform {name!r}, a Python function that no file holds: give it to "
+                "Distillation.load and adopt the result, or distill again"
+            )
         unexplained = set(range(result.block_outputs)) - set(columns) - set(self.pruned_outputs)
         if (release_block or self.released) and unexplained:
             raise SwitchError(
@@ -300,6 +336,19 @@ class SymbolicModel(BlockWrapper):
         return "" if self._distillation is None else self._distillation._repr_latex_()
 
 
+def find_linear_widths(block: nn.Module) -> tuple[int | None, int | None]:
+    """Return the numbers of inputs and outputs of a linear layer, or of a Sequential from one to another; or None.
+
+    >>> find_linear_widths(nn.Sequential(nn.Linear(3, 8), nn.Tanh()))
+    (3, None)
+    """
+    if isinstance(block, nn.Linear):
+        return block.in_features, block.out_features
+    if isinstance(block, nn.Sequential) and len(block) > 0:
+        return find_linear_widths(block[0])[0], find_linear_widths(block[-1])[1]
+    return None, None
+
+
 def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
     """Replace a submodule by a :class:`SymbolicModel` around it, in place, and return the wrapper.
 
@@ -326,7 +375,7 @@ def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
     positions = [
         (parent, key) for parent in model.modules() for key, m in parent._modules.items() if m is block
     ]
-    wrapper = SymbolicModel(block, name or path)
+    wrapper = SymbolicModel(block, path if name is None else name)
     for parent, key in positions:
         setattr(parent, key, wrapper)
     return wrapper

@@ -21,10 +21,16 @@ from symtorch_core.activations.batches import find_device, peek_batch, prepare_b
 from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
+from symtorch_core.components.checks import check_columns
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.events import Callback, StageFinished, StageStarted, Stopwatch, notify, progress_bars
-from symtorch_core.pipeline.request import Components, check_arguments, resolve_components
+from symtorch_core.pipeline.request import (
+    Components,
+    check_arguments,
+    check_held_out,
+    resolve_components,
+)
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.results.distillation import Distillation, Provenance
 from symtorch_core.search.front import SelectionRule
@@ -135,6 +141,8 @@ def distill(
             function = as_row_function(block, activations) if callable(block) else None
         columns = _check_columns(outputs, activations)
         train, held_out = activations.split(test_fraction, seed)
+        if held_out is None:
+            check_held_out(select, len(activations), test_fraction)
         with stages.run("reduce"):
             derive = Transforms(activations.input_names, transforms)
             # With transforms or fewer outputs, the rows show another function than the block.
@@ -207,14 +215,8 @@ def _measure_model(
         return None
     surrogate, device = result.surrogate(), find_device(block)
     try:
-        return measure_model(
-            parent,
-            block,
-            surrogate if device is None else surrogate.to(device),
-            result.provenance.source,
-            result.outputs,
-            prepare_batch(batch, parent, None),
-        )
+        placed = surrogate if device is None else surrogate.to(device)
+        return measure_model(parent, block, result.replacement(placed), prepare_batch(batch, parent, None))
     except Exception as error:
         # A model may reject such values in its own way, which must not lose the search.
         warnings.warn(
@@ -302,13 +304,14 @@ def _check_columns(outputs: Sequence[int] | None, activations: Activations) -> t
     count = activations.outputs.shape[1]
     if outputs is None:
         return tuple(range(count))
-    columns = tuple(int(column) for column in outputs)
-    if not columns or len(set(columns)) != len(columns) or any(not 0 <= column < count for column in columns):
-        raise SearchError(f"outputs={list(columns)}: give different numbers from 0 to {count - 1}")
+    columns = check_columns("outputs", outputs)
+    if max(columns) >= count:
+        raise SearchError(f"outputs={list(columns)}: the block has outputs 0 to {count - 1}")
     return columns
 
 
 def _apply_transforms(transforms: Transforms, activations: Activations) -> Tensor:
+    transforms.check_functions(activations.inputs[:2])
     derived: Tensor = transforms(activations.inputs)
     for name, column in zip(transforms.variable_names, derived.unbind(-1), strict=True):
         bad = int((~torch.isfinite(column)).sum())

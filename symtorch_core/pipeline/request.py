@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, final, get_args
 
+from symtorch_core.activations.batches import check_data
 from symtorch_core.activations.hooks import Capture
-from symtorch_core.activations.rows import Activations
-from symtorch_core.components.checks import check_choice, check_flag, check_names, check_number, check_whole
+from symtorch_core.activations.rows import Activations, to_weights
+from symtorch_core.components.checks import (
+    check_callbacks,
+    check_choice,
+    check_columns,
+    check_distinct,
+    check_flag,
+    check_function,
+    check_names,
+    check_number,
+    check_options,
+    check_path,
+    check_seed,
+    check_whole,
+)
 from symtorch_core.components.options import Configurable
 from symtorch_core.components.registry import load
-from symtorch_core.errors import CaptureError, ExpressionError, SearchError, SelectionError, find_close
-from symtorch_core.expressions import parse
+from symtorch_core.errors import CaptureError, SearchError, SelectionError, find_close
 from symtorch_core.reduction.reducer import Reducer
 from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.surrogates.transforms import check_transforms
 
 _OWNERS: Final = {"captures": "capture", "regressors": "regressor", "reducers": "reducer"}
 
@@ -102,8 +115,18 @@ def resolve_components(arguments: Mapping[str, Any]) -> Components:
     """
     search, search_fields = arguments["search"], arguments["search_fields"]
     parts = [
-        _Part(kind, base, arguments[owner], _check_options(f"{owner}_options", arguments[f"{owner}_options"]))
-        for (kind, owner), base in zip(_OWNERS.items(), (Capture, Regressor, Reducer), strict=True)
+        _Part(
+            kind,
+            base,
+            arguments[owner],
+            check_options(f"{owner}_options", arguments[f"{owner}_options"], example),
+        )
+        for (kind, owner), base, example in zip(
+            _OWNERS.items(),
+            (Capture, Regressor, Reducer),
+            ("select_input", "n_jobs", "k_in"),
+            strict=True,
+        )
     ]
     kinds = [part.type() for part in parts]
     for name in search_fields:
@@ -122,20 +145,6 @@ def resolve_components(arguments: Mapping[str, Any]) -> Components:
         reducer=narrower,
         search=engine.resolve_search(search or SearchSpace(**search_fields)),
     )
-
-
-def _check_options(name: str, options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
-        raise SearchError(
-            f"{name} takes a dictionary of options by name, like {{'{_get_example(name)}': ...}}"
-        )
-    return dict(options)
-
-
-def _get_example(name: str) -> str:
-    return {"capture_options": "select_input", "regressor_options": "n_jobs"}.get(name, "k_in")
 
 
 def _explain_unowned(
@@ -177,28 +186,43 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     _check_rows(arguments["block"], arguments["data"], arguments["parent"])
     for name in ("variable_names", "output_names"):
         if arguments[name] is not None:
-            check_names(name, arguments[name])
+            check_distinct(name, check_names(name, arguments[name]), SearchError)
     if arguments["transforms"] is not None:
-        _check_transforms(arguments["transforms"])
+        check_transforms(arguments["transforms"])
     if arguments["outputs"] is not None:
-        _check_columns_type(arguments["outputs"])
+        _check_columns(arguments["outputs"])
+    if arguments["weights"] is not None:
+        to_weights(arguments["weights"])
     surrogate, resume = arguments["surrogate"], arguments["resume"]
     if not isinstance(surrogate, str):
         raise SearchError(
             f"surrogate must be the name of a kind of surrogate, not a {type(surrogate).__name__}"
         )
-    if resume is not None and not isinstance(resume, (str, Path)):
-        raise SearchError(f"resume must be the path of a folder, not a {type(resume).__name__}")
+    if resume is not None:
+        check_path("resume", resume, what="folder")
     select, test_fraction = arguments["select"], arguments["test_fraction"]
     check_choice("rule", select, get_args(SelectionRule), SelectionError)
     check_number("test_fraction", test_fraction, 0, 1, open_high=True, error=CaptureError)
     if select in HELD_OUT_RULES and test_fraction == 0:
         raise SelectionError(f'the rule "{select}" needs rows held out of the search: give test_fraction > 0')
-    check_whole("max_rows", arguments["max_rows"], 1, CaptureError)
-    check_whole("seed", arguments["seed"])
+    check_whole("max_rows", arguments["max_rows"], 2, CaptureError)
+    check_seed(arguments["seed"])
     for name in ("out_of_range", "progress"):
         check_flag(name, arguments[name])
     check_callbacks(arguments["callbacks"])
+
+
+def check_held_out(select: SelectionRule, rows: int, test_fraction: float) -> None:
+    """Refuse, before the search, a rule that needs held-out rows where there are none.
+
+    Raises:
+        SelectionError: the share of so few rows is none.
+    """
+    if select in HELD_OUT_RULES:
+        raise SelectionError(
+            f'the rule "{select}" needs rows held out of the search, but test_fraction={test_fraction:g} of {rows} '
+            "rows is none: give more rows, a larger test_fraction or another rule"
+        )
 
 
 def _check_rows(block: Any, data: Any, parent: Any) -> None:
@@ -213,17 +237,9 @@ def _check_rows(block: Any, data: Any, parent: Any) -> None:
         )
     elif data is None:
         raise CaptureError("give the data to run the block on: distill(block, data, parent=model)")
-    elif parent is not None and not callable(parent):
-        raise CaptureError(f"parent must be the model that calls the block, not a {type(parent).__name__}")
-
-
-def check_callbacks(callbacks: Any) -> None:
-    """Refuse, with a :class:`SearchError`, any value but a list of functions of one event."""
-    if callable(callbacks) or not isinstance(callbacks, Iterable):
-        raise SearchError("callbacks takes a list of functions, like [print]")
-    for callback in callbacks:
-        if not callable(callback):
-            raise SearchError(f"callbacks takes a list of functions; {callback!r} is not callable")
+    else:
+        check_data(data)
+        check_function("parent", parent, "the model that calls the block", CaptureError, optional=True)
 
 
 def check_metric(metric: Callable[[Any], float] | None) -> None:
@@ -235,20 +251,7 @@ def check_metric(metric: Callable[[Any], float] | None) -> None:
         )
 
 
-def _check_transforms(transforms: Any) -> None:
-    """Refuse what no inputs could make right; :class:`Transforms` knows the names of the inputs."""
-    if not isinstance(transforms, Mapping):
-        raise SearchError("transforms takes a dictionary: name of the variable -> expression or function")
-    for name, definition in transforms.items():
-        if isinstance(definition, str):
-            try:
-                parse(definition)
-            except ExpressionError as error:
-                raise SearchError(f"transform {name!r}: {error}") from None
-
-
-def _check_columns_type(outputs: Any) -> None:
-    if isinstance(outputs, (str, int)) or not isinstance(outputs, Iterable):
-        raise SearchError(f"outputs takes a list of output columns, like [0, 2], not {outputs!r}")
-    for column in outputs:
-        check_whole("each of outputs", column)
+def _check_columns(outputs: Any) -> None:
+    columns = check_columns("outputs", outputs)
+    if not columns or len(set(columns)) != len(columns):
+        raise SearchError(f"outputs={list(columns)}: give different numbers of output columns, at least one")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Any, final
 
@@ -14,6 +14,14 @@ from torch import Tensor
 from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
+from symtorch_core.components.checks import (
+    check_callbacks,
+    check_flag,
+    check_function,
+    check_number,
+    check_seed,
+    check_whole,
+)
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.events.progress import progress_bars
@@ -25,7 +33,7 @@ from symtorch_core.events.records import (
     Stopwatch,
     notify,
 )
-from symtorch_core.reduction.linear import Size
+from symtorch_core.reduction.linear import Size, check_size
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.training.descend import allow_gradients
@@ -169,8 +177,15 @@ def sweep_reducers(
         SearchError: an option of a reducer does not exist.
         UnknownComponentError, MissingDependencyError: a reducer is unknown or cannot be imported.
     """
-    if not 0 < test_fraction < 1:
-        raise CaptureError("a sweep needs held-out rows: test_fraction must be between 0 and 1")
+    check_function("block", block, "a module or a function", CaptureError)
+    check_function("parent", parent, "the model that calls the block", CaptureError, optional=True)
+    check_number("test_fraction", test_fraction, 0, 1, open_low=True, open_high=True, error=CaptureError)
+    check_whole("max_rows", max_rows, 2, CaptureError)
+    check_seed(seed)
+    for name, value in (("network", network), ("progress", progress)):
+        check_flag(name, value)
+    callbacks = check_callbacks(callbacks)
+    k_in, k_out = _read_sizes("k_in", k_in), _read_sizes("k_out", k_out)
     chosen = _name_reducers(reducers)
     activations = (
         data
@@ -207,7 +222,29 @@ def sweep_reducers(
     return Sweep(tuple(rows), len(fitted), len(held_out))
 
 
-def _name_reducers(reducers: Sequence[str | Reducer] | Mapping[str, Reducer]) -> dict[str, Reducer]:
+def _read_sizes(name: str, sizes: Any) -> tuple[Size, ...]:
+    if isinstance(sizes, (str, Mapping, Set)) or not isinstance(sizes, Iterable):
+        raise SearchError(f"{name} takes a list of sizes, like [4, '95%'], not {sizes!r}")
+    listed = tuple(sizes)
+    for size in listed:
+        check_size(name, size)
+        if isinstance(size, int):
+            check_whole(name, size, 1)
+    if not listed:
+        raise SearchError(f"{name} takes a list of sizes, like [4, '95%']; it is empty")
+    return listed
+
+
+def _name_reducers(reducers: Any) -> dict[str, Reducer]:
+    wanted = "reducers takes a list of names or instances, like ['pca']"
+    if isinstance(reducers, str) or not isinstance(reducers, Iterable):
+        raise SearchError(f"{wanted}, not {reducers!r}")
+    reducers = reducers if isinstance(reducers, Mapping) else tuple(reducers)
+    if not reducers:
+        raise SearchError(f"{wanted}; it is empty")
+    for item in reducers.values() if isinstance(reducers, Mapping) else reducers:
+        if not isinstance(item, Reducer) and (isinstance(reducers, Mapping) or not isinstance(item, str)):
+            raise SearchError(f"{wanted}; {item!r} is neither")
     if isinstance(reducers, Mapping):
         by_name = dict(reducers)
     else:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, final, get_args
+
+from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, Source
+from symtorch_core.components.checks import check_choice, check_path, check_position, check_whole
 from symtorch_core.components.registry import load
-from symtorch_core.errors import SelectionError
+from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.surrogates.running import Replacement
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.training.descend import allow_gradients
@@ -110,10 +114,7 @@ class Distillation:
         Raises:
             SelectionError: the equation does not exist.
         """
-        if not 0 <= equation < len(self.fronts):
-            raise SelectionError(
-                f"there is no equation {equation}: they are numbered 0 to {len(self.fronts) - 1}"
-            )
+        check_position("equation", equation, len(self.fronts), SelectionError, "equation")
         return self.fronts[equation]
 
     def chosen(
@@ -130,6 +131,8 @@ class Distillation:
             SelectionError: the rule or a complexity chooses nothing; the message names the equation and the
                 possible choices.
         """
+        rule = self.select if select is None else select
+        check_choice("rule", rule, get_args(SelectionRule), SelectionError)
         if isinstance(complexity, Mapping):
             for equation in complexity:
                 self.front(equation)
@@ -137,7 +140,7 @@ class Distillation:
         for number, front in enumerate(self.fronts):
             requested = complexity.get(number) if isinstance(complexity, Mapping) else complexity
             try:
-                candidates.append(front.select(select or self.select, complexity=requested))
+                candidates.append(front.select(rule, complexity=requested))
             except SelectionError as error:
                 raise SelectionError(f"equation {number} ({self.equation_names[number]}): {error}") from None
         return tuple(candidates)
@@ -159,16 +162,32 @@ class Distillation:
         kind: type[Surrogate] = load("surrogates", self.provenance.surrogate)
         return kind.build(expressions, copy.deepcopy(self.transforms), copy.deepcopy(self.reduction))
 
+    def replacement(self, surrogate: Surrogate) -> Replacement:
+        """Return equations of this distillation, as built by :meth:`surrogate`, ready for the block's place."""
+        return Replacement(surrogate, self.provenance.source, self.outputs, self.block_outputs)
+
     def judge(
         self, activations: Activations, select: SelectionRule | None = None, complexity: Complexity = None
     ) -> list[Fidelity]:
-        """Return the fidelity of the chosen equations on other activations, for each column in ``outputs``."""
+        """Return the fidelity of the chosen equations on other activations, for each column in ``outputs``.
+
+        Raises:
+            CaptureError: the activations are not of this block: they have other numbers of inputs or outputs.
+        """
+        if not isinstance(activations, Activations):
+            raise CaptureError(f"activations must be Activations, not a {type(activations).__name__}")
+        if activations.outputs.shape[1] != self.block_outputs:
+            raise CaptureError(
+                f"the activations have {activations.outputs.shape[1]} outputs, the block has {self.block_outputs}"
+            )
         prediction = self.surrogate(select, complexity).predict(activations.inputs)
         return measure_fidelity(prediction, activations.outputs[:, list(self.outputs)], activations.weights)
 
     def latex(self, digits: int = 4) -> str:
         """Return the chosen equations as LaTeX, one ``name = equation`` per line."""
         import sympy as sp
+
+        check_whole("digits", digits, 1, SelectionError)
 
         lines = zip(self.equation_names, self.chosen(), strict=True)
         return "\n".join(
@@ -234,7 +253,8 @@ class Distillation:
         """
         from symtorch_core.views.page import build_page
 
-        return build_page(self, title).write(path)
+        checked = check_path("path", path, FileFormatError)
+        return build_page(self, title).write(checked)
 
     def export(self, path: Path | str, surrogate: Surrogate | None = None) -> Path:
         """Write the chosen equations as ``.py``, ``.c``, ``.tex``, ``.json``, ``.onnx`` or ``.pt2``.
@@ -254,20 +274,29 @@ class Distillation:
     def save(self, path: Path | str) -> None:
         """Write the distillation, reducer included, to a JSON file, with a few hundred held-out rows to draw.
 
-        Raises:
-            FileFormatError: a transform or the loss is a Python function.
+        A transform or a loss that is a Python function is left out, and a warning names it: see :meth:`load`.
         """
         from symtorch_core.results.files import save_distillation
 
         save_distillation(self, path)
 
     @staticmethod
-    def load(path: Path | str) -> Distillation:
+    def load(
+        path: Path | str,
+        transforms: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        loss: Callable[[Tensor], Tensor] | None = None,
+    ) -> Distillation:
         """Read a distillation from a file of :meth:`save`. Nothing in the file is executed.
 
+        Args:
+            path: path of the file.
+            transforms: Python functions that the file lacks: name of the variable -> function. Without them, fronts
+                and fidelity can be read, but equations in such a variable cannot run.
+            loss: the Python function that was the loss, if the file lacks it.
+
         Raises:
-            FileFormatError: the file is not a saved distillation.
+            FileFormatError: the file is not a saved distillation, or a function is given that it does not lack.
         """
         from symtorch_core.results.files import load_distillation
 
-        return load_distillation(path)
+        return load_distillation(path, transforms, loss)

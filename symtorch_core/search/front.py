@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, final, get_args
 
+from symtorch_core.components.checks import check_choice, check_whole
 from symtorch_core.errors import FileFormatError, SelectionError
 from symtorch_core.expressions import Expression, parse, to_sympy, to_text
 
@@ -150,9 +151,11 @@ class ParetoFront(Sequence[Candidate]):
             SelectionError: the rule is unknown, no equation has that complexity (the message lists the ones that
                 exist), there are no held-out losses, or the front is empty.
         """
+        check_choice("rule", rule, get_args(SelectionRule), SelectionError)
         if not self:
             raise SelectionError("the front is empty: no equation with a finite loss was found")
         if complexity is not None:
+            check_whole("complexity", complexity, error=SelectionError)
             for candidate in self:
                 if candidate.complexity == complexity:
                     return candidate
@@ -167,16 +170,14 @@ class ParetoFront(Sequence[Candidate]):
             return max((c for c in self if c.loss <= threshold), key=lambda c: c.score)
         if rule == "accuracy":
             return self._candidates[-1]
-        if rule in HELD_OUT_RULES:
-            losses = [math.inf if c.validation_loss is None else c.validation_loss for c in self]
-            least = min(losses)
-            if not math.isfinite(least):
-                raise SelectionError("the front has no held-out losses: distill with test_fraction > 0")
-            within = least
-            if rule == "simplest":
-                within = SIMPLEST_WITHIN * least + _ROUNDING * self._candidates[0].loss
-            return next(c for c, loss in zip(self, losses, strict=True) if loss <= within)
-        raise SelectionError(f"unknown rule {rule!r}; there are: {', '.join(get_args(SelectionRule))}")
+        losses = [math.inf if c.validation_loss is None else c.validation_loss for c in self]
+        least = min(losses)
+        if not math.isfinite(least):
+            raise SelectionError("the front has no held-out losses: distill with test_fraction > 0")
+        within = least
+        if rule == "simplest":
+            within = SIMPLEST_WITHIN * least + _ROUNDING * self._candidates[0].loss
+        return next(c for c, loss in zip(self, losses, strict=True) if loss <= within)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the front as JSON data: an entry for each equation; one that cannot run has a reason."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -23,6 +23,7 @@ from symtorch_core.expressions import (
     satisfies_constraints,
 )
 from symtorch_core.search.losses import Loss, check_loss, get_loss, make_loss
+from symtorch_core.storage.functions import LostFunction
 
 
 @final
@@ -45,8 +46,8 @@ class SearchSpace:
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested in the
             outer.
         loss: ``"mse"``, ``"mae"``, ``"huber"``, a formula in the residual ``r`` = prediction - target
-            (``"abs(r)^1.5"``), or a torch function of it; with a function, results can be used but not saved. It
-            must be lowest at 0 and never fall as a residual grows.
+            (``"abs(r)^1.5"``), or a torch function of it; of a function, only the name is saved with results. It must
+            be lowest at 0 and never fall as a residual grows.
         timeout_in_seconds: wall-clock limit for the search of one output; None for no limit.
         refine: refit the constants of every kept equation by least squares (reweighted for losses other than mse).
 
@@ -94,11 +95,12 @@ class SearchSpace:
         if self.timeout_in_seconds is not None:
             check_number("timeout_in_seconds", self.timeout_in_seconds, 0, open_low=True)
         self._check_complexities()
-        if not (isinstance(self.loss, str) or callable(self.loss)):
+        if not (isinstance(self.loss, (str, LostFunction)) or callable(self.loss)):
             raise SearchError(
                 f"loss takes the name of a loss, a formula or a torch function, not {self.loss!r}"
             )
-        check_loss(self.loss_function)
+        if not isinstance(self.loss, LostFunction):  # of a saved search, which is not run again
+            check_loss(self.loss_function)
 
     def _check_complexities(self) -> None:
         for name, value in self.complexity_of_operators.items():
@@ -106,7 +108,7 @@ class SearchSpace:
         check_whole("complexity_of_constants", self.complexity_of_constants)
         of_variables = self.complexity_of_variables
         if isinstance(of_variables, Mapping):
-            check_names("complexity_of_variables", of_variables)
+            check_names("complexity_of_variables", list(of_variables))
             for name, value in of_variables.items():
                 check_whole(f"the complexity of {name!r}", value)
         else:
@@ -185,8 +187,6 @@ def _resolve_operator(name: str, defined: Collection[str] = ()) -> str:
 
 
 def _resolve_operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[str]:
-    if isinstance(names, Mapping | Set):
-        raise SearchError(f"{field_name} takes a list of names, not a {type(names).__name__}")
     for name in check_names(field_name, names):
         operator, takes = _resolve_name_or_definition(name)
         if takes != arity:
@@ -214,7 +214,7 @@ def _resolve_keys(name: str, given: Any, defined: Collection[str], example: str)
         raise SearchError(f"{name} takes a dictionary from operators, like {example}, got {given!r}")
     return {
         _resolve_operator(key, defined): value
-        for key, value in zip(check_names(name, given), given.values(), strict=True)
+        for key, value in zip(check_names(name, list(given)), given.values(), strict=True)
     }
 
 

@@ -1,10 +1,14 @@
-"""Atomic files: complete or absent."""
+"""Atomic files, complete or absent, and JSON for them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 
 @contextmanager
@@ -24,3 +28,18 @@ def write_whole(path: Path) -> Iterator[Path]:
     unfinished = path.with_suffix(".part")
     yield unfinished
     unfinished.replace(path)
+
+
+def to_json(data: Any, indent: int | None = None) -> str:
+    """Return data as JSON; numpy's numbers, which a user may give for any setting, become plain ones.
+
+    >>> to_json({"seed": np.int64(3)})
+    '{"seed": 3}'
+    """
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+    return json.dumps(data, indent=indent, default=convert)

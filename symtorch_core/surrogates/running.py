@@ -1,9 +1,14 @@
-"""Running of equations in a block's place, as functions of tensors: find inputs, compute, and mix with the block."""
+"""Running of equations in a block's place: find inputs, compute, and mix with the block.
+
+Equations compute with tensors. A block that is a function of numpy arrays is given arrays, so its equations give arrays
+back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -12,11 +17,31 @@ from symtorch_core.activations.rows import Source
 from symtorch_core.activations.tensor_paths import (
     collect_call_tensors,
     flatten_tensors,
+    holds_arrays,
     pick_inputs,
     pick_tensor,
     replace_tensor,
 )
+from symtorch_core.errors import SwitchError
 from symtorch_core.surrogates.surrogate import Surrogate
+
+
+@final
+@dataclass(frozen=True)
+class Replacement:
+    """Equations in the place of a block.
+
+    Attributes:
+        surrogate: the equations.
+        source: origin of the activations: the tensors that the equations were fitted to.
+        outputs: columns of the block's output that they compute.
+        block_outputs: number of columns of the block's output.
+    """
+
+    surrogate: Surrogate
+    source: Source
+    outputs: tuple[int, ...]
+    block_outputs: int
 
 
 def apply_mask(outputs: Tensor, mask: Tensor | None) -> Tensor:
@@ -24,10 +49,20 @@ def apply_mask(outputs: Tensor, mask: Tensor | None) -> Tensor:
     return outputs if mask is None else torch.where(mask, outputs, 0)
 
 
+def to_array(tensor: Tensor) -> Any:
+    """Return a tensor as a numpy array or, without dimensions, a number of numpy's; neither carries gradients."""
+    return tensor.detach().cpu().numpy()[()]
+
+
+def _put_back(result: Any, path: str, tensor: Tensor) -> Any:
+    """Return a block's result with a tensor replaced, as an array if the block gives arrays."""
+    return replace_tensor(result, path, to_array(tensor) if holds_arrays(result) else tensor)
+
+
 def mask_result(result: Any, mask: Tensor, name: str) -> Any:
     """Return a block's result with pruned outputs set to zero; ``name`` is the block's name, for messages."""
     path, tensor = pick_tensor(flatten_tensors(result), None, f"the result of {name}")
-    return replace_tensor(result, path, apply_mask(tensor, mask))
+    return _put_back(result, path, apply_mask(tensor, mask))
 
 
 def find_inputs(
@@ -80,7 +115,13 @@ def spread_columns(y: Tensor, columns: Sequence[int], count: int) -> Tensor:
 
 
 def mix_columns(
-    result: Any, y: Tensor, columns: Sequence[int], source: Source, mask: Tensor | None, name: str
+    result: Any,
+    y: Tensor,
+    columns: Sequence[int],
+    source: Source,
+    mask: Tensor | None,
+    name: str,
+    count: int,
 ) -> Any:
     """Return a block's result with some of its output columns by equations.
 
@@ -91,18 +132,27 @@ def mix_columns(
         source: origin of the activations: which tensor was captured, and whether it has no feature dimension.
         mask: True for active outputs, or None.
         name: name of the block, for messages.
+        count: number of columns of the block that the equations were found for.
+
+    Raises:
+        SwitchError: the block has another number of columns.
     """
     path = source.select_output or ""
     _, neural = pick_tensor(flatten_tensors(result), path, f"the result of {name}")
     if source.scalar_output:
         mixed = y.squeeze(-1).to(neural.dtype)
     else:
+        if neural.shape[-1] != count:
+            raise SwitchError(
+                f"the equations are of a block with {count} outputs, but {name} gives {neural.shape[-1]}: they are "
+                "another block's"
+            )
         index = torch.tensor(list(columns), device=neural.device)
         mixed = apply_mask(neural.index_copy(-1, index, y.to(neural.dtype)), mask)
     if source.overwrites is not None:  # the result lies in an argument of the call
         neural.copy_(mixed)
         return result
-    return replace_tensor(result, path, mixed)
+    return _put_back(result, path, mixed)
 
 
 def overwrite_argument(

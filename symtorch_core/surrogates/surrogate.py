@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.activations.rows import as_real_tensor
 from symtorch_core.expressions import Expression, Program, constants, to_sympy, with_constants
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.surrogates.transforms import Transforms
@@ -57,8 +59,23 @@ class Surrogate(nn.Module, ABC):
         """Return the equations with their present constants, in sympy, in plain symbols."""
         return tuple(to_sympy(expression, real=False) for expression in self.expressions())
 
-    def predict(self, rows: Tensor) -> Tensor:
-        """Return the outputs (..., d_out) for rows (..., d_in), without gradients; values may be non-finite."""
+    @overload
+    def predict(self, rows: Tensor) -> Tensor: ...
+
+    @overload
+    def predict(self, rows: np.ndarray) -> np.ndarray: ...
+
+    def predict(self, rows: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """Return the outputs (..., d_out) for rows (..., d_in), without gradients; values may be non-finite.
+
+        For an array, an array is returned.
+
+        Raises:
+            CaptureError: the array does not hold numbers.
+        """
+        if isinstance(rows, np.ndarray):
+            device = next((p.device for p in self.parameters()), None)
+            return self.predict(as_real_tensor(rows, "rows").to(device)).cpu().numpy()
         with torch.no_grad():
             outputs: Tensor = self(rows)
         return outputs

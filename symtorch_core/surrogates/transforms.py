@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.components.checks import check_distinct, check_names
 from symtorch_core.errors import ExpressionError, FileFormatError, SearchError
 from symtorch_core.expressions import Expression, Program, constants, parse
+from symtorch_core.storage.functions import LostFunction, decode_function, encode_function, name_function
 
 Transform = str | Callable[[Tensor], Tensor]
-"""An expression in the input names, or a function of the inputs (..., d) that returns one column (...)."""
+"""An expression in the input names, or a function of torch tensors: of the inputs (..., d), one column (...)."""
+
+
+def check_transforms(transforms: Any) -> None:
+    """Refuse what no inputs could make right; :class:`Transforms` knows the names of the inputs.
+
+    Raises:
+        SearchError: the transforms are not a dictionary of expressions and functions by the names of variables.
+    """
+    if not isinstance(transforms, Mapping):
+        raise SearchError(
+            "transforms takes a dictionary, name of the variable -> expression or function, like "
+            f"{{'r': 'sqrt(x0^2 + x1^2)'}}, not {transforms!r}"
+        )
+    for name, definition in transforms.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise SearchError(
+                f"transforms: {name!r} cannot name a variable: use letters, digits and _ (like r_12)"
+            )
+        if isinstance(definition, str):
+            _parse(name, definition)
+        elif not callable(definition):
+            raise SearchError(f"transform {name!r} must be an expression or a function of the inputs")
+
+
+def _parse(name: str, definition: str, variables: Sequence[str] | None = None) -> Expression:
+    try:
+        return parse(definition, variables)
+    except ExpressionError as error:
+        raise SearchError(f"transform {name!r}: {error}") from None
 
 
 @final
@@ -32,25 +64,23 @@ class Transforms(nn.Module):
 
     Raises:
         SearchError: a transform is not an expression in the input names.
+        ExpressionError: rows that are passed through do not have one number for each input.
     """
 
     def __init__(
         self, input_names: Sequence[str], definitions: Mapping[str, Transform] | None = None
     ) -> None:
         super().__init__()
-        self.input_names = tuple(input_names)
+        self.input_names = check_names("input_names", input_names)
+        check_distinct("input_names", self.input_names)
+        if definitions is not None:
+            check_transforms(definitions)
         self.definitions: dict[str, Transform] = dict(definitions or {})
-        self._trees: dict[str, Expression] = {}
-        for name, definition in self.definitions.items():
-            if not name.isidentifier():
-                raise SearchError(f"{name!r} cannot name a variable: use letters, digits and _ (like r_12)")
-            if isinstance(definition, str):
-                try:
-                    self._trees[name] = parse(definition, self.input_names)
-                except ExpressionError as error:
-                    raise SearchError(f"transform {name!r}: {error}") from None
-            elif not callable(definition):
-                raise SearchError(f"transform {name!r} must be an expression or a function of the inputs")
+        self._trees: dict[str, Expression] = {
+            name: _parse(name, definition, self.input_names)
+            for name, definition in self.definitions.items()
+            if isinstance(definition, str)
+        }
         self._program = Program(list(self._trees.values()), self.input_names)
         self._numbers = tuple(value for tree in self._trees.values() for value in constants(tree))
 
@@ -65,6 +95,11 @@ class Transforms(nn.Module):
         return tuple(self.definitions) or self.input_names
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 0 or x.shape[-1] != len(self.input_names):
+            raise ExpressionError(
+                f"the equations take {len(self.input_names)} inputs ({', '.join(self.input_names)}), "
+                + (f"got {x.shape[-1]} columns" if x.ndim else "got a single number")
+            )
         if not self.definitions:
             return x
         derived: dict[str, Tensor] = {}
@@ -80,6 +115,8 @@ class Transforms(nn.Module):
         function = self.definitions[name]
         assert not isinstance(function, str)
         column = function(x)
+        if isinstance(column, np.ndarray):
+            raise SearchError(self._explain(name, "it returns a numpy array"))
         if not isinstance(column, Tensor) or column.shape != x.shape[:-1]:
             raise SearchError(
                 f"transform {name!r} must map a tensor (..., {x.shape[-1]}) to one of shape (...): write "
@@ -87,8 +124,51 @@ class Transforms(nn.Module):
             )
         return column
 
+    def check_functions(self, x: Tensor) -> None:
+        """Refuse, before a search, functions that only compute where no gradients are needed: numpy's.
+
+        Args:
+            x: some rows, shape (n, d_in).
+
+        Raises:
+            SearchError: a function fails on tensors that need gradients.
+        """
+        with torch.enable_grad():
+            tracked = x.clone().requires_grad_() * 1.0
+            for name in self.functions():
+                try:
+                    self._call_function(name, tracked)
+                except (AttributeError, RuntimeError, TypeError) as error:
+                    raise SearchError(self._explain(name, str(error))) from error
+
+    def _explain(self, name: str, problem: str) -> str:
+        return (
+            f"transform {name!r} must be a function of torch tensors, through which gradients pass ({problem}): write "
+            "it with torch's functions, like torch.hypot(x[..., 0], x[..., 1]), or as an expression"
+        )
+
     def extra_repr(self) -> str:
-        return "\n".join(f"{name} = {definition}" for name, definition in self.definitions.items())
+        return "\n".join(f"{name} = {text}" for name, text in self.texts().items())
+
+    def texts(self) -> dict[str, str]:
+        """Return the derived variables by name, as text; a Python function by its name."""
+        return {
+            name: definition if isinstance(definition, str) else f"{name_function(definition)}(...)"
+            for name, definition in self.definitions.items()
+        }
+
+    def functions(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Return the transforms that are Python functions, by name."""
+        return {name: d for name, d in self.definitions.items() if not isinstance(d, str)}
+
+    def lost(self) -> tuple[str, ...]:
+        """Return the names of transforms whose Python functions are not in the file these come from."""
+        return tuple(name for name, d in self.definitions.items() if isinstance(d, LostFunction))
+
+    def with_functions(self, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Transforms:
+        """Return the transforms with functions in place of lost ones of the same name."""
+        found = {name: functions[name] for name in self.lost() if name in functions}
+        return Transforms(self.input_names, {**self.definitions, **found}) if found else self
 
     def expressions(self) -> tuple[tuple[str, Expression], ...]:
         """Return the derived variables by name, as expressions in the input names; empty if there are none.
@@ -96,29 +176,26 @@ class Transforms(nn.Module):
         Raises:
             FileFormatError: a transform is a Python function.
         """
-        self.to_json()
+        for name in self.functions():
+            raise FileFormatError(
+                f"transform {name!r} is a Python function, which cannot be written as source code: write it as an "
+                f"expression in {', '.join(self.input_names)}"
+            )
         return tuple(self._trees.items())
 
     def to_json(self) -> dict[str, object]:
-        """Return input names and definitions as JSON data.
-
-        Raises:
-            FileFormatError: a transform is a Python function, which cannot be saved.
-        """
-        unsaveable = [name for name in self.definitions if name not in self._trees]
-        if unsaveable:
-            raise FileFormatError(
-                f"transform {unsaveable[0]!r} is a Python function and cannot be saved: write it as an "
-                f"expression in {', '.join(self.input_names)}"
-            )
+        """Return input names and definitions as JSON data; of a Python function, its name."""
         return {
             "input_names": list(self.input_names),
-            "definitions": {n: str(t) for n, t in self._trees.items()},
+            "definitions": {
+                name: str(self._trees[name]) if isinstance(definition, str) else encode_function(definition)
+                for name, definition in self.definitions.items()
+            },
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Transforms:
-        """Build transforms from what :meth:`to_json` returned.
+        """Build transforms from what :meth:`to_json` returned, with placeholders of Python functions.
 
         Raises:
             FileFormatError: the data do not have this form.
@@ -126,9 +203,10 @@ class Transforms(nn.Module):
         names, definitions = data.get("input_names"), data.get("definitions")
         if not isinstance(names, list) or not isinstance(definitions, dict):
             raise FileFormatError("the saved transforms lack input names or definitions")
-        if not all(isinstance(text, str) for text in definitions.values()):
+        read = {name: decode_function(entry, f"transform {name!r}") for name, entry in definitions.items()}
+        if not all(isinstance(entry, (str, LostFunction)) for entry in read.values()):
             raise FileFormatError("the saved transforms are not text")
         try:
-            return cls([str(name) for name in names], definitions)
+            return cls([str(name) for name in names], read)
         except SearchError as error:
             raise FileFormatError(f"the saved transforms cannot be used: {error}") from error

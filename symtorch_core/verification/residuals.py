@@ -12,8 +12,19 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.rows import as_real_tensor, as_rows
+from symtorch_core.components.checks import check_names, check_number
 from symtorch_core.errors import ExpressionError
-from symtorch_core.expressions import Expression, evaluate, from_sympy, parse, to_sympy, variables
+from symtorch_core.expressions import (
+    Call,
+    Constant,
+    Expression,
+    Variable,
+    evaluate,
+    from_sympy,
+    parse,
+    to_sympy,
+    variables,
+)
 from symtorch_core.search.front import Candidate
 
 if TYPE_CHECKING:
@@ -80,10 +91,11 @@ def residual_check(
     """
     import sympy as sp
 
-    names = tuple(variable_names)
+    names = _check_texts(differential_equation, variable_names, unknown)
+    numbers = {} if constants is None else _check_constants("constants", constants)
     columns, rows = _to_columns(points, names)
     solution = to_sympy(_to_tree(equation, names))
-    terms = _split_terms(differential_equation, solution, names, unknown, dict(constants or {}))
+    terms = _split_terms(differential_equation, solution, names, unknown, numbers)
     term_values = [_evaluate_on(term, columns, rows) for term in terms]
     left = torch.stack(term_values).sum(0)
     size = _compute_rms(torch.stack(term_values).abs().sum(0))
@@ -127,7 +139,8 @@ def identify_constants(
     import sympy as sp
     from scipy.optimize import least_squares
 
-    names, wanted = tuple(variable_names), tuple(start)
+    names = _check_texts(differential_equation, variable_names, unknown)
+    wanted = tuple(_check_constants("start", start))
     columns, rows = _to_columns(points, names)
     solution = to_sympy(_to_tree(equation, names))
     symbols = {name: sp.Symbol(name, real=True) for name in wanted}
@@ -151,6 +164,28 @@ def identify_constants(
         x_scale="jac",
     )
     return dict(zip(wanted, map(float, solved.x), strict=True))
+
+
+def _check_texts(differential_equation: Any, variable_names: Any, unknown: Any) -> tuple[str, ...]:
+    """Return the names of the variables; refuse what is no text."""
+    names = check_names("variable_names", variable_names, ExpressionError)
+    if not isinstance(differential_equation, str):
+        raise ExpressionError(
+            f"differential_equation must be a text, like 'u_t - u_xx', not {differential_equation!r}"
+        )
+    if not isinstance(unknown, str) or not unknown.isidentifier():
+        raise ExpressionError(f"unknown must be a name, like 'u', not {unknown!r}")
+    return names
+
+
+def _check_constants(name: str, constants: Any) -> Mapping[str, float]:
+    if not isinstance(constants, Mapping):
+        raise ExpressionError(f"{name} takes a dictionary, name -> number, not {constants!r}")
+    for key, value in constants.items():
+        if not isinstance(key, str):
+            raise ExpressionError(f"{name} takes a dictionary, name -> number; {key!r} is no name")
+        check_number(f"{name}: {key}", value, error=ExpressionError)
+    return constants
 
 
 def parse_derivative(name: str, unknown: str, variable_names: Sequence[str]) -> tuple[str, ...] | None:
@@ -204,7 +239,13 @@ def _to_tree(equation: Candidate | Expression | sp.Expr | str, names: Sequence[s
         return equation.expression
     if isinstance(equation, str):
         return parse(equation, names)
-    return from_sympy(equation) if isinstance(equation, sp.Basic) else equation
+    if isinstance(equation, sp.Basic):
+        return from_sympy(equation)
+    if not isinstance(equation, (Call, Constant, Variable)):
+        raise ExpressionError(
+            f"equation must be a candidate, an expression, a sympy expression or a text, not {equation!r}"
+        )
+    return equation
 
 
 def _evaluate_sympy(

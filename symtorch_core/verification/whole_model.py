@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from symtorch_core.activations.batches import to_arguments
 from symtorch_core.activations.hooks import disable_fused_attention
-from symtorch_core.activations.rows import Source
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, get_argument_aliases
 from symtorch_core.activations.watching import watch_calls
-from symtorch_core.surrogates.running import compute_columns, find_inputs, mix_columns
-from symtorch_core.surrogates.surrogate import Surrogate
+from symtorch_core.surrogates.running import Replacement, compute_columns, find_inputs, mix_columns
 from symtorch_core.verification.fidelity import Fidelity, measure_fidelity
 
 BATCH_ROWS: Final = 256
@@ -45,18 +43,9 @@ def run_model(model: Callable[..., Any], batch: Any) -> Tensor | None:
 
 
 @contextmanager
-def substitute(
-    block: nn.Module, surrogate: Surrogate, source: Source, outputs: Sequence[int]
-) -> Iterator[None]:
-    """Replace output columns of every call of a module by equations inside the context.
-
-    Args:
-        block: the module; it still runs.
-        surrogate: the equations.
-        source: origin of the activations: the tensors that the equations were fitted to.
-        outputs: columns that the surrogate computes.
-    """
-    aliases = get_argument_aliases(block)
+def substitute(block: nn.Module, replacement: Replacement) -> Iterator[None]:
+    """Replace outputs of every call of a module, which still runs, by those of equations inside the context."""
+    source, aliases = replacement.source, get_argument_aliases(block)
     entered: list[Tensor] = []  # a stack: a block may call itself
 
     def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -64,30 +53,27 @@ def substitute(
         entered.append(find_inputs(args, kwargs, source, aliases, source.block).clone())
 
     def after(result: Any) -> Any:
-        y = compute_columns(surrogate, entered.pop(), outputs, outputs)
-        return mix_columns(result, y, outputs, source, None, source.block)
+        columns = replacement.outputs
+        y = compute_columns(replacement.surrogate, entered.pop(), columns, columns)
+        return mix_columns(result, y, columns, source, None, source.block, replacement.block_outputs)
 
     with watch_calls(block, before, after):
         yield
 
 
 def measure_model(
-    model: Callable[..., Any],
-    block: nn.Module,
-    surrogate: Surrogate,
-    source: Source,
-    outputs: Sequence[int],
-    batch: Any,
+    model: Callable[..., Any], block: nn.Module, replacement: Replacement, batch: Any
 ) -> Fidelity | None:
     """Return the agreement of a model's own output, with equations in place of a block, with its output without.
 
     Args:
         model: the model that calls the block.
-        block, surrogate, source, outputs: as for :func:`substitute`.
+        block: the block.
+        replacement: the equations in its place.
         batch: a batch, prepared for the model.
     """
     neural = run_model(model, batch)
-    with substitute(block, surrogate, source, outputs):
+    with substitute(block, replacement):
         changed = run_model(model, batch)
     if neural is None or changed is None:
         return None

@@ -10,6 +10,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from symtorch_core.errors import SelectionError
 from symtorch_core.expressions import Expression, evaluate, variables
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity
@@ -46,7 +47,10 @@ def build_page(result: Distillation, title: str = "") -> Page:
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+        SelectionError: the title is not a text.
     """
+    if not isinstance(title, str):
+        raise SelectionError(f"title must be a text, not {title!r}")
     sections = [
         Section("Fidelity", tuple(_build_overview(result))),
         *(
@@ -199,6 +203,11 @@ def _build_overview(result: Distillation) -> Iterator[Part]:
             f"The whole model, its own output on equations against the block: R² {_format_r2(whole)}, largest change "
             f"{whole.max_error:.3g}."
         )
+    lost = result.transforms.lost()
+    if lost:
+        yield Text(
+            f"Fits and residuals are not drawn: {', '.join(lost)} came from Python functions, which no file holds."
+        )
     if result.task_metric is not None:
         metric = result.task_metric
         yield Text(f"Task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations.")
@@ -222,7 +231,7 @@ def _build_others(result: Distillation) -> Table:
 
 def _build_settings(result: Distillation) -> Iterator[Table]:
     search = result.search
-    transforms = ", ".join(f"{name} = {text}" for name, text in result.transforms.definitions.items())
+    transforms = ", ".join(f"{name} = {text}" for name, text in result.transforms.texts().items())
     yield Table(
         ("setting", "value"),
         to_table_rows(
@@ -264,7 +273,8 @@ def _format_list(values: Mapping[str, Any]) -> str:
 
 
 def _get_rows(result: Distillation) -> Any:
-    return result.held_out or result.train
+    """Return rows to draw; None if there are none in memory, or equations that cannot run on them."""
+    return None if result.transforms.lost() else result.held_out or result.train
 
 
 def _get_searched_columns(

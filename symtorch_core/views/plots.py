@@ -11,9 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
+from symtorch_core.activations.block_function import to_row_function
 from symtorch_core.activations.rows import Activations
+from symtorch_core.components.checks import (
+    check_choice,
+    check_function,
+    check_names,
+    check_number,
+    check_position,
+)
 from symtorch_core.errors import MissingDependencyError, SelectionError
 
 if TYPE_CHECKING:
@@ -31,10 +38,15 @@ def new_axes(ax: Any = None, *, size: tuple[float, float] = (5.0, 3.6)) -> Any:
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+        SelectionError: what was given are no axes.
     """
-    if ax is not None:
-        return ax
     check_matplotlib()
+    if ax is not None:
+        from matplotlib.axes import Axes
+
+        if not isinstance(ax, Axes):
+            raise SelectionError(f"ax must be matplotlib axes, not a {type(ax).__name__}")
+        return ax
     from matplotlib import pyplot
 
     return pyplot.subplots(figsize=size, layout="constrained")[1]
@@ -52,17 +64,22 @@ def plot_result(result: Distillation, kind: str = "front", output: int = 0, ax: 
     Raises:
         SelectionError: the plot or the output does not exist, or there are no rows in memory.
     """
+    check_choice("kind of plot", kind, ("front", "fit", "residuals"), SelectionError)
     if kind == "front":
+        check_position("output", output, len(result.fronts), SelectionError, "equation")
         return plot_front(result.front(output), result.chosen()[output], ax)
-    if kind == "fit":
-        return plot_fit(result, output, ax)
-    if kind == "residuals":
-        return plot_residuals(result, output, ax)
-    raise SelectionError(f"there is no plot {kind!r}: give 'front', 'fit' or 'residuals'")
+    return plot_fit(result, output, ax) if kind == "fit" else plot_residuals(result, output, ax)
 
 
 def plot_sweep(sweep: Sweep, value: str = "r2", ax: Any = None) -> Any:
-    """Draw the unexplained variance over k_in: a line for each reducer and k_out."""
+    """Draw the unexplained variance over k_in: a line for each reducer and k_out.
+
+    Raises:
+        SelectionError: there is no such figure, or the sweep did not measure it.
+    """
+    check_choice("value", value, ("r2", "r2_linear", "r2_network"), SelectionError)
+    if any(getattr(row, value) is None for row in sweep.rows):
+        raise SelectionError(f"value={value!r} was not measured: sweep with network=True")
     ax = new_axes(ax, size=(7, 4.5))
     names = list(dict.fromkeys(row.reducer for row in sweep.rows))
     widths = list(dict.fromkeys(row.k_out for row in sweep.rows))
@@ -127,7 +144,7 @@ def plot_residuals(result: Distillation, output: int = 0, ax: Any = None) -> Any
 
 def plot_slice(
     result: Distillation,
-    block: Callable[[Tensor], Tensor],
+    block: Callable[..., Any],
     along: str | Sequence[str],
     output: int = 0,
     at: Mapping[str, float] | None = None,
@@ -137,7 +154,7 @@ def plot_slice(
 
     Args:
         result: the distillation.
-        block: the block, as a function of rows.
+        block: the module or function.
         along: name of one input, or names of two.
         output: position among the distilled outputs.
         at: values of other inputs, instead of their medians.
@@ -146,7 +163,13 @@ def plot_slice(
     Raises:
         SelectionError: an input or output does not exist, or the rows of the fit are not in memory.
     """
-    names = (along,) if isinstance(along, str) else tuple(along)
+    check_function("block", block, "the module or function", SelectionError)
+    names = (along,) if isinstance(along, str) else check_names("along", along, SelectionError)
+    if at is not None and not isinstance(at, Mapping):
+        raise SelectionError(f"at takes a dictionary, name of an input -> value, not {at!r}")
+    for name, value in (at or {}).items():
+        check_number(f"the value of at for {name!r}", value, error=SelectionError)
+    position = _check_position(result, output)
     inputs = result.transforms.input_names
     unknown = [name for name in (*names, *(at or {})) if name not in inputs]
     if unknown or not 1 <= len(names) <= 2:
@@ -164,9 +187,9 @@ def plot_slice(
     grid = torch.cartesian_prod(*spans).reshape(-1, len(names))
     X = base.repeat(len(grid), 1)
     X[:, columns] = grid
-    column = result.outputs[_check_position(result, output)]
+    column = result.outputs[position]
     with torch.no_grad():
-        neural = block(X)[:, column].numpy()
+        neural = to_row_function(block, result.provenance.source)(X)[:, column].numpy()
         symbolic = result.surrogate()(X)[:, output].numpy()
     ax = new_axes(ax)
     if len(names) == 1:
@@ -205,6 +228,5 @@ def compare_outputs(result: Distillation, output: int) -> tuple[Any, Any]:
 
 
 def _check_position(result: Distillation, output: int) -> int:
-    if not 0 <= output < len(result.outputs):
-        raise SelectionError(f"there is no output {output}: they are numbered 0 to {len(result.outputs) - 1}")
+    check_position("output", output, len(result.outputs), SelectionError)
     return output

@@ -115,6 +115,9 @@ def test_a_model_that_gives_no_numbers_is_an_error_that_shows_an_answer(tmp_path
         ({"regressor": "torchgb"}, "torchgp"),
         ({"new_tokens": 0}, "at least 1"),
         ({"model": "/no/such/folder"}, "cannot load a model"),
+        ({"seed": -1}, "arithmetic's seed must be at least 0"),
+        ({"questions": -5}, "arithmetic's questions must be at least 0"),
+        ({"select": "luck"}, "unknown select of arithmetic 'luck'"),
         pytest.param(
             {"device": "cuda"},
             "finds no GPU",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from symtorch_core import SearchError
+from symtorch_core import SearchError, SymTorchError
 from symtorch_core.studies import StudyReport
 from symtorch_core.testing import StudyContract, run_command
 from symtorch_gnn.experiment import choose_messages, compute_components
@@ -40,6 +40,12 @@ def test_unknown_names_are_errors_before_any_work(tmp_path: Path) -> None:
     for options, closest in (({"force": "sprong"}, "spring"), ({"variant": "prunning"}, "pruning")):
         with pytest.raises(SearchError, match=f"Did you mean '{closest}'"):
             GnnStudy.with_options(options).run(tmp_path)
+    for options, message in (
+        ({"regressor": "torchpg"}, "torchpg"),
+        ({"seed": -1}, "gnn's seed must be at least 0"),
+    ):
+        with pytest.raises(SymTorchError, match=message):
+            GnnStudy.with_options({"scale": "tiny"} | options).run(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from symtorch_core import BackendError
+from symtorch_core import BackendError, SymTorchError
 from symtorch_core.events import Event, OutputProgressed, StageAdvanced, StageStarted
 from symtorch_core.studies import StudyReport
 from symtorch_core.testing import StudyContract, run_command
@@ -76,6 +76,18 @@ def test_a_study_that_is_stopped_in_a_search_ends_and_says_how_to_go_on(tmp_path
     assert not list(tmp_path.glob("searches/*.json"))
     assert len(list(tmp_path.glob("logistic-pinn-*.safetensors"))) == 1
     assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"regressor": "oporen"}, "oporen"), ({"seed": -1}, "pinn's seed must be at least 0")],
+)
+def test_what_makes_no_sense_is_refused_before_any_training(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SymTorchError, match=message):
+        PinnStudy.with_options({"scale": "tiny"} | options).run(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_training_is_looked_up(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final, Literal, final
+from typing import ClassVar, Final, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -96,6 +96,8 @@ class ArithmeticStudy(Study):
         # Before any model is asked: a misspelt name must not cost an hour.
         tasks = self.expand("task", TASKS)
         self.at_least(1, "batch", "new_tokens")
+        self.at_least(0, "seed", "questions")
+        self.one_of(get_args(SelectionRule), "select")
         load("regressors", self.regressor)
         get_loss(self.loss)
         own = self.model in (TRAINED, ORACLE, ERRING_ORACLE)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, final
 
+from symtorch_core import load
 from symtorch_core.events import Callback
 from symtorch_core.studies import Study, StudyReport, setting
 from symtorch_gnn.experiment import Scale, run_experiment
@@ -50,6 +51,9 @@ class GnnStudy(Study):
 
     def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
         """Train and distill each network; see :class:`Study`."""
+        # Before any training: a misspelt name must not cost an hour.
+        self.at_least(0, "seed")
+        load("regressors", self.regressor)
         models = [
             run_experiment(
                 force,

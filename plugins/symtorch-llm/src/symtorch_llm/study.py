@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import SearchError, capture, find_block
+from symtorch_core import SearchError, capture, find_block, load
 from symtorch_core.events import Callback
 from symtorch_core.studies import Study, StudyReport, make_key, setting
 from symtorch_llm.experiment import (
@@ -171,8 +171,10 @@ class LlmStudy(Study):
         self.one_of(TASKS, "kind")
         self.one_of(("best", "paper", "all"), "recipe")
         self.at_least(1, "k_in", "k_out", "terms", "batch", "seeds", "epochs", "rows")
-        self.at_least(0, "length")
-        self.more_than(0, "learning_rate")
+        self.at_least(0, "length", "budget", "seed")
+        self.more_than(0, "learning_rate", "timeout")
+        if self.recipe != "best":
+            load("regressors", self.regressor)
 
     def _read_length(self, model: Any) -> int:
         longest = int(model.config.max_position_embeddings)

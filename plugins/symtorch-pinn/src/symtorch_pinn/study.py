@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, final
 
+from symtorch_core import load
 from symtorch_core.events import Callback
 from symtorch_core.studies import Study, StudyReport, setting
 from symtorch_pinn.experiment import Scale, run_experiment
@@ -42,7 +43,10 @@ class PinnStudy(Study):
 
     def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
         """Solve each problem with each seed; see :class:`Study`."""
+        # Before any training: a misspelt name must not cost an hour.
         self.at_least(1, "seeds")
+        self.at_least(0, "seed")
+        load("regressors", self.regressor)
         runs = [
             run_experiment(problem, self.settings, self.regressor, seed, folder, callbacks)
             for problem in self.expand("problem", PROBLEMS)
