@@ -82,7 +82,9 @@ def test_slices_along_one_input_and_two(result: st.Distillation, ax: Any) -> Non
 
 
 def test_what_cannot_be_drawn(result: st.Distillation) -> None:
-    with pytest.raises(st.SelectionError, match="unknown kind of plot 'pie'; there are: front, fit, residuals"):
+    with pytest.raises(
+        st.SelectionError, match="unknown kind of plot 'pie'; there are: front, fit, residuals"
+    ):
         result.plot("pie")
     with pytest.raises(st.SelectionError, match="no output 5"):
         result.plot("fit", 5)
