@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -195,6 +197,24 @@ def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         {"regressor": "torchgp", "seed": 0, "quick": False, "out": None},
         {"regressor": "gplearn", "seed": 3, "quick": True, "out": tmp_path},
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "-1"], "Error: seed must be at least 0"),
+        (["--seed", str(2**40)], "Error: seed must be at most"),
+        (["--regressor", "torchpg"], "Error: .*torchpg"),
+    ],
+)
+def test_the_demo_refuses_what_it_cannot_do_before_it_trains(
+    options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["symtorch", "demo", "--out", str(tmp_path), *options])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert re.search(message, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_main_tells_an_error_in_a_paragraph(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -150,7 +150,7 @@ def test_targets_whose_losses_are_no_numbers_are_refused_before_the_search(loss:
     assert result.front().select("accuracy").loss < 1e-12 * size
 
 
-def test_results_under_a_function_work_but_refuse_to_be_saved(tmp_path: Path) -> None:
+def test_results_under_a_function_work_and_are_saved_without_it(tmp_path: Path) -> None:
     X = torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
     engine = ScriptedRegressor(equations=("2.0*x0 + 3.0*x1 + 0.3",))
     result = st.distill(
@@ -158,8 +158,13 @@ def test_results_under_a_function_work_but_refuse_to_be_saved(tmp_path: Path) ->
     )
     assert result.front()[-1].loss < 1e-12
     assert "custom" in str(result)
-    with pytest.raises(FileFormatError, match="loss is a Python function"):
+    with pytest.warns(RuntimeWarning, match="not saved.*: the loss"):
         result.save(tmp_path / "result.json")
+    loaded = st.Distillation.load(tmp_path / "result.json")
+    assert torch.equal(loaded.surrogate()(X), result.surrogate()(X))  # equations need no loss
+    assert str(loaded) == str(result)
+    with pytest.raises(FileFormatError, match="the loss was the Python function '<lambda>'"):
+        loaded.search.loss_function(X, X)
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ class TestBadInput:
             ((X, Y), {"select": "luck"}, st.SelectionError, "unknown rule 'luck'"),
             ((X, Y), {"select": "validation", "test_fraction": 0}, st.SelectionError, "test_fraction > 0"),
             ((X, Y), {"test_fraction": 1.5}, st.CaptureError, "at least 0 and less than 1"),
-            ((X, Y), {"outputs": [1]}, st.SearchError, r"outputs=\[1\]: give different numbers from 0 to 0"),
+            ((X, Y), {"outputs": [1]}, st.SearchError, r"outputs=\[1\]: the block has outputs 0 to 0"),
             ((X, Y), {"outputs": []}, st.SearchError, "outputs"),
             ((X, Y), {"variable_names": ["a"]}, st.CaptureError, "1 input names for 2 inputs"),
             ((X, Y), {"loss": "mes"}, st.SearchError, "Did you mean 'mse'"),

@@ -109,7 +109,6 @@ def test_a_model_that_gives_no_numbers_is_an_error_that_shows_an_answer(tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"questions": -1}, "at least one question"),
         ({"batch": 0}, "at least 1"),
         ({"loss": "mea"}, "unknown loss 'mea'"),
         ({"regressor": "torchgb"}, "torchgp"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,7 +172,8 @@ class LlmStudy(Study):
         self.one_of(TASKS, "kind")
         self.one_of(("best", "paper", "all"), "recipe")
         self.at_least(1, "k_in", "k_out", "terms", "batch", "seeds", "epochs", "rows")
-        self.at_least(0, "length", "budget", "seed")
+        self.at_least(0, "length", "seed")
+        self.at_least(-math.inf, "budget")  # any finite number: a fall may be asked for
         self.more_than(0, "learning_rate", "timeout")
         if self.recipe != "best":
             load("regressors", self.regressor)
