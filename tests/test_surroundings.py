@@ -291,6 +291,9 @@ class TestOutputOfTheModel:
         assert result.model_fidelity is None
         assert len(result.fronts) == 1
 
+    def test_results_have_the_name_of_the_wrapper(self) -> None:
+        assert distilled(Around()).distillation.provenance.source.block == "enc"
+
     def test_it_is_saved_and_shown(self, tmp_path: Any) -> None:
         result = distilled(Around(), "2*x0").distillation
         result.save(tmp_path / "found.json")

@@ -75,7 +75,7 @@ class SymbolicModel(BlockWrapper):
         check_metric(metric)
         with self.running("block"):
             if parent is None:
-                result = distill(self.block, data, **self._leave_out_pruned(options))
+                result = _name_block(distill(self.block, data, **self._leave_out_pruned(options)), self.name)
                 surrogate = self._place(result.surrogate())
                 found = inspect_source(result.provenance.source)
             else:
@@ -94,11 +94,12 @@ class SymbolicModel(BlockWrapper):
         batch, data = peek_batch(data, BATCH_ROWS)
         with count_calls(self, self.block) as calls:
             watching = [*callbacks, calls.stop_after_capture]
-            result = distill(self.block, data, parent=parent, callbacks=watching, **options)
+            found = distill(self.block, data, parent=parent, callbacks=watching, **options)
+        result = _name_block(found, self.name)
         surrogate = self._place(result.surrogate())
         if result.model_fidelity is None:  # there is nothing to compare
             batch = None
-        found = inspect_model(
+        surroundings = inspect_model(
             parent,
             self.block,
             calls,
@@ -106,7 +107,7 @@ class SymbolicModel(BlockWrapper):
             result.replacement(surrogate),
             batch if batch is None else prepare_batch(batch, parent, None),
         )
-        return result, surrogate, found
+        return result, surrogate, surroundings
 
     @contextmanager
     def _trying(self, result: Distillation, surrogate: Surrogate) -> Iterator[None]:
@@ -347,6 +348,12 @@ def find_linear_widths(block: nn.Module) -> tuple[int | None, int | None]:
     if isinstance(block, nn.Sequential) and len(block) > 0:
         return find_linear_widths(block[0])[0], find_linear_widths(block[-1])[1]
     return None, None
+
+
+def _name_block(result: Distillation, name: str) -> Distillation:
+    """Return a result under the wrapper's name, not that of the block inside the wrapper."""
+    source = replace(result.provenance.source, block=name)
+    return replace(result, provenance=replace(result.provenance, source=source))
 
 
 def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
