@@ -154,7 +154,12 @@ WRONG: dict[str, tuple[object, ...]] = {
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [(field, value) for field, values in WRONG.items() for value in values], ids=repr
+    ("field", "value"),
+    [
+        pytest.param(field, value, id=f"{field}-{number}")
+        for field, values in WRONG.items()
+        for number, value in enumerate(values)
+    ],
 )
 def test_a_wrong_value_of_a_field_is_refused(field: str, value: object) -> None:
     with pytest.raises(SearchError):
