@@ -82,22 +82,14 @@ def test_what_cannot_be_honoured_is_refused(fields: dict[str, object], message: 
         SearchSpace(**fields)  # type: ignore[arg-type]
 
 
-@final
-class Thing:
-    """Something that no argument takes; the workers of pytest-xdist must agree on its name."""
-
-    def __repr__(self) -> str:
-        return "thing"
-
-
-NO_NUMBERS: tuple[object, ...] = (None, "1", [1], {"x": 1}, Thing(), True, math.nan)
+NO_NUMBERS: tuple[object, ...] = (None, "1", [1], {"x": 1}, object(), True, math.nan)
 NO_WHOLE_NUMBERS = (*NO_NUMBERS, 1.0, 2.5, math.inf)
 NO_NAMES: tuple[object, ...] = (
     None,
     3,
     math.nan,
     True,
-    Thing(),
+    object(),
     "sin",
     {"sin": 1},
     {"sin"},
@@ -105,7 +97,7 @@ NO_NAMES: tuple[object, ...] = (
     [None],
     [["sin"]],
 )
-NO_DICTIONARIES: tuple[object, ...] = (None, 3, math.nan, True, Thing(), "sin", [("sin", 1)], {"sin"})
+NO_DICTIONARIES: tuple[object, ...] = (None, 3, math.nan, True, object(), "sin", [("sin", 1)], {"sin"})
 WRONG: dict[str, tuple[object, ...]] = {
     "binary_operators": (*NO_NAMES, ["+", "sin"], [""], ["f(x, y) = x", "f(x, y) = y"]),
     "unary_operators": (*NO_NAMES, ["+"], [""], ["f(x) = "]),
@@ -147,9 +139,9 @@ WRONG: dict[str, tuple[object, ...]] = {
         *({"sin": value} for value in NO_DICTIONARIES),
         *({"sin": {"exp": value}} for value in (*NO_WHOLE_NUMBERS, -1)),
     ),
-    "loss": (None, 3, math.nan, True, Thing(), ["mse"], {"mse": 1}, "", "mean", "r", "-r^2", len, str),
+    "loss": (None, 3, math.nan, True, object(), ["mse"], {"mse": 1}, "", "mean", "r", "-r^2", len, str),
     "timeout_in_seconds": (*(value for value in NO_NUMBERS if value is not None), 0, -1.0, math.inf),
-    "refine": (None, 0, 1, "yes", math.nan, [True], Thing()),
+    "refine": (None, 0, 1, "yes", math.nan, [True], object()),
 }
 
 
