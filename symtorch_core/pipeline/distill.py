@@ -79,7 +79,8 @@ def distill(
         block: a module or function, with ``data`` to run it on; or the data themselves: an ``(X, Y)`` pair of
             arrays, or :class:`Activations`.
         data: see :func:`symtorch_core.capture`.
-        parent: the model that calls the block when it runs on ``data``; None feeds the data to the block.
+        parent: the model that calls the block when it runs on ``data``, and whose own output is compared on the block
+            and on the equations; None feeds the data to the block.
         regressor: name of a backend, or an instance.
         regressor_options: options of a backend given by name, such as ``{"n_jobs": 2}``.
         reducer: name of a reducer, or an instance.
@@ -130,11 +131,9 @@ def distill(
     with ExitStack() as stack:
         callbacks = [*callbacks, stack.enter_context(progress_bars())] if progress else list(callbacks)
         stages = _Stages(callbacks)
-        batch = None
-        if parent is not None and isinstance(
-            components.capture, HookCapture
-        ):  # others do not use the data as such
-            batch, data = peek_batch(data, BATCH_ROWS)
+        # Other captures run the parent on data of their own.
+        runs_parent = parent is not None and isinstance(components.capture, HookCapture)
+        batch, data = peek_batch(data, BATCH_ROWS) if runs_parent else (None, data)
         with stages.clock("capture"):  # a capture reports its own progress
             activations = _collect(block, data, parent, components, weights, max_rows, seed, callbacks)
             activations = _apply_names(activations, variable_names, output_names)
