@@ -78,6 +78,14 @@ class TestAttributes:
         assert torch.equal(block(rows()), rows())
         assert sorted(dict(block.named_parameters())) == ["block.linear.weight"]
 
+    def test_what_is_registered_reaches_it_too(self) -> None:
+        block = st.SymbolicModel(Scaled())
+        block.register_buffer("offset", torch.ones(3))
+        block.register_parameter("gain", nn.Parameter(torch.ones(3)))
+        block.add_module("after", nn.Tanh())
+        assert {"block.offset", "block.gain"} < set(block.state_dict())
+        assert isinstance(block.block.after, nn.Tanh)
+
     def test_the_wrapper_keeps_what_is_its_own(self) -> None:
         block = st.SymbolicModel(Scaled())
         block.name = "other"
@@ -119,6 +127,14 @@ class TestContainers:
         assert torch.equal(block[:2](rows()), layers[1](layers[0](rows())))
         assert layers[0] in block
         assert bool(block)
+
+    def test_layers_are_replaced_and_removed(self) -> None:
+        block = st.SymbolicModel(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)))
+        block[1] = nn.ReLU()
+        del block[2]
+        block.append(nn.Linear(3, 4))
+        assert [type(layer) for layer in reversed(block)] == [nn.Linear, nn.ReLU, nn.Linear]
+        assert block(rows()).shape == (40, 4)
 
     def test_other_blocks_have_no_length_and_are_true(self) -> None:
         block = st.SymbolicModel(nn.Linear(3, 3))

@@ -237,6 +237,24 @@ class BlockWrapper(nn.Module, ABC):
         else:
             delattr(self.block, name)
 
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        if self._owns(name):
+            super().register_buffer(name, tensor, persistent)
+        else:
+            self.block.register_buffer(name, tensor, persistent)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        if self._owns(name):
+            super().register_parameter(name, param)
+        else:
+            self.block.register_parameter(name, param)
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        if self._owns(name):
+            super().add_module(name, module)
+        else:
+            self.block.add_module(name, module)
+
     def _owns(self, name: str) -> bool:
         """Whether an attribute is the wrapper's own, not the block's."""
         children = vars(self).get("_modules", {})
@@ -257,6 +275,12 @@ class BlockWrapper(nn.Module, ABC):
 
     def __getitem__(self, key: Any) -> Any:
         return self._get_container()[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._get_container()[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._get_container()[key]
 
     def __contains__(self, item: object) -> bool:
         return item in self._get_container()
