@@ -285,6 +285,8 @@ def test_without_refine_the_constants_stay() -> None:
     x = data()[1]
     front = front_of("1.5*x", y=4 * x, search=SearchSpace(refine=False))
     assert "1.5*x" in texts(front)
+    misfit = front_of("1.1*x + 0.0005", y=x + 0.3 * x**2 - 0.4, search=SearchSpace(refine=False))
+    assert "1.1*x + 0.0005" in texts(misfit)  # although zero would do better
 
 
 def test_comparisons_do_not_stop_a_fit() -> None:

@@ -263,10 +263,12 @@ def _generate_forms(candidate: Candidate, rows: _Rows) -> Iterator[Expression]:
     yield expression
     a, b = rows.fit_line(expression)
     line = Call("+", Call("*", Constant(a), expression), Constant(b))
+    before, after = rows.measure(expression).loss, rows.measure(line).loss
     shaped = simplify(Call("+", Call("*", Constant(1.5), expression), Constant(0.5)))
     if len(constants(shaped)) > len(constants(expression)):
-        yield line
-    elif _PROMISING * rows.measure(line).loss < rows.measure(expression).loss:
+        # Squares of outliers may lead a robust loss astray.
+        yield line if after < before else Call("+", Call("*", Constant(1.0), expression), Constant(0.0))
+    elif _PROMISING * after < before:
         yield simplify(line)
 
 
@@ -294,13 +296,15 @@ def _replace_at(args: tuple[Expression, ...], position: int, new: Expression) ->
 
 def _snap_constants(candidate: Candidate, rows: _Rows, floor: float) -> Candidate:
     """Return the candidate with constants set to the round numbers they nearly equal, if the loss agrees."""
-    best, limit = candidate, max(candidate.loss * (1 + _LOSS_AGREES), floor)
+    best, close = candidate, _LOSS_AGREES * candidate.loss
     values = list(constants(candidate.expression))
     for position, value in enumerate(values):
         for rounded in _find_round_numbers(value):
             trial = [*values[:position], rounded, *values[position + 1 :]]
             attempt = rows.measure(with_constants(candidate.expression, trial))
-            if attempt.loss <= limit:
+            gain = candidate.loss - attempt.loss
+            # Zero is far from the constant: if it gains, the constants are not the best, as without a refit.
+            if attempt.loss <= floor or -close <= gain <= (math.inf if rounded else close):
                 best, values = attempt, trial
                 break
     shorter = rows.measure(simplify(best.expression))  # zeros may have made a part superfluous
