@@ -78,6 +78,20 @@ class TestAttributes:
         assert torch.equal(block(rows()), rows())
         assert sorted(dict(block.named_parameters())) == ["block.linear.weight"]
 
+    def test_private_attributes_stay_with_whoever_had_them(self) -> None:
+        class Cached(Scaled):
+            _cache: Tensor | None = None
+
+        block = st.SymbolicModel(Cached())
+        block._cache = torch.ones(1)
+        assert block.block._cache is block._cache
+        block._mark = 1
+        assert block._mark == 1
+        assert not hasattr(block.block, "_mark")
+        del block._mark, block._cache
+        assert not hasattr(block, "_mark")
+        assert block.block._cache is None
+
     def test_the_wrapper_keeps_what_is_its_own(self) -> None:
         block = st.SymbolicModel(Scaled())
         block.name = "other"
