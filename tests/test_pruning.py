@@ -169,7 +169,7 @@ def test_flags_dropout_and_batch_norm_are_left_alone() -> None:
         ({"target_dim": 0}, "at least 1"),
         ({"total_steps": 0}, "at least 1"),
         ({"end_fraction": 0.0}, "more than 0"),
-        ({"importance": "luck"}, "unknown importance 'luck'"),
+        ({"importance": "luck"}, "unknown importance 'luck': give 'std', 'pca', or a function"),
     ],
 )
 def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
@@ -307,6 +307,26 @@ def test_slopes_are_averaged_over_all_rows_of_all_calls(batch_size: int, linear:
         )
         torch.testing.assert_close(found.importance, 3 * (0 + 1 + 2) / 3 * once)
     assert all(parameter.grad is None for parameter in block.parameters())
+
+
+@pytest.mark.parametrize("form", ["labels", "labels by name", "arrays"])
+def test_samples_come_as_data_do(form: str) -> None:
+    # What the block does not take is left out; arrays become tensors of the block's own type.
+    data: Any = {
+        "labels": (X, torch.zeros(200)),
+        "labels by name": {"input": X, "label": torch.zeros(200)},
+        "arrays": X.double().numpy(),
+    }[form]
+    torch.manual_seed(0)
+    block, twin = (st.SymbolicModel(nn.Linear(6, 6)) for _ in range(2))
+    twin.load_state_dict(block.state_dict())
+    batches = data if form == "arrays" else [data]
+    found = st.rank_outputs(block, batches, "gradient", loss=lambda y: y.square().sum())
+    expected = st.rank_outputs(twin, X, "gradient", loss=lambda y: y.square().sum())
+    torch.testing.assert_close(found.importance, expected.importance)
+    st.OutputPruner(block, 2, 1).step(data)
+    st.OutputPruner(twin, 2, 1).step(X)
+    assert block.pruned_outputs == twin.pruned_outputs
 
 
 def test_a_sample_of_rows_ranks() -> None:

@@ -169,9 +169,21 @@ def split(seed: int, test_fraction: float, form: str = "tensor") -> tuple[set[in
         (learnt if new.requires_grad else held).add(number)
         return (new - old)[:, 0].square().mean()
 
-    given = [{"x": part} for part in parts] if form == "dict" else parts
+    given: Any = {
+        "tensor": X,
+        "labels": [(part, torch.zeros(40)) for part in parts],
+        "labels by name": [{"x": part, "label": torch.zeros(40)} for part in parts],
+        "arrays": [part.numpy() for part in parts],
+    }[form]
     result = block.refine(
-        given, loss=loss, seed=seed, test_fraction=test_fraction, epochs=2, patience=2, progress=False
+        given,
+        loss=loss,
+        seed=seed,
+        test_fraction=test_fraction,
+        batch_size=40,
+        epochs=2,
+        patience=2,
+        progress=False,
     )
     size, frequency = block.surrogate.constants.tolist()
     for found, constants in ((result.before, (1.7, 2.8)), (result.after, (size, frequency))):
@@ -181,7 +193,7 @@ def split(seed: int, test_fraction: float, form: str = "tensor") -> tuple[set[in
     return learnt, held
 
 
-@pytest.mark.parametrize("form", ["tensor", "dict"])
+@pytest.mark.parametrize("form", ["tensor", "labels", "labels by name", "arrays"])
 def test_held_out_batches_are_judged_and_never_learnt_from(form: str) -> None:
     learnt, held = split(0, 0.3, form)
     assert len(held) == 3
