@@ -86,6 +86,20 @@ class TestAttributes:
         assert {"block.offset", "block.gain"} < set(block.state_dict())
         assert isinstance(block.block.after, nn.Tanh)
 
+    def test_private_attributes_stay_with_whoever_had_them(self) -> None:
+        class Cached(Scaled):
+            _cache: Tensor | None = None
+
+        block = st.SymbolicModel(Cached())
+        block._cache = torch.ones(1)
+        assert block.block._cache is block._cache
+        block._mark = 1
+        assert block._mark == 1
+        assert not hasattr(block.block, "_mark")
+        del block._mark, block._cache
+        assert not hasattr(block, "_mark")
+        assert block.block._cache is None
+
     def test_the_wrapper_keeps_what_is_its_own(self) -> None:
         block = st.SymbolicModel(Scaled())
         block.name = "other"

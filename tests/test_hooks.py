@@ -82,6 +82,47 @@ def test_hooks_that_only_look_go_on_looking() -> None:
     assert seen == ["before", "keywords", "after (5, 1)"]
 
 
+def test_hooks_are_given_what_the_block_gives_them() -> None:
+    class Core(nn.Module):
+        def forward(self, x: Tensor, *, scale: float) -> Tensor:
+            return scale * x[:, :1]
+
+    class Calling(Parent):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.core(x, scale=2.0)
+            return y
+
+    model = Calling()
+    model.core = core = Core()
+    seen: list[tuple[Any, ...]] = []
+    core.register_forward_pre_hook(lambda *given: seen.append(("pre", *given)))
+    core.register_forward_pre_hook(lambda *given: seen.append(("pre", *given)), with_kwargs=True)
+    core.register_forward_hook(lambda *given: seen.append(("post", *given)))
+    core.register_forward_hook(lambda *given: seen.append(("post", *given)), with_kwargs=True)
+    block, _ = distill(model)
+    block.switch_to_symbolic()
+    for mode in ("block", "symbolic"):
+        with block.running(mode):
+            seen.clear()
+            y = model(X)
+        assert seen[:2] == [("pre", core, (X,)), ("pre", core, (X,), {"scale": 2.0})]
+        assert seen[2][:-1] == ("post", core, (X,))
+        assert seen[3][:-1] == ("post", core, (X,), {"scale": 2.0})
+        assert torch.equal(seen[2][-1], y)
+        assert torch.equal(seen[3][-1], y)
+
+
+def test_post_hooks_that_come_later_build_on_one_another() -> None:
+    model = Parent()
+    model.core.register_forward_hook(lambda m, args, y: 10 * y)  # is in the equations
+    block, _ = distill(model)
+    block.switch_to_symbolic()
+    plain = model(X)
+    block.block.register_forward_hook(lambda m, args, y: y + 1)
+    block.block.register_forward_hook(lambda m, args, kwargs, y: 2 * y, with_kwargs=True)
+    assert torch.equal(model(X), 2 * (plain + 1))
+
+
 def test_a_post_hook_that_comes_later_changes_the_equations_output() -> None:
     model = Parent()
     block, _ = distill(model)
@@ -97,9 +138,12 @@ def test_a_pre_hook_that_comes_later_and_changes_arguments_is_refused() -> None:
     model = Parent()
     block, _ = distill(model)
     block.switch_to_symbolic()
+    for with_kwargs, hook in ((False, scale), (True, lambda m, args, kwargs: (scale(m, args), kwargs))):
+        handle = block.block.register_forward_pre_hook(hook, with_kwargs=with_kwargs)
+        with pytest.raises(st.SwitchError, match="distill again, or remove the hook"):
+            model(X)
+        handle.remove()
     block.block.register_forward_pre_hook(scale)
-    with pytest.raises(st.SwitchError, match="distill again, or remove the hook"):
-        model(X)
     block.switch_to_block()
     assert model(X).shape == (300, 1)
 

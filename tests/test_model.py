@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import symtorch_core as st
+from symtorch_core.events import Event, StageStarted
 from symtorch_core.results.files import encode_distillation
 from symtorch_core.testing.scripted import ScriptedRegressor
 
@@ -457,6 +459,7 @@ class TestErrorsChangeNothing:
             ({"outputs": [False, True]}, st.SwitchError, "not a mask of True and False"),
             ({"outputs": torch.tensor([False, True])}, st.SwitchError, "not a mask of True and False"),
             ({"trainable": 1}, st.SwitchError, "trainable must be True or False"),
+            ({"release_block": 1}, st.SwitchError, "release_block must be True or False"),
             ({"release_block": True}, st.SwitchError, "only 1 of 2 outputs"),
         ],
     )
@@ -529,6 +532,47 @@ class TestDistilling:
         assert result.task_metric.equations == pytest.approx(metric(model))
         assert "task metric" in str(result)
 
+    def test_without_a_parent_the_metric_is_of_the_wrapper(self) -> None:
+        block = st.SymbolicModel(nn.Linear(2, 1))
+        seen: list[Any] = []
+        result = distilled(
+            block,
+            data(),
+            metric=lambda m: float(seen.append((m, m.mode)) or len(seen)),
+            regressor=scripted("x0"),
+        )
+        assert seen == [(block, "block"), (block, "symbolic")]
+        assert (result.task_metric.block, result.task_metric.equations) == (1.0, 2.0)
+        assert block.mode == "block"
+
+    def test_a_run_inside_a_model_tells_its_callbacks(self) -> None:
+        events: list[Event] = []
+        wrapped(callbacks=[events.append])
+        assert [e.stage for e in events if isinstance(e, StageStarted)] == [
+            "capture",
+            "reduce",
+            "regress",
+            "verify",
+        ]
+
+    def test_a_capture_takes_the_options_of_captures(self) -> None:
+        model, block = wrapped()
+        block.switch_to_symbolic()
+        events: list[Event] = []
+        options = {"parent": model, "max_rows": 20}
+        first = block.capture(data(), seed=3, callbacks=[events.append], **options)
+        assert len(first) == 20
+        assert StageStarted("capture") in [
+            replace(e, total=None) for e in events if isinstance(e, StageStarted)
+        ]
+        assert torch.equal(block.capture(data(), seed=3, **options).inputs, first.inputs)
+        assert not torch.equal(block.capture(data(), seed=4, **options).inputs, first.inputs)
+        assert torch.equal(block.block(first.inputs), first.outputs)
+        pair = st.SymbolicModel(lambda x: (x, 2 * x))
+        assert torch.equal(pair.capture(data(), select_output="1").outputs, 2 * data())
+        with pytest.raises(st.SearchError, match="select_outputs"):
+            block.capture(data(), select_outputs="extra")
+
     def test_an_empty_parent_is_still_a_parent(self) -> None:
         class Empty(nn.Sequential):
             def forward(self, x: Tensor) -> Tensor:
@@ -540,6 +584,55 @@ class TestDistilling:
         seen = []
         distilled(block, data(), parent, metric=lambda m: float(seen.append(m) or 0))
         assert seen == [parent, parent]
+
+    def test_a_failure_inside_a_context_restores_the_mode(self) -> None:
+        _, block = wrapped()
+        for here, there in (("block", "symbolic"), ("symbolic", "block")):
+            with block.running(here), pytest.raises(ZeroDivisionError), block.running(there):
+                _ = 1 / 0
+            assert block.mode == "block"
+        with (
+            pytest.raises(st.SwitchError, match="no equations yet"),
+            st.SymbolicModel(mlp()).running("symbolic"),
+        ):
+            pass
+        block.switch_to_symbolic(release_block=True)
+        with pytest.raises(st.SwitchError, match="no block to run"), block.running("block"):
+            pass
+
+    def test_constants_are_refined_and_exported_as_they_are(self, tmp_path: Any) -> None:
+        model, block = wrapped()
+        block.switch_to_symbolic()
+        result = block.refine(
+            data(),
+            parent=model,
+            loss=lambda new, old: (new - old).square().mean(),
+            batch_size=50,
+            epochs=3,
+            progress=False,
+        )
+        assert result.after < result.before
+        block.export(tmp_path / "law.pt2")
+        exported = torch.export.load(tmp_path / "law.pt2").module()
+        torch.testing.assert_close(exported(data()), block(data()))
+
+    def test_a_function_of_one_output_takes_tensors_and_arrays(self) -> None:
+        _, block = wrapped(3, outputs=[2, 0])
+        block.switch_to_symbolic()
+        for column in (0, 2):
+            compute = block.get_symbolic_function(column)
+            assert torch.equal(compute(data()), block(data())[:, column])
+            found = compute(data().numpy())
+            assert isinstance(found, np.ndarray)
+            np.testing.assert_allclose(found, compute(data()).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+    def test_notebooks_show_the_name_the_mode_and_the_equations(self) -> None:
+        block = st.SymbolicModel(mlp(), name="a<b")
+        assert block._repr_html_() == "<p>SymbolicModel <b>a&lt;b</b>, running on its block</p>"
+        assert block._repr_latex_() == ""
+        result = distilled(block, data())
+        assert block.switch_to_symbolic()._repr_html_().endswith(result._repr_html_())
+        assert block._repr_latex_() == result._repr_latex_()
 
     def test_fronts_and_equations_are_at_hand(self) -> None:
         _, block = wrapped(
@@ -682,6 +775,35 @@ class TestRoundTrips:
         del state["mlp.block.0.weight"]
         with pytest.raises(RuntimeError, match="mlp.block.block.0.weight"):
             fresh.load_state_dict(state)
+
+    def test_a_name_beyond_ascii(self) -> None:
+        model, fresh = nn.Sequential(mlp()), nn.Sequential(mlp())
+        st.wrap(model, "0", name="größe 力")
+        st.wrap(fresh, "0")
+        assert fresh[0].name == "0"
+        fresh.load_state_dict(reloaded(model))
+        assert fresh[0].name == "größe 力"
+
+    @pytest.mark.parametrize("own", [torch.tensor(7), torch.tensor([7.0, -1.0]), torch.ones(2, 2), None])
+    def test_a_block_whose_own_extra_state_is_a_tensor(self, own: Tensor | None) -> None:
+        class Keeping(nn.Linear):
+            kept: Tensor | None = torch.zeros(1)
+
+            def get_extra_state(self) -> Tensor | None:
+                return self.kept
+
+            def set_extra_state(self, state: Tensor | None) -> None:
+                self.kept = state
+
+        plain, fresh = nn.Sequential(Keeping(2, 2)), nn.Sequential(Keeping(2, 2))
+        plain[0].kept = own
+        st.wrap(fresh, "0")
+        fresh.load_state_dict(reloaded(plain))
+        assert fresh[0].block.kept is own if own is None else torch.equal(fresh[0].block.kept, own)
+        again = nn.Sequential(st.SymbolicModel(Keeping(2, 2)))
+        again.load_state_dict(reloaded(fresh))
+        assert again[0].block.kept is own if own is None else torch.equal(again[0].block.kept, own)
+        assert torch.equal(again(data()), plain(data()))
 
     def test_a_block_with_an_extra_state_of_its_own(self) -> None:
         class Counting(nn.Linear):
@@ -872,6 +994,8 @@ def test_equations_from_a_file_are_adopted(tmp_path: Any) -> None:
 def test_equations_of_another_block_are_not_adopted(block: nn.Module, message: str) -> None:
     found = st.distill((data(), data()), regressor=scripted(), progress=False)
     wrapped = st.SymbolicModel(block)
+    with pytest.raises(st.SwitchError, match="result must be a Distillation, not a Linear"):
+        wrapped.adopt(nn.Linear(2, 2))  # type: ignore[arg-type]
     with pytest.raises(st.SwitchError, match=message):
         wrapped.adopt(found)
     with pytest.raises(st.SwitchError, match="no equations yet"):

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -32,6 +32,7 @@ from symtorch_core.events.records import (
 )
 from symtorch_core.expressions import parse
 from symtorch_core.results.files import encode_distillation
+from symtorch_core.storage.tensors import encode_tensors
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 EQUATIONS = ("2.0*x0", "2.0*x0 + 3.0*x1", "2.0*x0 + 3.0*x1 + 0.5")
@@ -301,7 +302,7 @@ class TestBadInput:
     ) -> None:
         events: list[Event] = []
         with pytest.raises(error, match=message):
-            distill(block, options.pop("data", None), callbacks=[events.append], **options)
+            distill(block, callbacks=[events.append], **options)
         assert not any(isinstance(event, OutputProgressed) for event in events)
 
     def test_the_default_backend_names_what_is_installed_and_how_to_get_it(self) -> None:
@@ -615,6 +616,163 @@ class TestResult:
         with pytest.raises(st.FileFormatError):
             st.Distillation.load(path)
 
+    def test_everything_that_a_result_says_survives_its_file(self, tmp_path: Path) -> None:
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.block = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3))
+
+            def forward(self, x: Tensor) -> Tensor:
+                y: Tensor = self.block(x).square()
+                return y
+
+        torch.manual_seed(0)
+        model = Model()
+        found = st.wrap(model, "block").distill(
+            rows(),
+            parent=model,
+            metric=lambda m: float(m(rows()).detach().mean()),
+            regressor=ScriptedRegressor(equations=EQUATIONS),
+            outputs=[2, 0],
+            transforms={"r": "x0 + x1", "x0": "x0", "x1": "x1"},
+            constraints={"pow": (-1, 1)},
+            complexity_of_variables=2,
+            select="accuracy",
+            seed=7,
+            progress=False,
+        )
+        result = replace(found, interrupted=True)
+        result.save(tmp_path / "result.json")
+        loaded = st.Distillation.load(str(tmp_path / "result.json"))
+        for entry in fields(st.Distillation):
+            if entry.name not in ("train", "held_out", "transforms", "reduction"):
+                assert getattr(loaded, entry.name) == getattr(result, entry.name), entry.name
+        assert loaded.outputs == (2, 0)
+        assert loaded.block_outputs == 3
+        assert loaded.model_fidelity is not None
+        assert loaded.task_metric is not None
+        assert loaded.provenance.seed == 7
+        assert loaded.transforms.to_json() == result.transforms.to_json()
+        assert torch.equal(loaded.surrogate()(rows()), result.surrogate()(rows()))
+        assert loaded.held_out is not None
+        assert loaded.held_out.source == result.provenance.source
+        assert loaded.held_out.input_names == ("x0", "x1")
+        # And so does the file of what was loaded.
+        loaded.save(tmp_path / "again.json")
+        texts = [(tmp_path / name).read_text() for name in ("again.json", "result.json")]
+        assert json.loads(texts[0]) == json.loads(texts[1])
+
+    def test_held_out_rows_keep_their_weights_in_a_file(self, tmp_path: Path) -> None:
+        X = rows()
+        Y = targets(X)
+        Y[:100] += 1.0
+        weights = torch.linspace(0, 2, 200)
+        result = distill(st.Activations.of(X, Y, weights=weights))
+        result.save(tmp_path / "result.json")
+        loaded = st.Distillation.load(tmp_path / "result.json")
+        assert loaded.held_out is not None
+        assert result.held_out is not None
+        assert torch.equal(loaded.held_out.weights, result.held_out.weights)
+        assert loaded.judge(loaded.held_out) == result.judge(result.held_out)
+        unweighted = replace(loaded.held_out, weights=None)
+        assert loaded.judge(unweighted) != result.judge(result.held_out)
+
+    @pytest.mark.parametrize(("width", "kept"), [(2, 300), (999, 200)])
+    def test_a_file_holds_a_few_hundred_rows_of_all_columns(
+        self, tmp_path: Path, width: int, kept: int
+    ) -> None:
+        X = rows(800, width)
+        result = distill((X, targets(X)), None, "x0", test_fraction=0.5)
+        result.save(tmp_path / "result.json")
+        loaded = st.Distillation.load(tmp_path / "result.json").held_out
+        assert result.held_out is not None
+        assert loaded is not None
+        assert torch.equal(loaded.inputs, result.held_out.inputs[:kept])
+        assert torch.equal(loaded.outputs, result.held_out.outputs[:kept])
+
+    def test_a_file_without_rows_is_read(self, result: st.Distillation, tmp_path: Path) -> None:
+        path = tmp_path / "result.json"
+        replace(result, held_out=None).save(path)
+        assert st.Distillation.load(path).held_out is None
+        data = json.loads(path.read_text())
+        del data["held_out_sample"]
+        path.write_text(json.dumps(data))
+        assert st.Distillation.load(path).held_out is None
+        path.write_text(json.dumps(data | {"held_out_sample": encode_tensors({"inputs": rows()})}))
+        with pytest.raises(st.FileFormatError, match="sample of held-out rows is damaged"):
+            st.Distillation.load(path)
+
+    def test_what_cannot_be_saved_loaded_or_asked(self, result: st.Distillation, tmp_path: Path) -> None:
+        path = tmp_path / "result.json"
+        result.save(path)
+        load = st.Distillation.load
+        for act in (result.save, load, result.report):
+            with pytest.raises(st.FileFormatError, match="path must be the path of a file, got 3"):
+                act(3)
+        for options, message in (
+            ({"transforms": [quartic]}, "transforms takes a dictionary"),
+            ({"transforms": {"r": 3}}, "transforms: 'r' must be a function of the inputs"),
+            ({"loss": 3}, "loss must be a function of the residual"),
+            ({"loss": quartic}, "the file has its loss, 'mse'"),
+            ({"transforms": {"r": quartic}}, "lacks no function of a transform 'r'; it lacks: none"),
+        ):
+            with pytest.raises(st.FileFormatError, match=message):
+                load(path, **options)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
+        with pytest.raises(st.FileFormatError, match="schema 99 is not 3"):
+            load(path)
+        for number in (2, -1, True):
+            with pytest.raises(st.SelectionError, match="equation"):
+                result.front(number)
+            with pytest.raises(st.SelectionError, match="equation"):
+                result.chosen(complexity={number: 1})
+        with pytest.raises(st.SelectionError, match="digits must be at least 1"):
+            result.latex(0)
+        with pytest.raises(st.SelectionError, match=r"equation 1 \(f1\): .*99"):
+            result.chosen(complexity={1: 99})
+        with pytest.raises(st.CaptureError, match="must be Activations, not a Tensor"):
+            result.judge(rows())  # type: ignore[arg-type]
+
+    def test_equations_are_chosen_by_rule_and_by_complexity(self) -> None:
+        X = rows()
+        result = distill((X, targets(X, 2)), None, "x0", "2.0*x0 + 3.0*x1", "1.0*x0 + 1.0*x1 + 1.0")
+        first, last = (front.complexities for front in result.fronts)
+        assert len(first) > 1
+        assert [c.complexity for c in result.chosen()] == [first[-1], last[-1]]
+        assert [c.complexity for c in result.chosen(complexity=first[0])] == [first[0], first[0]]
+        mixed = {1: last[0]}
+        assert [c.complexity for c in result.chosen(complexity=mixed)] == [first[-1], last[0]]
+        assert result.chosen("accuracy", mixed) == result.chosen(complexity=mixed)
+        assert list(result.equations()) == list(result.equation_names)
+        assert list(result.equations().values()) == [c.equation for c in result.chosen()]
+        # Judged is what was chosen: the law itself, or a part of it.
+        assert result.held_out is not None
+        exact_one, part = result.judge(result.held_out, complexity=mixed)
+        assert exact_one.r2 == pytest.approx(1)
+        values = result.surrogate(complexity=mixed)(result.held_out.inputs)[:, 1].double()
+        y = result.held_out.outputs[:, 1].double()
+        residual = (values - y).square().sum() / (y - y.mean()).square().sum()
+        assert part.r2 == pytest.approx(1 - float(residual), rel=1e-5)
+        assert part.r2 < 0.99
+
+    def test_notebooks_show_one_line_for_each_equation(self, result: st.Distillation) -> None:
+        first, second = result.latex().splitlines()
+        assert result._repr_latex_() == (
+            rf"$\displaystyle \begin{{gathered}} {first} \\ {second} \end{{gathered}}$"
+        )
+
+    def test_it_is_drawn_where_it_should_be(self, result: st.Distillation, tmp_path: Path) -> None:
+        pyplot = pytest.importorskip("matplotlib.pyplot")
+        _, axes = pyplot.subplots(1, 2)
+        for kind in ("front", "fit", "residuals"):
+            assert result.plot(kind, 1, axes[1]) is axes[1]
+            assert result.plot(kind, output=1).get_title() == axes[1].get_title()
+            axes[1].clear()
+        assert not axes[0].has_data()
+        pyplot.close("all")
+        page = result.report(tmp_path / "page.html", title="Of <two> laws")
+        assert "Of &lt;two&gt; laws" in page.read_text()
+
     def test_python_functions_are_left_out_and_can_be_given_again(self, tmp_path: Path) -> None:
         result = distill(
             (rows(), targets(rows())),
@@ -687,7 +845,8 @@ class TestResult:
         pytest.importorskip("pandas")
         frame = result.to_frame()
         assert len(frame) == sum(map(len, result.fronts))
-        assert set(frame["output"]) == {"f0", "f1"}
+        assert list(frame["output"]) == ["f0"] * len(result.fronts[0]) + ["f1"] * len(result.fronts[1])
+        assert list(frame.index) == list(range(len(frame)))
 
     def test_versions_and_seconds_are_there(self, result: st.Distillation) -> None:
         assert {"python", "torch", "symtorch-core"} <= set(result.provenance.versions)

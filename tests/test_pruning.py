@@ -54,6 +54,27 @@ def test_the_schedule_falls_from_all_to_exactly_the_target(
     assert reached <= max(1, end * total + 1)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "half"), [("cosine", 17), ("exponential", 8), ("linear", 17)]
+)  # the mean of 32 and 2, or the mean of their logarithms
+def test_half_way_down_the_schedules(schedule: str, half: int) -> None:
+    assert [count_active_outputs(step, 32, 2, 100, schedule, 0.5) for step in (0, 25, 50)] == [32, half, 2]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "exponential", "linear"])
+def test_a_pruner_follows_its_schedule(schedule: Any) -> None:
+    pruner = st.OutputPruner(st.SymbolicModel(Scaled()), 2, 10, schedule, 0.9)
+    assert pruner.active is None
+    for step in range(1, 11):
+        assert not pruner.done
+        pruner.step(X)
+        assert pruner.active == count_active_outputs(step, 6, 2, 10, schedule, 0.9)
+        if step == 9:
+            break
+    assert pruner.done
+    assert pruner.steps_taken == 9
+
+
 def test_the_least_important_go_first_and_are_exactly_zero() -> None:
     block = pruned()
     assert block.pruned_outputs == (0, 2, 4, 5)
@@ -123,6 +144,12 @@ def test_samples_that_cannot_be_ranked_are_refused_and_nothing_is_pruned(
     assert pruner.steps_taken == 0
 
 
+def test_two_rows_are_enough_to_rank() -> None:
+    block = st.SymbolicModel(Scaled())
+    st.OutputPruner(block, 2, 1).step(torch.stack([torch.ones(6), torch.zeros(6)]))
+    assert block.pruned_outputs == (0, 2, 4, 5)
+
+
 def test_flags_dropout_and_batch_norm_are_left_alone() -> None:
     net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
     block = st.SymbolicModel(net)
@@ -142,12 +169,38 @@ def test_flags_dropout_and_batch_norm_are_left_alone() -> None:
         ({"target_dim": 0}, "at least 1"),
         ({"total_steps": 0}, "at least 1"),
         ({"end_fraction": 0.0}, "more than 0"),
-        ({"importance": "luck"}, "unknown importance 'luck'"),
+        ({"importance": "luck"}, "unknown importance 'luck': give 'std', 'pca', or a function"),
     ],
 )
 def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
     with pytest.raises(st.SearchError, match=message):
         st.OutputPruner(st.SymbolicModel(Scaled()), **{"target_dim": 2, "total_steps": 5, **options})
+
+
+def test_what_cannot_be_pruned_or_ranked() -> None:
+    block = st.SymbolicModel(Scaled())
+    with pytest.raises(st.SearchError, match=r"a wrapped block, as of wrap\(\), not a Scaled"):
+        st.OutputPruner(Scaled(), 2, 5)  # type: ignore[arg-type]
+    with pytest.raises(st.SearchError, match=r"a wrapped block, as of wrap\(\), not a Scaled"):
+        st.rank_outputs(Scaled(), X)  # type: ignore[arg-type]
+    for sample in ([], {}, "x", None):
+        with pytest.raises(st.CaptureError, match="sample must be an input of the block"):
+            st.OutputPruner(block, 2, 5).step(sample)
+    for active in ([True] * 6, torch.ones(6)):
+        with pytest.raises(st.SwitchError, match="a tensor of True and False"):
+            block.prune_outputs(active)  # type: ignore[arg-type]
+    for options, message in (
+        ({"parent": 3}, "parent must be the model that calls the block"),
+        ({"loss": 3}, "loss must be a function from the model's result"),
+        ({"max_rows": 0}, "max_rows must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"seed": -1}, "seed"),
+    ):
+        with pytest.raises(st.SearchError, match=message):
+            st.rank_outputs(block, X, **options)
+    with pytest.raises(st.CaptureError, match="never called: pass the model that calls it"):
+        st.rank_outputs(block, X, "gradient", parent=nn.Identity(), loss=lambda y: y.sum())
+    assert block.output_mask is None
 
 
 def test_more_than_there_are_and_importances_of_the_wrong_shape() -> None:
@@ -233,6 +286,79 @@ def test_rankings() -> None:
         st.rank_outputs(block, X, "gradient")
     with pytest.raises(st.SearchError, match="unknown importance 'luck'"):
         st.rank_outputs(block, X, "luck")
+
+
+@pytest.mark.parametrize("batch_size", [200, 64])
+@pytest.mark.parametrize("linear", [False, True])
+def test_slopes_are_averaged_over_all_rows_of_all_calls(batch_size: int, linear: bool) -> None:
+    block = st.SymbolicModel(nn.Linear(6, 6, bias=False) if linear else Scaled())
+    with torch.no_grad():
+        once = block(X).double().abs().mean(0)
+
+        class Twice(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                block(5 * x)  # of no consequence
+                return block(x) + block(2 * x)
+
+        found = st.rank_outputs(block, X, "gradient", loss=lambda y: y.sum(), batch_size=batch_size)
+        torch.testing.assert_close(found.importance, once)
+        found = st.rank_outputs(
+            block, X, "gradient", parent=Twice(), loss=lambda y: 3 * y.sum(), batch_size=batch_size
+        )
+        torch.testing.assert_close(found.importance, 3 * (0 + 1 + 2) / 3 * once)
+    assert all(parameter.grad is None for parameter in block.parameters())
+
+
+@pytest.mark.parametrize("form", ["labels", "labels by name", "arrays"])
+def test_samples_come_as_data_do(form: str) -> None:
+    # What the block does not take is left out; arrays become tensors of the block's own type.
+    data: Any = {
+        "labels": (X, torch.zeros(200)),
+        "labels by name": {"input": X, "label": torch.zeros(200)},
+        "arrays": X.double().numpy(),
+    }[form]
+    torch.manual_seed(0)
+    block, twin = (st.SymbolicModel(nn.Linear(6, 6)) for _ in range(2))
+    twin.load_state_dict(block.state_dict())
+    batches = data if form == "arrays" else [data]
+    found = st.rank_outputs(block, batches, "gradient", loss=lambda y: y.square().sum())
+    expected = st.rank_outputs(twin, X, "gradient", loss=lambda y: y.square().sum())
+    torch.testing.assert_close(found.importance, expected.importance)
+    st.OutputPruner(block, 2, 1).step(data)
+    st.OutputPruner(twin, 2, 1).step(X)
+    assert block.pruned_outputs == twin.pruned_outputs
+
+
+def test_a_sample_of_rows_ranks() -> None:
+    def rank(seed: int) -> Tensor:
+        return st.rank_outputs(st.SymbolicModel(Scaled()), X, summed, max_rows=50, seed=seed).importance
+
+    def summed(outputs: Tensor) -> Tensor:
+        assert outputs.shape == (50, 6)
+        return outputs.sum(0)
+
+    assert torch.equal(rank(1), rank(1))
+    assert not torch.equal(rank(1), rank(2))
+
+
+def test_of_equals_the_first_columns_stay() -> None:
+    block = st.SymbolicModel(Scaled())
+    assert st.rank_outputs(block, X, lambda y: torch.ones(6)).order == (0, 1, 2, 3, 4, 5)
+    st.OutputPruner(block, 2, 1, importance=lambda y: torch.ones(6)).step(X)
+    assert block.pruned_outputs == (2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_shares_in_the_principal_components(scale: float) -> None:
+    # Without correlations, the columns are the components: of variance 4, 1 and 0.01, the first two explain 95 %.
+    signs = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
+    outputs = scale * signs.double() * torch.tensor([2.0, 1.0, 0.1])
+    expected = torch.tensor([4.0, 1.0, 0.0], dtype=torch.double) / 5.01
+    torch.testing.assert_close(measure_principal_share(outputs), expected, rtol=1e-6, atol=1e-9)
+    assert torch.equal(measure_principal_share(0 * outputs), torch.zeros(3, dtype=torch.double))
+    block = st.SymbolicModel(nn.Identity())
+    st.OutputPruner(block, 1, 1, importance="pca").step(outputs)
+    assert block.pruned_outputs == (1, 2)
 
 
 def test_principal_components_pass_over_noise_of_its_own() -> None:

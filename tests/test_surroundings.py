@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,6 +111,13 @@ class TestCallsThatGoRound:
         assert not block.block._forward_hooks
         assert not block._forward_hooks
 
+    def test_a_forward_of_the_blocks_own_is_put_back(self) -> None:
+        model = Around()
+        model.enc.forward = own = functools.partial(Doubling.forward, model.enc)  # type: ignore[method-assign]
+        block = distilled(model)
+        assert block.block.forward is own
+        assert torch.allclose(block.switch_to_symbolic()(data()), Doubling()(data()))
+
     def test_weights_that_the_model_computes_with_refuse_the_switch(self) -> None:
         class Weights(nn.Module):
             def __init__(self) -> None:
@@ -147,6 +155,9 @@ class TestBlocksThatDoMore:
         assert torch.allclose(model(data()), before)
         x = data()
         assert block(x) is x
+        x = data()
+        assert block(input=x) is x
+        assert torch.equal(x, data().clamp_min(0))
 
     def test_another_change_that_the_model_needs_refuses_the_switch(self) -> None:
         class Centering(nn.Module):
@@ -163,6 +174,30 @@ class TestBlocksThatDoMore:
         block = distilled(Reading(Centering()), "2*(x0 - 1)")
         with pytest.raises(st.SwitchError, match="It changes its argument 0 in place"):
             block.switch_to_symbolic()
+
+    @pytest.mark.parametrize("share", [0.001, 0.005, 0.02, 0.5])
+    def test_what_is_lost_is_measured_by_the_spread_of_the_models_output(self, share: float) -> None:
+        spread = float((2 * data()[:, 0] + data()[:, 1]).std(correction=0))
+
+        class Shifting(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                x += share * spread
+                return 2 * x[:, :1]
+
+        class Reading(Around):
+            def forward(self, x: Tensor) -> Tensor:
+                h = 1 * x
+                y: Tensor = self.enc(h)
+                return y + h[:, 1:]
+
+        block = distilled(Reading(Shifting()), f"2*(x0 + {share * spread!r})")
+        if share < 0.01:  # within the rounding of what a model does
+            assert block.switch_to_symbolic().mode == "symbolic"
+        else:
+            with pytest.raises(
+                st.SwitchError, match=rf"\(by {share:.2g} of its spread\): enc\.block does something"
+            ):
+                block.switch_to_symbolic()
 
     def test_a_change_that_nobody_reads_does_not_matter(self) -> None:
         class Centering(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import symtorch_core as st
 from symtorch_core.events.records import Event, StageAdvanced, StageStarted
 from symtorch_core.expressions import to_text
+from symtorch_core.model.refinement import Refinement
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_pca.reducer import PCAReducer
 
@@ -152,6 +153,127 @@ def test_a_released_block_needs_a_loss_and_gets_no_reference() -> None:
     assert block.refine([X[:50]] * 8, loss=loss, epochs=60, patience=30, progress=False).after < 1e-4
 
 
+def sine(x: Tensor, size: float, frequency: float) -> Tensor:
+    return size * torch.sin(frequency * x[:, 0])
+
+
+def split(seed: int, test_fraction: float, form: str = "tensor") -> tuple[set[int], set[int]]:
+    """Refine on ten batches; return the numbers of those that were learnt from, and of those held out."""
+    block = switched()
+    parts = list(X.split(40))
+    learnt: set[int] = set()
+    held: set[int] = set()
+
+    def loss(new: Tensor, old: Tensor) -> Tensor:
+        (number,) = (i for i, part in enumerate(parts) if torch.equal(old[:, 0], Block()(part)[:, 0]))
+        (learnt if new.requires_grad else held).add(number)
+        return (new - old)[:, 0].square().mean()
+
+    given: Any = {
+        "tensor": X,
+        "labels": [(part, torch.zeros(40)) for part in parts],
+        "labels by name": [{"x": part, "label": torch.zeros(40)} for part in parts],
+        "arrays": [part.numpy() for part in parts],
+    }[form]
+    result = block.refine(
+        given,
+        loss=loss,
+        seed=seed,
+        test_fraction=test_fraction,
+        batch_size=40,
+        epochs=2,
+        patience=2,
+        progress=False,
+    )
+    size, frequency = block.surrogate.constants.tolist()
+    for found, constants in ((result.before, (1.7, 2.8)), (result.after, (size, frequency))):
+        errors = [float((sine(parts[i], *constants) - sine(parts[i], 2, 3)).square().mean()) for i in held]
+        assert found == pytest.approx(sum(errors) / len(errors), rel=1e-4)
+    assert result.after < result.before
+    return learnt, held
+
+
+@pytest.mark.parametrize("form", ["tensor", "labels", "labels by name", "arrays"])
+def test_held_out_batches_are_judged_and_never_learnt_from(form: str) -> None:
+    learnt, held = split(0, 0.3, form)
+    assert len(held) == 3
+    assert learnt == set(range(10)) - held
+    assert split(1, 0.3, form)[1] != held
+
+
+def test_one_batch_at_least_is_held_out_and_one_is_not() -> None:
+    assert [len(numbers) for numbers in split(0, 0.01)] == [9, 1]
+    assert [len(numbers) for numbers in split(0, 0.99)] == [1, 9]
+
+
+def test_a_step_moves_each_constant_by_the_rate_times_its_size() -> None:
+    once: dict[str, Any] = {"epochs": 1, "batch_size": 200, "test_fraction": 0.5, "progress": False}
+    block = switched()
+    block.refine(X, learning_rate=0.02, **once)
+    assert block.surrogate.constants.tolist() == pytest.approx([1.7 * 1.02, 2.8 * 1.02], rel=1e-5)
+    # A constant next to nothing moves as if it were a hundredth of the largest.
+    block = switched(("0.9*x1*x1 + 0.0005",), outputs=[1])
+    block.refine(X, **once)
+    assert block.surrogate.constants.tolist() == pytest.approx([0.9 * 1.01, 0.0005 + 0.01 * 0.009], rel=1e-4)
+    # The entries of a map move by their common size.
+    block = switched(("1.0*sin(2.0*z0) + 0.1",), outputs=None, reducer=PCAReducer(k_in=2, k_out=1))
+    before = block.surrogate.reduction.down.weight.detach().clone()
+    block.refine(X, maps=True, **once)
+    moved = (block.surrogate.reduction.down.weight - before).abs()
+    size = before.square().mean().sqrt()
+    assert float(moved.max()) == pytest.approx(0.01 * float(size), rel=1e-3)
+
+
+def test_a_rate_that_only_does_harm_changes_nothing() -> None:
+    block = switched()
+    before = block.surrogate.constants.clone()
+    result = block.refine(X, learning_rate=30.0, epochs=3, batch_size=32, progress=False)
+    assert result.after == result.before
+    assert result.improvement == 0
+    assert torch.equal(block.surrogate.constants, before)
+
+
+def test_only_symbolic_outputs_count() -> None:
+    block = switched(("1.0*x1*x1 + 0.0005",), outputs=[1, 0])
+    block.switch_to_symbolic(outputs=[1])
+    result = block.refine(X, epochs=1, batch_size=50, progress=False)
+    assert result.before == pytest.approx(0.0005**2, rel=1e-2)
+
+
+def test_the_input_that_was_distilled_is_captured_again() -> None:
+    class Second(nn.Module):
+        def forward(self, other: Tensor, x: Tensor) -> Tensor:
+            return 2 * torch.sin(3 * x[..., :1]) + 0 * other[..., :1]
+
+    block = st.SymbolicModel(Second())
+    data = [(torch.ones(40, 3), part) for part in X.split(40)]
+    block.distill(
+        data,
+        regressor=ScriptedRegressor(("1.7*sin(2.8*x0)",)),
+        refine=False,
+        capture_options={"select_input": 1},
+        progress=False,
+    )
+    block.switch_to_symbolic(select="accuracy")
+    assert block.refine(data, epochs=60, batch_size=32, patience=30, progress=False).after < 1e-4
+    assert to_text(block.surrogate.expressions()[0], digits=2) == "2*sin(3*x0)"
+
+
+def test_constants_that_were_trainable_stay_so() -> None:
+    for trainable in (True, False):
+        block = switched().switch_to_symbolic(trainable=trainable)
+        block.refine(X, epochs=1, progress=False)
+        assert block.surrogate.constants.requires_grad == trainable
+        assert block.surrogate.constants.grad is None
+
+
+def test_a_result_says_what_was_gained() -> None:
+    result = Refinement(before=4.0, after=1.0, epochs=3, interrupted=True, seconds=2.0)
+    assert result.improvement == 0.75
+    assert str(result) == "held-out loss 4 -> 1 (75.0% less) after 3 epochs in 2.0 s, interrupted"
+    assert Refinement(0.0, 0.0, 1, False, 0.0).improvement == 0
+
+
 def test_it_stops_early_and_can_be_interrupted() -> None:
     block = switched(("2.0*sin(3.0*x0)",))
     assert block.refine(X, epochs=500, patience=2, progress=False).epochs < 100
@@ -180,6 +302,19 @@ def test_what_cannot_be_refined() -> None:
         block.refine(X)
     for options, error, message in (
         ({"epochs": 0}, st.SwitchError, "epochs must be at least 1"),
+        ({"patience": 0}, st.SwitchError, "patience must be at least 1"),
+        ({"batch_size": 0}, st.SwitchError, "batch_size must be at least 1"),
+        ({"max_rows": 0}, st.SwitchError, "max_rows must be at least 1"),
+        ({"learning_rate": 0.0}, st.SwitchError, "learning_rate must be positive"),
+        ({"test_fraction": 0.0}, st.SwitchError, "test_fraction must be"),
+        ({"test_fraction": 1.0}, st.SwitchError, "test_fraction must be"),
+        ({"seed": -1}, st.SwitchError, "seed"),
+        ({"maps": 1}, st.SwitchError, "maps must be True or False"),
+        ({"loss": 3}, st.SwitchError, "loss must be a function of the model's two results"),
+        ({"parent": 3}, st.SwitchError, "parent must be the model that calls the blocks"),
+        ({"callbacks": 3}, st.SwitchError, "callbacks"),
+        ({"capture_options": 3}, st.SwitchError, "capture_options"),
+        ({"max_rows": 32, "batch_size": 32}, st.CaptureError, "single batch"),
         ({"loss": lambda new, old: new}, st.CaptureError, "one number"),
         ({"loss": divergence, "max_rows": 5}, st.CaptureError, "nothing is captured"),
         ({"batch_size": 10_000}, st.CaptureError, "single batch"),
@@ -192,3 +327,5 @@ def test_what_cannot_be_refined() -> None:
         st.refine([switched(), switched()], X, progress=False)
     with pytest.raises(st.SwitchError, match="at least one"):
         st.refine([], X, progress=False)
+    with pytest.raises(st.SwitchError, match="wrapped blocks, as of wrap\\(\\), not a Block"):
+        st.refine(Block(), X, progress=False)  # type: ignore[arg-type]

@@ -162,8 +162,8 @@ class BlockWrapper(nn.Module, ABC):
             return hooks.collect(self.block, data, parent=parent, **collect_options)
 
     def get_receiver(self) -> nn.Module:
-        """Return what a batch is prepared for: this module, or a function in it, which may take arrays."""
-        return self.block if isinstance(self.block, FunctionBlock) else self
+        """Return what a batch is prepared for: the block, whose arguments are known; this module if it was released."""
+        return self if self.released else self.block
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):

@@ -81,6 +81,18 @@ def test_distance_is_nothing_from_itself_and_padding_does_not_count(toy: Path) -
         assert float(task.compute_distance(rows, rows.roll(1, 0))) > 0.01
 
 
+def test_distance_weighs_by_the_distribution_that_is_wanted() -> None:
+    wanted, outputs = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.9, 0.1]])
+    there = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
+    back = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
+    task = LanguageModelling()
+    assert float(task.compute_distance(outputs.log(), wanted.log())) == pytest.approx(there, rel=1e-5)
+    assert float(task.compute_distance(wanted.log(), outputs.log())) == pytest.approx(back, rel=1e-5)
+    # For each token, however many there are.
+    many = [tensor.log().expand(7, 2) for tensor in (outputs, wanted)]
+    assert float(task.compute_distance(*many)) == pytest.approx(there, rel=1e-5)
+
+
 def test_embeddings_are_compared_with_those_of_the_model_as_it_was() -> None:
     config = BertConfig(
         vocab_size=40,

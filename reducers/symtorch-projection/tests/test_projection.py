@@ -153,6 +153,14 @@ def test_training_leaves_the_global_generator_alone_and_repeats_itself() -> None
     assert not torch.equal(first.down.weight, other.down.weight)
 
 
+def test_a_training_that_only_does_harm_keeps_where_it_began() -> None:
+    X = draw_data(500)
+    wild, still = (
+        fit(X, block(X), method="trained", k_in=2, epochs=3, learning_rate=rate) for rate in (1e4, 1e-12)
+    )
+    torch.testing.assert_close(wild.down.weight, still.down.weight, rtol=1e-4, atol=1e-6)
+
+
 def test_a_share_of_what_is_explained() -> None:
     X = draw_data()
     reduction = fit(X, block(X), method="active", k_in="99.9%", block=block)
