@@ -309,7 +309,9 @@ class TestOutputOfTheModel:
         assert found.tolist() == [0, 1, 2, 3, 4, 5]
         assert run_model(lambda x: torch.arange(99), data()) is None
 
-    @pytest.mark.parametrize(("size", "step"), [(1_000_000, 1), (1_000_001, 2), (2_000_000, 2), (2_500_000, 3)])
+    @pytest.mark.parametrize(
+        ("size", "step"), [(1_000_000, 1), (1_000_001, 2), (2_000_000, 2), (2_500_000, 3)]
+    )
     def test_of_a_long_output_evenly_spaced_numbers_are_compared(self, size: int, step: int) -> None:
         whole = torch.arange(float(size))
         found = run_model(lambda x: whole, data())
