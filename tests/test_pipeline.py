@@ -301,7 +301,7 @@ class TestBadInput:
     ) -> None:
         events: list[Event] = []
         with pytest.raises(error, match=message):
-            distill(block, options.pop("data", None), callbacks=[events.append], **options)
+            distill(block, callbacks=[events.append], **options)
         assert not any(isinstance(event, OutputProgressed) for event in events)
 
     def test_the_default_backend_names_what_is_installed_and_how_to_get_it(self) -> None:
