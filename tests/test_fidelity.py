@@ -11,11 +11,13 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
+from symtorch_core import distill
 from symtorch_core.activations.rows import Activations
 from symtorch_core.expressions import parse
 from symtorch_core.reduction import IdentityReducer
 from symtorch_core.search import Candidate, ParetoFront, SearchSpace
 from symtorch_core.surrogates.transforms import Transforms
+from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.verification.fidelity import (
     Fidelity,
     extrapolate_inputs,
@@ -161,3 +163,25 @@ def test_the_linear_baseline_is_least_squares_on_the_fit_judged_on_other_rows() 
     assert [f.r2 for f in found] == pytest.approx(list(scores))
     assert found[1].r2 == pytest.approx(1)
     assert found[0].rows == 40
+
+
+def test_results_judge_every_kind_of_row_under_its_weights() -> None:
+    x = torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]
+    y, weights = 2 * x + torch.where(x > 0, 0.5, 0.0), torch.where(x > 0, 0.0, 1.0)[:, 0]
+    for test_fraction in (0.0, 0.3):
+        result = distill(
+            (x, y),
+            weights=weights,
+            regressor=ScriptedRegressor(equations=("2.0*x0",)),
+            refine=False,
+            select="accuracy",
+            test_fraction=test_fraction,
+            progress=False,
+        )
+        (found,) = result.fidelity
+        judged = [found.train, found.linear, *([found.held_out] if test_fraction else [])]
+        for f in judged:  # the rows that are half off have no weight
+            assert f is not None
+            assert (f.r2, f.mae) == pytest.approx((1, 0), abs=1e-6)
+        assert found.train.max_error == 0.5
+        assert (found.held_out is None) == (test_fraction == 0)
