@@ -183,5 +183,5 @@ def test_results_judge_every_kind_of_row_under_its_weights() -> None:
         for f in judged:  # the rows that are half off have no weight
             assert f is not None
             assert (f.r2, f.mae) == pytest.approx((1, 0), abs=1e-6)
-        assert found.train.max_error == 0.5
+        assert found.train.max_error == pytest.approx(0.5)
         assert (found.held_out is None) == (test_fraction == 0)
