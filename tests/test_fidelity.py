@@ -8,20 +8,23 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
+from symtorch_core import distill
 from symtorch_core.activations.rows import Activations
 from symtorch_core.expressions import parse
 from symtorch_core.reduction import IdentityReducer
 from symtorch_core.search import Candidate, ParetoFront, SearchSpace
 from symtorch_core.surrogates.transforms import Transforms
+from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.verification.fidelity import (
     Fidelity,
     extrapolate_inputs,
     measure_fidelity,
     measure_out_of_range,
 )
-from symtorch_core.verification.verify import add_validation_losses
+from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline
 
 
 def column(*values: float) -> torch.Tensor:
@@ -31,6 +34,14 @@ def column(*values: float) -> torch.Tensor:
 def test_by_hand() -> None:
     (found,) = measure_fidelity(column(1.0, 2.0, 3.0, 5.0), column(1.0, 2.0, 3.0, 4.0))
     assert found == Fidelity(r2=pytest.approx(0.8), nmse=pytest.approx(0.2), max_error=1.0, mae=0.25, rows=4)
+
+
+def test_by_hand_under_weights() -> None:
+    weights = torch.tensor([1.0, 1.0, 2.0, 0.0])
+    (found,) = measure_fidelity(column(1.0, 2.0, 4.0, 9.0), column(1.0, 2.0, 3.0, 4.0), weights)
+    # The mean is 9/4, the variance 11/16, the mean square of the errors 1/2; row four has the largest error.
+    assert (found.r2, found.nmse) == pytest.approx((3 / 11, 8 / 11))
+    assert (found.max_error, found.mae, found.rows) == (5.0, 0.5, 4)
 
 
 def test_it_is_the_r2_of_scikit_learn_for_each_output() -> None:
@@ -129,3 +140,48 @@ def test_held_out_losses_count_the_weights() -> None:
         reduction = IdentityReducer().fit(X, X, variable_names=names)
         (judged,) = add_validation_losses([front], search, Transforms.none(names), reduction, held_out)
         assert judged[0].validation_loss == pytest.approx(expected)
+
+
+def test_the_linear_baseline_is_least_squares_on_the_fit_judged_on_other_rows() -> None:
+    generator = np.random.default_rng(0)
+
+    def draw(n: int, offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        X = generator.normal(size=(n, 2)) + offset
+        Y = np.stack([X[:, 0] ** 2 + X[:, 1], 3 * X[:, 0] - 2 * X[:, 1] + 5], axis=1)
+        return X, Y, generator.uniform(0, 2, size=n)
+
+    (X, Y, weights), (far, expected, counted) = draw(80, 0.0), draw(40, 1.0)
+    names = ("a", "b")
+    fit, other = (
+        Activations(*map(torch.from_numpy, rows), names)
+        for rows in ((X, Y, weights), (far, expected, counted))
+    )
+    reduction = IdentityReducer().fit(fit.inputs, fit.outputs, variable_names=list(names))
+    found = fit_linear_baseline(Transforms.none(names), reduction, fit, other)
+    line = LinearRegression().fit(X, Y, sample_weight=weights).predict(far)
+    scores = r2_score(expected, line, sample_weight=counted, multioutput="raw_values")
+    assert [f.r2 for f in found] == pytest.approx(list(scores))
+    assert found[1].r2 == pytest.approx(1)
+    assert found[0].rows == 40
+
+
+def test_results_judge_every_kind_of_row_under_its_weights() -> None:
+    x = torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]
+    y, weights = 2 * x + torch.where(x > 0, 0.5, 0.0), torch.where(x > 0, 0.0, 1.0)[:, 0]
+    for test_fraction in (0.0, 0.3):
+        result = distill(
+            (x, y),
+            weights=weights,
+            regressor=ScriptedRegressor(equations=("2.0*x0",)),
+            refine=False,
+            select="accuracy",
+            test_fraction=test_fraction,
+            progress=False,
+        )
+        (found,) = result.fidelity
+        judged = [found.train, found.linear, *([found.held_out] if test_fraction else [])]
+        for f in judged:  # the rows that are half off have no weight
+            assert f is not None
+            assert (f.r2, f.mae) == pytest.approx((1, 0), abs=1e-6)
+        assert found.train.max_error == pytest.approx(0.5)
+        assert (found.held_out is None) == (test_fraction == 0)

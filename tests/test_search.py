@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -12,10 +14,24 @@ import pytest
 import torch
 
 from symtorch_core import distill
-from symtorch_core.errors import SearchError
-from symtorch_core.expressions import Expression, parse
+from symtorch_core.errors import BackendError, FileFormatError, SearchError
+from symtorch_core.events.records import (
+    Callback,
+    Event,
+    Interrupted,
+    OutputFinished,
+    OutputImproved,
+    OutputInterrupted,
+    OutputProgressed,
+    StageTold,
+    notify,
+)
+from symtorch_core.expressions import Expression, constants, parse
+from symtorch_core.search.checkpoint import FrontStore
+from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.losses import LOSSES
-from symtorch_core.search.regressor import OutputwiseRegressor, Problem
+from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor, read_start
+from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.testing.scripted import ScriptedRegressor
 
@@ -235,3 +251,209 @@ def test_it_travels_to_workers() -> None:
 
 def test_its_field_names_are_what_distill_may_pass_on() -> None:
     assert {"binary_operators", "maxsize", "loss", "refine"} <= SearchSpace.field_names()
+
+
+ROWS = torch.rand(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+LINE = ParetoFront([Candidate(parse("2.0*a"), 3, 0.5)])
+RUN: dict[str, Any] = {
+    "X": ROWS,
+    "weights": None,
+    "search": SearchSpace(),
+    "regressor": ScriptedRegressor(equations=("a",)),
+    "variable_names": ("a", "b"),
+    "seed": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"X": 2 * ROWS},
+        {"X": ROWS.float()},
+        {"weights": torch.ones(50)},
+        {"search": SearchSpace(maxsize=9)},
+        {"search": SearchSpace(constraints={"sin": 3})},
+        {"regressor": ScriptedRegressor(equations=("b",))},
+        {"regressor": Recorder()},
+        {"variable_names": ("a", "c")},
+        {"seed": 1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_finished_front_is_of_its_data_and_settings_alone(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder, y = tmp_path / "new" / "folder", ROWS[:, 0]
+    store = FrontStore(folder, **RUN)
+    assert store.load(y) is None
+    store.save(y, LINE)
+    other = FrontStore(folder, **{**RUN, **change})
+    assert other.load(y) is None
+    assert other.folder(ROWS) != store.folder(ROWS)
+    assert store.load(2 * y) is None
+    again = FrontStore(folder, **{**RUN, "regressor": ScriptedRegressor(equations=("a",), n_jobs=2)})
+    assert again.load(y) == LINE
+
+
+def test_the_folder_of_a_backend_is_beside_the_fronts_and_of_its_targets(tmp_path: Path) -> None:
+    store = FrontStore(tmp_path, **RUN)
+    assert store.folder(ROWS).parent == tmp_path
+    assert not store.folder(ROWS).exists()
+    assert store.folder(ROWS) == FrontStore(tmp_path, **RUN).folder(ROWS.clone())
+    assert len({store.folder(ROWS), store.folder(ROWS[:, :1]), store.folder(2 * ROWS)}) == 3
+
+
+@pytest.mark.parametrize("content", ["[{}]", '[{"equation": "q", "complexity": 1, "loss": 1.0}]'])
+def test_a_file_that_holds_no_front_is_named(tmp_path: Path, content: str) -> None:
+    store = FrontStore(tmp_path, **RUN)
+    store.save(ROWS[:, 0], LINE)
+    (path,) = tmp_path.iterdir()
+    path.write_text(content)
+    with pytest.raises(FileFormatError, match=rf"{path.name} is damaged .*delete it"):
+        store.load(ROWS[:, 0])
+
+
+@final
+@dataclass(frozen=True)
+class Told(Regressor):
+    """A backend that notes what it is given, tells of each output, and ends as asked."""
+
+    name: ClassVar[str] = "told"
+    neutral_options: ClassVar[tuple[str, ...]] = ("ends", "given")
+    ends: BaseException | None = None
+    given: list[dict[str, Any]] = field(default_factory=list)
+
+    def fit(
+        self, X: torch.Tensor, Y: torch.Tensor, *, callbacks: Sequence[Callback] = (), **settings: Any
+    ) -> list[ParetoFront]:
+        self.given.append({"X": X, "Y": Y, **settings})
+        notify(callbacks, StageTold("regress", "started"))
+        for column in range(Y.shape[1]):
+            notify(callbacks, OutputProgressed(column, 0.5))
+            notify(callbacks, OutputImproved(column, "a", 0.5, 1))
+            if self.ends is not None and column == 1:
+                notify(callbacks, OutputInterrupted(column, LINE))
+                raise self.ends
+            notify(callbacks, OutputFinished(column, LINE))
+        return [LINE] * Y.shape[1]
+
+
+def test_a_backend_gets_the_whole_search_and_its_events_have_the_numbers_of_the_outputs(
+    tmp_path: Path,
+) -> None:
+    Y = torch.stack([ROWS[:, 0] + i for i in range(3)], dim=1)
+    weights, search = torch.linspace(1, 2, 50), SearchSpace(maxsize=9)
+
+    def run(engine: Told, *columns: int, **more: Any) -> tuple[dict[int, ParetoFront], list[Event]]:
+        events: list[Event] = []
+        settings = {"weights": weights, "seed": 7, "callbacks": [events.append], **more}
+        found, stopped = regress(engine, ROWS, Y[:, columns], search, ["a", "b"], **settings)
+        assert not stopped
+        return found, events
+
+    engine = Told()
+    assert run(engine, 1, resume=tmp_path)[0] == {0: LINE}
+    found, events = run(engine, 0, 1, 2, resume=tmp_path)
+    assert found == dict.fromkeys(range(3), LINE)
+    assert events == [
+        OutputFinished(1, LINE),  # from the disk
+        StageTold("regress", "started"),
+        *(
+            event
+            for column in (0, 2)
+            for event in (
+                OutputProgressed(column, 0.5),
+                OutputImproved(column, "a", 0.5, 1),
+                OutputFinished(column, LINE),
+            )
+        ),
+    ]
+    given = engine.given[1]
+    assert torch.equal(given["Y"], Y[:, [0, 2]])
+    assert given["X"] is ROWS
+    assert given["weights"] is weights
+    assert (given["search"], given["variable_names"], given["seed"]) == (search, ("a", "b"), 7)
+    assert given["folder"].parent == tmp_path
+    run(engine, 0)
+    assert engine.given[2]["folder"] is None
+
+
+def test_of_a_stopped_search_the_best_so_far_is_kept_and_not_saved(tmp_path: Path) -> None:
+    for ends in (KeyboardInterrupt(), BackendError("out of memory")):
+        events: list[Event] = []
+        settings: dict[str, Any] = {"callbacks": [events.append], "resume": tmp_path / type(ends).__name__}
+
+        def run(engine: Told, settings: dict[str, Any] = settings) -> tuple[dict[int, ParetoFront], bool]:
+            return regress(
+                engine, ROWS, torch.cat([ROWS, 2 * ROWS], 1), SearchSpace(), ["a", "b"], **settings
+            )
+
+        if isinstance(ends, BackendError):
+            with pytest.warns(RuntimeWarning, match="out of memory\n.*is kept"):
+                found, stopped = run(Told(ends))
+        else:
+            found, stopped = run(Told(ends))
+        assert (found, stopped) == ({0: LINE, 1: LINE}, True)
+        assert events[-2:] == [OutputInterrupted(1, LINE), Interrupted(2)]
+        engine = Told()
+        found, stopped = run(engine)
+        assert (sorted(found), stopped) == ([0, 1, 2, 3], False)
+        assert engine.given[0]["Y"].shape == (50, 3)
+
+
+def test_an_output_that_was_not_reached_gets_its_best_constant_under_the_weights() -> None:
+    T = torch.stack([ROWS[:, 0], 5 + ROWS[:, 1]], dim=1)
+    weights = torch.arange(50.0)
+    for w in (None, weights):
+        fronts = fill_missing_fronts({0: LINE}, T, SearchSpace(), w)
+        assert fronts[0] == LINE
+        (constant,) = fronts[1]
+        expected = np.average(T[:, 1].numpy(), weights=None if w is None else w.numpy())
+        assert constants(constant.expression) == pytest.approx((expected,))
+
+
+def make_problem(rows: int, weights: np.ndarray | None = None, seed: int = 0, **more: Any) -> Problem:
+    X = np.arange(2.0 * rows).reshape(rows, 2)
+    return Problem(X, 10 * X[:, 0], weights, SearchSpace(), ("a", "b"), seed, **more)
+
+
+def test_a_sample_of_rows_to_search_on_is_without_repetition_and_in_order() -> None:
+    problem = make_problem(100)
+    for most in (100, 101):
+        X, y = problem.search_rows(most)
+        assert X is problem.X
+        assert y is problem.y
+    X, y = problem.search_rows(99)
+    assert X.shape == (99, 2)
+    assert (np.diff(X[:, 0]) > 0).all()
+    assert np.array_equal(y, 10 * X[:, 0])
+    assert np.array_equal(problem.search_rows(99)[0], X)
+    assert not np.array_equal(make_problem(100, seed=1).search_rows(99)[0], X)
+
+
+def test_rows_to_search_on_are_drawn_in_proportion_to_their_weights() -> None:
+    weights = np.repeat([0.0, 1.0, 3.0], 1000)
+    problem = make_problem(3000, weights)
+    assert len(problem.search_rows(5000)[1]) == 3000
+    X, y = problem.search_rows(2000)
+    assert np.array_equal(y, 10 * X[:, 0])
+    assert (np.diff(X[:, 0]) >= 0).all()
+    group = (X[:, 0] / 2).astype(int) // 1000
+    counts = np.bincount(group, minlength=3)
+    assert counts[0] == 0
+    assert counts[2] / counts[1] == pytest.approx(3, rel=0.15)
+    assert counts.sum() == 2000
+
+
+def test_a_problem_tells_its_callbacks_of_its_output() -> None:
+    events: list[Event] = []
+    problem = make_problem(2, callbacks=(events.append,), output=4)
+    problem.report_progress(0.5)
+    problem.report_progress(1.5)
+    problem.report_improvement(parse("2.0*a"), 0.25)
+    assert events == [OutputProgressed(4, 0.5), OutputProgressed(4, 1.0), OutputImproved(4, "2.0*a", 0.25)]
+
+
+def test_equations_to_start_from_are_texts_and_candidates_to_the_last_digit() -> None:
+    assert read_start(["a + b", Candidate(parse("0.123456789*a"), 3, 0.5)]) == ("a + b", "0.123456789*a")
+    for wrong, message in (("a", r"like \('a',\)"), (3, "not a int"), ([1], "1 is a int")):
+        with pytest.raises(SearchError, match=message):
+            read_start(wrong)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import symtorch_core as st
 from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_core.verification.whole_model import run_model
 
 
 def scripted(*equations: str) -> ScriptedRegressor:
@@ -334,3 +335,30 @@ class TestOutputOfTheModel:
         result.save(tmp_path / "found.json")
         assert st.Distillation.load(tmp_path / "found.json").model_fidelity == result.model_fidelity
         assert "The whole model" in result.report(tmp_path / "page.html").read_text()
+
+    def test_the_largest_floating_point_tensor_is_the_output(self) -> None:
+        logits = torch.arange(6.0).view(2, 3)
+        outputs = {"loss": torch.tensor(0.5), "ids": torch.arange(99), "logits": logits}
+        found = run_model(lambda x: outputs, data())
+        assert found is not None
+        assert found.tolist() == [0, 1, 2, 3, 4, 5]
+        assert run_model(lambda x: torch.arange(99), data()) is None
+
+    @pytest.mark.parametrize(
+        ("size", "step"), [(1_000_000, 1), (1_000_001, 2), (2_000_000, 2), (2_500_000, 3)]
+    )
+    def test_of_a_long_output_evenly_spaced_numbers_are_compared(self, size: int, step: int) -> None:
+        whole = torch.arange(float(size))
+        found = run_model(lambda x: whole, data())
+        assert found is not None
+        assert torch.equal(found, whole[::step])
+
+    def test_it_runs_as_in_use_and_is_left_as_it_was(self) -> None:
+        model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.9))
+        first, second = run_model(model, data()), run_model(model, data())
+        assert first is not None
+        assert second is not None
+        assert torch.equal(first, second)
+        assert not first.requires_grad
+        assert all(module.training for module in model)
+        assert model[1].num_batches_tracked == 0
