@@ -196,7 +196,7 @@ class TestBlocksThatDoMore:
             assert block.switch_to_symbolic().mode == "symbolic"
         else:
             with pytest.raises(
-                st.SwitchError, match=rf"\(by {share:.2g} of its spread\): enc\.block does something"
+                st.SwitchError, match=rf"\(by {share:.2g} of its spread\): enc does something"
             ):
                 block.switch_to_symbolic()
 
