@@ -618,7 +618,7 @@ class TestDistilling:
         )
         assert result.after < result.before
         law = runpy.run_path(str(block.export(tmp_path / "law.py")))
-        torch.testing.assert_close(torch.from_numpy(law["predict"](data().numpy())).float(), block(data()))
+        torch.testing.assert_close(torch.from_numpy(law["equations"](data().numpy())).float(), block(data()))
 
     def test_a_function_of_one_output_takes_tensors_and_arrays(self) -> None:
         _, block = wrapped(3, outputs=[2, 0])
