@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def test_the_schedule_falls_from_all_to_exactly_the_target(
 )  # the mean of 32 and 2, or the mean of their logarithms
 def test_half_way_down_the_schedules(schedule: str, half: int) -> None:
     assert [count_active_outputs(step, 32, 2, 100, schedule, 0.5) for step in (0, 25, 50)] == [32, half, 2]
+    assert [count_active_outputs(step, 32, 2, 100) for step in (64, 65)] == [3, 2]
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "exponential", "linear"])
@@ -168,7 +170,7 @@ def test_flags_dropout_and_batch_norm_are_left_alone() -> None:
         ({"schedule": "cosin"}, "unknown schedule 'cosin'. Did you mean 'cosine'"),
         ({"target_dim": 0}, "at least 1"),
         ({"total_steps": 0}, "at least 1"),
-        ({"end_fraction": 0.0}, "more than 0"),
+        ({"end_fraction": 0.0}, "end_fraction must be more than 0"),
         ({"importance": "luck"}, "unknown importance 'luck': give 'std', 'pca', or a function"),
     ],
 )
@@ -327,6 +329,21 @@ def test_samples_come_as_data_do(form: str) -> None:
     st.OutputPruner(block, 2, 1).step(data)
     st.OutputPruner(twin, 2, 1).step(X)
     assert block.pruned_outputs == twin.pruned_outputs
+
+
+def test_a_block_in_training_is_ranked_as_it_will_be_used() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(6), nn.Dropout(0.5)).train()
+    block = st.SymbolicModel(net)
+    net[0].running_mean.fill_(0.5)
+    buffers = [buffer.clone() for buffer in net.buffers()]
+    used = copy.deepcopy(net).eval()(X).detach()
+    seen: list[Tensor] = []
+    st.OutputPruner(block, 6, 1, importance=lambda y: seen.append(y) or y.std(0)).step(X)
+    torch.testing.assert_close(seen[0], used)
+    ranking = st.rank_outputs(block, X, "gradient", loss=lambda y: y.sum())
+    torch.testing.assert_close(ranking.importance, used.double().abs().mean(0))
+    assert all(torch.equal(*pair) for pair in zip(net.buffers(), buffers, strict=True))
+    assert net[1].training
 
 
 def test_a_sample_of_rows_ranks() -> None:

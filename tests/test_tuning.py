@@ -114,6 +114,7 @@ class Model(nn.Module):
 
 
 def divergence(new: Tensor, old: Tensor) -> Tensor:
+    assert new.shape[1] == 3  # of the model, not of its block
     return nn.functional.kl_div(new.log_softmax(-1), old.softmax(-1), reduction="batchmean")
 
 
@@ -257,6 +258,24 @@ def test_the_input_that_was_distilled_is_captured_again() -> None:
     block.switch_to_symbolic(select="accuracy")
     assert block.refine(data, epochs=60, batch_size=32, patience=30, progress=False).after < 1e-4
     assert to_text(block.surrogate.expressions()[0], digits=2) == "2*sin(3*x0)"
+
+
+def test_rows_are_captured_inside_the_model() -> None:
+    class Narrowing(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.inner(x[:, 1:])
+            return y
+
+    block = switched()
+    wide = torch.cat([torch.full((400, 1), 99.0), X], dim=1)
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 40, "progress": False}
+    inside = block.refine(wide, parent=Narrowing(block), **options)
+    alone = switched().refine(X, **options)
+    assert (inside.before, inside.after) == (alone.before, alone.after)
 
 
 def test_constants_that_were_trainable_stay_so() -> None:

@@ -7,7 +7,7 @@ from abc import ABC
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from symtorch_core.activations.tensor_paths import (
     holds_arrays,
     nest_tensor,
 )
-from symtorch_core.components.checks import check_function
+from symtorch_core.components.checks import check_choice, check_function
 from symtorch_core.components.registry import load
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.hooks import list_hooks, run_post_hooks, run_pre_hooks
@@ -131,8 +131,9 @@ class BlockWrapper(nn.Module, ABC):
         """Run on the block or on the equations inside the context, and restore the mode afterwards.
 
         Raises:
-            SwitchError: the block was released, or there are no equations.
+            SwitchError: there is no such mode, the block was released, or there are no equations.
         """
+        check_choice("mode", mode, get_args(Mode), SwitchError)
         if mode == "block" and self.released:
             raise SwitchError(f"{self.name} was released: there is no block to run")
         if mode == "symbolic":
