@@ -395,3 +395,32 @@ def test_an_offset_that_the_other_constants_can_make_up_for_is_dropped() -> None
     )  # what a network gets wrong is smooth
     front = front_of("0.2221/(exp(-1.4999*x) + 0.111) + 0.0005", y=target)
     assert front.select("score").text(2) == "0.22/(exp(-1.5*x) + 0.11)"
+
+
+@pytest.mark.parametrize(
+    ("loss", "refine", "rows"),
+    [
+        *((loss, True, 60) for loss in ("mse", "mae", "huber", "abs(r)^1.5")),
+        *((loss, False, 60) for loss in ("mse", "mae")),
+        ("mse", True, 700),
+        ("mae", True, 700),
+    ],
+)
+def test_a_weight_counts_as_so_many_rows(loss: str, refine: bool, rows: int) -> None:
+    generator = np.random.default_rng(2)
+    X = generator.uniform(-2, 2, (rows, 2))
+    noise = generator.normal(size=rows) * np.where(X[:, 1] > 0, 2.0, 0.2)
+    y = 1.5 * X[:, 0] + 2.5 * np.sin(2.2 * X[:, 1]) + noise
+    times = generator.integers(0, 4, rows)  # with 700 rows, the repetitions are more than are explored
+    search = SearchSpace(loss=loss, refine=refine, complexity_of_operators={})
+    equations = ("1.2*x + 2.0*sin(2.0*y)", "1.4*x", "1.4*x + 2.0*sin(2.3*y) + 0.1")
+    weighed = front_of(*equations, y=y, X=X, search=search, weights=times.astype(float))
+    X, y = X.repeat(times, axis=0), y.repeat(times)
+    repeated = front_of(*equations, y=y, X=X, search=search)
+    assert weighed.complexities == repeated.complexities
+    assert [c.loss for c in weighed] == pytest.approx([c.loss for c in repeated], rel=1e-3)
+    columns = {name: torch.from_numpy(X[:, i].copy()) for i, name in enumerate(NAMES)}
+    for one, other in zip(weighed, repeated, strict=True):
+        a, b = (evaluate(c.expression, columns).expand(len(y)) for c in (one, other))
+        assert float((a - b).square().mean().sqrt()) < 0.05
+        assert one.loss == pytest.approx(search.loss_function(a, torch.from_numpy(y)))
