@@ -11,7 +11,7 @@ import torch
 from symtorch_core.expressions import constants, evaluate, parse, to_text
 from symtorch_core.search.constants import one_thread, refit_constants
 from symtorch_core.search.front import ParetoFront
-from symtorch_core.search.front_builder import build_front
+from symtorch_core.search.front_builder import _Rows, build_front
 from symtorch_core.search.losses import get_loss
 from symtorch_core.search.space import SearchSpace
 
@@ -424,3 +424,18 @@ def test_a_weight_counts_as_so_many_rows(loss: str, refine: bool, rows: int) -> 
         a, b = (evaluate(c.expression, columns).expand(len(y)) for c in (one, other))
         assert float((a - b).square().mean().sqrt()) < 0.05
         assert one.loss == pytest.approx(search.loss_function(a, torch.from_numpy(y)))
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
+def test_the_line_through_an_equation_is_weighted_least_squares_in_any_unit(unit: float) -> None:
+    x, y = data()[0].T
+    shape, target = x**2 + 0.3 * y, 3 * x**2 + y + 7
+    columns = {"x": torch.from_numpy(x.copy()), "y": torch.from_numpy(y.copy())}
+    for weights in (None, np.random.default_rng(4).uniform(0, 2, ROWS)):
+        w = None if weights is None else torch.from_numpy(weights)
+        rows = _Rows(columns, torch.from_numpy(target), w, PLAIN)
+        slope, offset = np.polyfit(shape, target, 1, w=None if weights is None else np.sqrt(weights))
+        found = rows.fit_line(parse(f"{unit!r}*(x^2 + 0.3*y)"))
+        assert found == pytest.approx((slope / unit, offset), rel=1e-9)
+        for nothing in ("2.0", "0.0*x", "exp(1000.0*x^2)"):
+            assert rows.fit_line(parse(nothing)) == (1.0, 0.0)
