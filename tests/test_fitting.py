@@ -120,6 +120,24 @@ def test_superfluous_terms_and_factors_vanish() -> None:
     assert texts(front)[-1] == "2*x*y + 1.3"
 
 
+@pytest.mark.parametrize(
+    ("found", "law"),
+    [
+        ("0.01*sin(x) - 2.1*y", "-2*y"),
+        ("2.1*y - 0.01*sin(x)", "2*y"),
+        ("sin(x - 0.01*y*y) + 1.9", "sin(x) + 2"),
+        ("exp(0.99*x)*3.0 + 0.001*x + 0.002*y", "3*exp(x)"),
+        ("1.9*x/(y + 3.0 + 0.0001*x)", "2*x/(y + 3)"),
+    ],
+)
+def test_the_law_is_found_inside_a_longer_equation(found: str, law: str) -> None:
+    _, x, y = data()
+    columns = {"x": torch.from_numpy(x.copy()), "y": torch.from_numpy(y.copy())}
+    front = front_of(found, y=evaluate(parse(law), columns).numpy())
+    assert front[-1].loss < 1e-20
+    assert front[-1].complexity <= PLAIN.rules.count(parse(law))
+
+
 def test_a_shape_is_given_its_scale_and_offset() -> None:
     _, x, _ = data()
     front = front_of("sin(x)", y=4 * np.sin(x) - 0.7)
