@@ -11,7 +11,7 @@ import torch
 from symtorch_core.expressions import constants, evaluate, parse, to_text
 from symtorch_core.search.constants import one_thread, refit_constants
 from symtorch_core.search.front import ParetoFront
-from symtorch_core.search.front_builder import build_front
+from symtorch_core.search.front_builder import _Rows, build_front
 from symtorch_core.search.losses import get_loss
 from symtorch_core.search.space import SearchSpace
 
@@ -118,6 +118,24 @@ def test_superfluous_terms_and_factors_vanish() -> None:
     target = 2 * x * y + 1.3
     front = front_of("1.9*x*y + 1.0 + 0.01*sin(x) + 0.003*y", y=target)
     assert texts(front)[-1] == "2*x*y + 1.3"
+
+
+@pytest.mark.parametrize(
+    ("found", "law"),
+    [
+        ("0.01*sin(x) - 2.1*y", "-2*y"),
+        ("2.1*y - 0.01*sin(x)", "2*y"),
+        ("sin(x - 0.01*y*y) + 1.9", "sin(x) + 2"),
+        ("exp(0.99*x)*3.0 + 0.001*x + 0.002*y", "3*exp(x)"),
+        ("1.9*x/(y + 3.0 + 0.0001*x)", "2*x/(y + 3)"),
+    ],
+)
+def test_the_law_is_found_inside_a_longer_equation(found: str, law: str) -> None:
+    _, x, y = data()
+    columns = {"x": torch.from_numpy(x.copy()), "y": torch.from_numpy(y.copy())}
+    front = front_of(found, y=evaluate(parse(law), columns).numpy())
+    assert front[-1].loss < 1e-20
+    assert front[-1].complexity <= PLAIN.rules.count(parse(law))
 
 
 def test_a_shape_is_given_its_scale_and_offset() -> None:
@@ -397,3 +415,47 @@ def test_an_offset_that_the_other_constants_can_make_up_for_is_dropped() -> None
     )  # what a network gets wrong is smooth
     front = front_of("0.2221/(exp(-1.4999*x) + 0.111) + 0.0005", y=target)
     assert front.select("score").text(2) == "0.22/(exp(-1.5*x) + 0.11)"
+
+
+@pytest.mark.parametrize(
+    ("loss", "refine", "rows"),
+    [
+        *((loss, True, 60) for loss in ("mse", "mae", "huber", "abs(r)^1.5")),
+        *((loss, False, 60) for loss in ("mse", "mae")),
+        ("mse", True, 700),
+        ("mae", True, 700),
+    ],
+)
+def test_a_weight_counts_as_so_many_rows(loss: str, refine: bool, rows: int) -> None:
+    generator = np.random.default_rng(2)
+    X = generator.uniform(-2, 2, (rows, 2))
+    noise = generator.normal(size=rows) * np.where(X[:, 1] > 0, 2.0, 0.2)
+    y = 1.5 * X[:, 0] + 2.5 * np.sin(2.2 * X[:, 1]) + noise
+    times = generator.integers(0, 4, rows)  # with 700 rows, the repetitions are more than are explored
+    search = SearchSpace(loss=loss, refine=refine, complexity_of_operators={})
+    equations = ("1.2*x + 2.0*sin(2.0*y)", "1.4*x", "1.4*x + 2.0*sin(2.3*y) + 0.1")
+    weighed = front_of(*equations, y=y, X=X, search=search, weights=times.astype(float))
+    X, y = X.repeat(times, axis=0), y.repeat(times)
+    repeated = front_of(*equations, y=y, X=X, search=search)
+    assert weighed.complexities == repeated.complexities
+    assert [c.loss for c in weighed] == pytest.approx([c.loss for c in repeated], rel=1e-3)
+    columns = {name: torch.from_numpy(X[:, i].copy()) for i, name in enumerate(NAMES)}
+    for one, other in zip(weighed, repeated, strict=True):
+        a, b = (evaluate(c.expression, columns).expand(len(y)) for c in (one, other))
+        assert float((a - b).square().mean().sqrt()) < 0.05
+        assert one.loss == pytest.approx(search.loss_function(a, torch.from_numpy(y)))
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
+def test_the_line_through_an_equation_is_weighted_least_squares_in_any_unit(unit: float) -> None:
+    x, y = data()[0].T
+    shape, target = x**2 + 0.3 * y, 3 * x**2 + y + 7
+    columns = {"x": torch.from_numpy(x.copy()), "y": torch.from_numpy(y.copy())}
+    for weights in (None, np.random.default_rng(4).uniform(0, 2, ROWS)):
+        w = None if weights is None else torch.from_numpy(weights)
+        rows = _Rows(columns, torch.from_numpy(target), w, PLAIN)
+        slope, offset = np.polyfit(shape, target, 1, w=None if weights is None else np.sqrt(weights))
+        found = rows.fit_line(parse(f"{unit!r}*(x^2 + 0.3*y)"))
+        assert found == pytest.approx((slope / unit, offset), rel=1e-9)
+        for nothing in ("2.0", "0.0*x", "exp(1000.0*x^2)"):
+            assert rows.fit_line(parse(nothing)) == (1.0, 0.0)

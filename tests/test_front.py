@@ -214,3 +214,19 @@ def test_equations_that_cannot_run_stay_beside_the_front_and_survive_json() -> N
     assert ParetoFront.from_json(json.loads(json.dumps(front.to_json())), ["x"]) == front
     with pytest.raises(FileFormatError):
         ParetoFront.from_json([{"equation": "x", "reason": "lacks the rest"}], ["x"])
+
+
+def test_a_notebook_shows_complexities_and_equations() -> None:
+    front = ParetoFront([candidate("2.0", 1, 8.0), candidate("x^2 + 0.12345", 5, 0.1)])
+    rows = r"1 & 2 \\ 5 & x^{2} + 0.1235"
+    assert front._repr_latex_() == rf"$\displaystyle \begin{{array}}{{rl}} {rows} \end{{array}}$"
+    assert front[1]._repr_latex_() == r"$\displaystyle x^{2} + 0.1235$"
+    assert "<mi>x</mi><mn>2</mn>" in front._repr_html_()
+
+
+def test_it_is_drawn_on_the_given_axes() -> None:
+    figures = pytest.importorskip("matplotlib.figure")
+    axes = figures.Figure().subplots()
+    assert FRONT.plot(axes) is axes
+    points = [tuple(point) for line in axes.lines for point in line.get_xydata()]
+    assert (5, pytest.approx(0.1)) in points

@@ -11,7 +11,7 @@ import torch
 
 import symtorch_core as st
 from symtorch_core.errors import FileFormatError, SearchError
-from symtorch_core.search.losses import LOSSES, get_loss, make_loss
+from symtorch_core.search.losses import LOSSES, check_targets, get_loss, make_loss, weighted_median
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.testing.scripted import ScriptedRegressor
 
@@ -196,3 +196,26 @@ def test_results_under_a_formula_are_saved(tmp_path: Path) -> None:
     assert result.front()[-1].loss < 1e-9
     result.save(tmp_path / "result.json")
     assert st.Distillation.load(tmp_path / "result.json").search.loss == "abs(r)^1.5"
+
+
+def test_a_weight_counts_as_so_many_values_in_the_median() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for n in (1, 2, 5, 8):
+        values = torch.randn(n, generator=generator)
+        weights = torch.randint(0, 4, (n,), generator=generator) + (torch.arange(n) == 0)
+        repeated = values.repeat_interleave(weights)
+        assert weighted_median(values, weights.double()) == repeated.median()
+        assert weighted_median(values) == weighted_median(values, torch.full((n,), 0.1)) == values.median()
+
+
+def test_a_constant_is_a_target_however_small_and_the_spread_of_others_is_told() -> None:
+    mse = get_loss("mse")
+    check_targets(mse, torch.full((5, 2), 1e-170, dtype=torch.float64))
+    tiny = 1e-170 * torch.tensor([[0.0], [1.0], [2.0], [1.0]], dtype=torch.float64)
+    for weights in (None, torch.ones(4)):
+        with pytest.raises(SearchError, match="output 0, whose values spread over 1e-170, is 0 in"):
+            check_targets(mse, tiny, weights)
+    check_targets(get_loss("mae"), tiny)
+    check_targets(
+        get_loss("max(abs(r) - 1, 0)"), torch.tensor([[0.1], [0.3]])
+    )  # flat, as its author means it

@@ -30,6 +30,7 @@ from symtorch_core.expressions import Expression, constants, parse
 from symtorch_core.search.checkpoint import FrontStore
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.losses import LOSSES
+from symtorch_core.search.precision import compute_resolution, fits_single, is_constant
 from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor, read_start
 from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
@@ -457,3 +458,40 @@ def test_equations_to_start_from_are_texts_and_candidates_to_the_last_digit() ->
     for wrong, message in (("a", r"like \('a',\)"), (3, "not a int"), ([1], "1 is a int")):
         with pytest.raises(SearchError, match=message):
             read_start(wrong)
+
+
+def test_the_last_digit_is_that_of_the_precision_the_values_came_in() -> None:
+    assert compute_resolution(np.array([0.5, -4.0, 1.0])) == 4 * 2.0**-23
+    assert compute_resolution(np.array([0.1, -4.0, 1.0])) == 4 * 2.0**-52
+    assert compute_resolution(np.zeros(3)) == compute_resolution(np.zeros(0)) == 0
+
+
+def test_what_differs_by_its_last_digit_is_constant_where_rows_count() -> None:
+    digit = 2.0**-52
+    assert is_constant(np.array([0.8, 0.8, 0.8 + digit / 2]))
+    assert not is_constant(np.array([0.8, 0.8, 0.8 + 2 * digit]))
+    values = np.array([2.1, 2.1, 5.0])
+    assert not is_constant(values)
+    assert not is_constant(values, np.array([0.0, 0.1, 0.1]))
+    assert is_constant(values, np.array([0.1, 0.5, 0.0]))
+    assert is_constant(values, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        (np.zeros(3), True),
+        (np.array([0.0, -1e9]), True),
+        (np.array([0.0, -1.01e9]), False),
+        (np.array([0.0, -1e-9]), True),
+        (np.array([0.0, -0.99e-9]), False),
+        (np.array([0.0, 1e39]), False),
+        (1e3 + np.linspace(0, 1, 99), True),  # moved by 3e-5 of the range
+        (1e4 + np.linspace(0, 1, 99), False),  # by 5e-4
+        (1e4 + np.linspace(0, 10, 99), True),
+        (1e8 + 8 * np.arange(9.0), True),  # numbers of single precision
+        (np.full(9, 0.1), True),
+    ],
+)
+def test_what_single_precision_tells_apart(values: np.ndarray, fits: bool) -> None:
+    assert fits_single(values) is fits

@@ -307,6 +307,20 @@ def test_it_stops_early_and_can_be_interrupted() -> None:
     assert result.after < result.before
 
 
+@pytest.mark.parametrize("learning_rate", [1.0, 30.0])
+def test_steps_that_are_far_too_long_leave_the_best_constants(learning_rate: float) -> None:
+    block = switched()
+    wanted = Block()(X)[:, 0]
+
+    def measure() -> float:
+        return float((block(X)[:, 0] - wanted).square().mean())
+
+    start = measure()
+    result = block.refine(X, epochs=5, learning_rate=learning_rate, test_fraction=0.5, progress=False)
+    assert result.after <= result.before
+    assert measure() <= 1.2 * start  # on all rows, not only those held out
+
+
 def test_progress_is_told() -> None:
     told: list[Event] = []
     switched().refine(X, epochs=3, callbacks=[told.append], progress=False)

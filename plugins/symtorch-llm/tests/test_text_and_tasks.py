@@ -115,3 +115,9 @@ def test_embeddings_are_compared_with_those_of_the_model_as_it_was() -> None:
     with torch.no_grad():
         model.encoder.layer[1].output.dense.weight.zero_()
     assert 1e-4 < task.score(model, data) < 2
+
+
+def test_the_divergence_is_that_of_the_model_from_the_equations_per_token() -> None:
+    wanted, outputs = (torch.tensor([row, [0.5, 0.5]]).log() for row in ([0.9, 0.1], [0.4, 0.6]))
+    expected = (0.9 * math.log(0.9 / 0.4) + 0.1 * math.log(0.1 / 0.6)) / 2
+    assert float(LanguageModelling().compute_distance(outputs, wanted)) == pytest.approx(expected)

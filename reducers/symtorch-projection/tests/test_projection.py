@@ -298,3 +298,13 @@ def test_weights_decide_what_is_trained() -> None:
     reduction = fit(X, Y, weights=counts.double(), method="trained", k_in=1, epochs=40)
     direction = reduction.down.weight[0].detach().abs()
     assert float(direction[0] / direction.norm()) > 0.95
+
+
+def test_training_that_runs_away_leaves_the_best_maps() -> None:
+    X = draw_data(500)
+    still, wild = (
+        fit(X, block(X), method="trained", k_in=2, k_out=2, epochs=3, learning_rate=rate)
+        for rate in (1e-30, 1e30)
+    )
+    torch.testing.assert_close(wild.down.weight, still.down.weight)
+    torch.testing.assert_close(wild.up.weight, still.up.weight)
