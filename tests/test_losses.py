@@ -130,10 +130,11 @@ def test_losses_that_are_flat_steep_or_shifted_are_losses(loss: Any) -> None:
 @pytest.mark.parametrize("loss", ["mse", "mae", "abs(r)^1.5"])
 @pytest.mark.parametrize("factor", [1e-30, 1e30])
 def test_the_influence_of_a_residual_beside_others_has_no_unit(loss: str, factor: float) -> None:
-    residual = torch.tensor([-3.0, 0.0, 1e-13, 0.7, 5.0], dtype=torch.float64)
     influence = get_loss(loss).influence
-    here, there = influence(residual), influence(factor * residual)
-    torch.testing.assert_close(there / there[0], here / here[0])
+    for values in ([-3.0, 0.0, 1e-13, 0.7, 5.0], [-3.0, 0.0, 0.0, 0.0, 0.7]):
+        residual = torch.tensor(values, dtype=torch.float64)
+        here, there = influence(residual), influence(factor * residual)
+        torch.testing.assert_close(there / there[0], here / here[0])
 
 
 @pytest.mark.parametrize(

@@ -375,6 +375,8 @@ def test_a_backend_gets_the_whole_search_and_its_events_have_the_numbers_of_the_
     assert given["folder"].parent == tmp_path
     run(engine, 0)
     assert engine.given[2]["folder"] is None
+    run(engine, 0, resume=tmp_path, weights=2 * weights)
+    assert len(engine.given) == 4  # under other weights it is another search
 
 
 def test_of_a_stopped_search_the_best_so_far_is_kept_and_not_saved(tmp_path: Path) -> None:
@@ -495,3 +497,14 @@ def test_what_differs_by_its_last_digit_is_constant_where_rows_count() -> None:
 )
 def test_what_single_precision_tells_apart(values: np.ndarray, fits: bool) -> None:
     assert fits_single(values) is fits
+
+
+def test_targets_that_are_one_number_where_rows_count_are_not_searched() -> None:
+    recorder, weights = Recorder(), (torch.arange(50) > 9).double()
+    Y = torch.where(weights > 0, 2.5, ROWS[:, 0])[:, None]
+    fit = {"search": SearchSpace(), "variable_names": ["a", "b"]}
+    (front,) = recorder.fit(ROWS, Y, weights=weights, **fit)
+    assert recorder.seeds == []
+    assert front[0].text() == "2.5"
+    recorder.fit(ROWS, Y, **fit)
+    assert len(recorder.seeds) == 1
