@@ -58,7 +58,7 @@ class ArithmeticStudy(Study):
         "tiny": Scale(
             Settings(layers=1, width=32, heads=2, examples=2_000, steps=30, batch=32, learning_rate=5e-3),
             questions=200,
-            timeout=15.0,
+            timeout=4.0,
         ),
         "laptop": Scale(Settings(), questions=1_000, timeout=15.0),
         "gpu": Scale(
