@@ -35,6 +35,7 @@ from symtorch_core.surrogates.running import (
     find_inputs,
     mask_result,
     mix_columns,
+    move_to_block,
     overwrite_argument,
     spread_columns,
     to_array,
@@ -302,11 +303,6 @@ class BlockWrapper(nn.Module, ABC):
             raise SwitchError(f"{self.name} has no equations yet: call distill(data) first")
         return self.surrogate
 
-    def _place(self, surrogate: Surrogate) -> Surrogate:
-        """Return the surrogate on the block's device; unmoved if the block has no tensors."""
-        device = find_device(self.block)
-        return surrogate if device is None else surrogate.to(device)
-
     # -- checkpoints -------------------------------------------------------------------
 
     def get_extra_state(self) -> Tensor:
@@ -357,7 +353,7 @@ class BlockWrapper(nn.Module, ABC):
             kind: type[Surrogate] = load("surrogates", result.provenance.surrogate)
             # On the distillation's own maps, so that their numbers load with the surrogate's: see _finish_loading.
             made = kind.build(state.structure, result.transforms, result.reduction)
-            surrogate = self._place(made).trainable(state.trainable)
+            surrogate = move_to_block(made, self.block).trainable(state.trainable)
         if state.released:
             self.block = ReleasedBlock()
         self.name, self._mode = state.name, state.mode

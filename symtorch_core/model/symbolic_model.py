@@ -27,6 +27,7 @@ from symtorch_core.pipeline.distill import distill
 from symtorch_core.pipeline.request import check_metric
 from symtorch_core.results.distillation import Complexity, Distillation, MetricChange
 from symtorch_core.search.front import ParetoFront, SelectionRule
+from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.verification.whole_model import BATCH_ROWS
 
@@ -76,7 +77,7 @@ class SymbolicModel(BlockWrapper):
         with self.running("block"):
             if parent is None:
                 result = _name_block(distill(self.block, data, **self._leave_out_pruned(options)), self.name)
-                surrogate = self._place(result.surrogate())
+                surrogate = move_to_block(result.surrogate(), self.block)
                 found = inspect_source(result.provenance.source)
             else:
                 result, surrogate, found = self._distill_inside(parent, data, self._leave_out_pruned(options))
@@ -96,7 +97,7 @@ class SymbolicModel(BlockWrapper):
             watching = [*callbacks, calls.stop_after_capture]
             found = distill(self.block, data, parent=parent, callbacks=watching, **options)
         result = _name_block(found, self.name)
-        surrogate = self._place(result.surrogate())
+        surrogate = move_to_block(result.surrogate(), self.block)
         if result.model_fidelity is None:  # there is nothing to compare
             batch = None
         surroundings = inspect_model(
@@ -143,7 +144,8 @@ class SymbolicModel(BlockWrapper):
         if self.released:
             raise SwitchError(f"{self.name} was released: adopt equations before the block is freed")
         self._check_widths(result)
-        self._install(result, self._place(result.surrogate()), inspect_source(result.provenance.source))
+        surrogate = move_to_block(result.surrogate(), self.block)
+        self._install(result, surrogate, inspect_source(result.provenance.source))
         return self
 
     def _check_widths(self, result: Distillation) -> None:
@@ -271,7 +273,7 @@ class SymbolicModel(BlockWrapper):
         chosen = tuple(candidate.expression for candidate in result.chosen(select, complexity))
         surrogate = self._get_surrogate()
         if surrogate.structure() != chosen:
-            surrogate = self._place(result.surrogate(select, complexity))
+            surrogate = move_to_block(result.surrogate(select, complexity), self.block)
         surrogate.trainable(trainable)
         self.surrogate, self._symbolic_outputs, self._mode = surrogate, tuple(sorted(columns)), "symbolic"
         self._warn(release_block)

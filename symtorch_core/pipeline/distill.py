@@ -17,7 +17,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.batches import find_device, peek_batch, prepare_batch
+from symtorch_core.activations.batches import peek_batch, prepare_batch
 from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
@@ -37,6 +37,8 @@ from symtorch_core.search.front import SelectionRule
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.surrogates.running import move_to_block
+from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transform, Transforms
 from symtorch_core.training.descend import allow_gradients
 from symtorch_core.verification.fidelity import Fidelity
@@ -200,22 +202,23 @@ def distill(
             )
             baseline = fit_linear_baseline(derive, reduction, fitted, evaluated or fitted)
             evaluable = function if out_of_range else None
-            fidelity = verify(result.surrogate(), baseline, fitted, evaluated, evaluable, columns)
+            equations = result.surrogate()
             result = replace(
-                result, fidelity=fidelity, model_fidelity=_measure_model(result, block, parent, batch)
+                result, fidelity=verify(equations, baseline, fitted, evaluated, evaluable, columns)
             )
+            whole = _measure_model(result, equations, block, parent, batch)
+            result = replace(result, model_fidelity=whole)
     return replace(result, provenance=replace(result.provenance, seconds=stages.seconds))
 
 
 def _measure_model(
-    result: Distillation, block: Any, parent: Callable[..., Any] | None, batch: Any
+    result: Distillation, equations: Surrogate, block: Any, parent: Callable[..., Any] | None, batch: Any
 ) -> Fidelity | None:
     if batch is None or parent is None or not isinstance(block, nn.Module):
         return None
-    surrogate, device = result.surrogate(), find_device(block)
     try:
-        placed = surrogate if device is None else surrogate.to(device)
-        return measure_model(parent, block, result.replacement(placed), prepare_batch(batch, parent, None))
+        replacement = result.replacement(move_to_block(equations, block))
+        return measure_model(parent, block, replacement, prepare_batch(batch, parent, None))
     except Exception as error:
         # A model may reject such values in its own way, which must not lose the search.
         warnings.warn(

@@ -184,7 +184,7 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
         heapq.heappush(waiting, (rows.search.rules.count(expression), next(order), expression))
 
     for candidate in found:
-        for form in _generate_forms(candidate, rows):
+        for form in _generate_forms(candidate.expression, rows):
             add(form)
     exact = math.inf
     while waiting:
@@ -257,9 +257,8 @@ def _take_until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candi
             return
 
 
-def _generate_forms(candidate: Candidate, rows: _Rows) -> Iterator[Expression]:
+def _generate_forms(expression: Expression, rows: _Rows) -> Iterator[Expression]:
     """Yield the expression, and a * expression + b if that has more constants to refit, or a far better start."""
-    expression = candidate.expression
     yield expression
     a, b = rows.fit_line(expression)
     line = Call("+", Call("*", Constant(a), expression), Constant(b))

@@ -13,6 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from symtorch_core.activations.batches import find_device
 from symtorch_core.activations.rows import Source
 from symtorch_core.activations.tensor_paths import (
     collect_call_tensors,
@@ -42,6 +43,12 @@ class Replacement:
     source: Source
     outputs: tuple[int, ...]
     block_outputs: int
+
+
+def move_to_block(surrogate: Surrogate, block: Any) -> Surrogate:
+    """Move equations to a block's device and return them; unmoved if the block has no tensors."""
+    device = find_device(block)
+    return surrogate if device is None else surrogate.to(device)
 
 
 def apply_mask(outputs: Tensor, mask: Tensor | None) -> Tensor:

@@ -169,7 +169,7 @@ def plot_slice(
         raise SelectionError(f"at takes a dictionary, name of an input -> value, not {at!r}")
     for name, value in (at or {}).items():
         check_number(f"the value of at for {name!r}", value, error=SelectionError)
-    position = _check_position(result, output)
+    check_position("output", output, len(result.outputs), SelectionError)
     inputs = result.transforms.input_names
     unknown = [name for name in (*names, *(at or {})) if name not in inputs]
     if unknown or not 1 <= len(names) <= 2:
@@ -187,7 +187,7 @@ def plot_slice(
     grid = torch.cartesian_prod(*spans).reshape(-1, len(names))
     X = base.repeat(len(grid), 1)
     X[:, columns] = grid
-    column = result.outputs[position]
+    column = result.outputs[output]
     with torch.no_grad():
         neural = to_row_function(block, result.provenance.source)(X)[:, column].numpy()
         symbolic = result.surrogate()(X)[:, output].numpy()
@@ -221,12 +221,7 @@ def get_drawn_rows(result: Distillation) -> Activations:
 def compare_outputs(result: Distillation, output: int) -> tuple[Any, Any]:
     """Return the block's output and its prediction by the equations, as arrays of shape (n,)."""
     rows = get_drawn_rows(result)
-    position = _check_position(result, output)
-    with torch.no_grad():
-        prediction = result.surrogate()(rows.inputs)[:, position]
-    return rows.outputs[:, result.outputs[position]].numpy(), prediction.numpy()
-
-
-def _check_position(result: Distillation, output: int) -> int:
     check_position("output", output, len(result.outputs), SelectionError)
-    return output
+    with torch.no_grad():
+        prediction = result.surrogate()(rows.inputs)[:, output]
+    return rows.outputs[:, result.outputs[output]].numpy(), prediction.numpy()

@@ -46,19 +46,18 @@ class Task:
 
     def is_constant(self, column: int) -> bool:
         """Return whether an output is constant on the rows that count."""
-        _, y, weights = self.to_arrays(column)
-        return is_constant(y, weights)
+        weights = None if self.weights is None else _to_array(self.weights)
+        return is_constant(_to_array(self.Y[:, column]), weights)
 
     @functools.cached_property
     def dtype(self) -> torch.dtype:
         """Precision in which the search computes: double only for inputs that single precision cannot tell apart."""
-        X = self.X.double().cpu().numpy()
-        return torch.float32 if all(map(fits_single, X.T)) else torch.float64
+        return torch.float32 if all(map(fits_single, _to_array(self.X).T)) else torch.float64
 
     def to_arrays(self, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return X, one target and the weights as float64 arrays."""
-        weights = None if self.weights is None else self.weights.double().cpu().numpy()
-        return self.X.double().cpu().numpy(), self.Y[:, column].double().cpu().numpy(), weights
+        weights = None if self.weights is None else _to_array(self.weights)
+        return _to_array(self.X), _to_array(self.Y[:, column]), weights
 
     def compute_penalty(self, outputs: list[int]) -> Tensor:
         """Return the cost of a unit of complexity, as a share of the loss of the best constant, shape (k,)."""
@@ -124,3 +123,8 @@ class Task:
         scale = size.median(0).values
         scale = torch.where(scale > 0, scale, size.masked_fill(size == 0, torch.nan).nanmedian(0).values)
         return (1 / (size + scale)).square().nan_to_num(1.0, 1.0).T
+
+
+def _to_array(values: Tensor) -> np.ndarray:
+    array: np.ndarray = values.double().cpu().numpy()
+    return array
