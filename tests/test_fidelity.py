@@ -85,17 +85,13 @@ def test_rows_without_weight_do_not_count() -> None:
 def test_a_prediction_that_is_not_finite_shows() -> None:
     (found,) = measure_fidelity(column(1.0, math.nan), column(1.0, 2.0))
     assert math.isnan(found.r2)
-    assert found.to_json()["r2"] is None
+    assert found.to_json()["r2"] == "nan"
 
 
-def test_json_round_trip() -> None:
-    for found in (Fidelity(0.5, 0.5, 1.25, 0.1, 10), Fidelity(math.nan, math.nan, math.inf, math.nan, 3)):
-        read = Fidelity.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)))
-        assert read.to_json() == found.to_json()
-        assert read.rows == found.rows
-    assert Fidelity.from_json(Fidelity(0.5, 0.5, 1.25, 0.1, 10).to_json()) == Fidelity(
-        0.5, 0.5, 1.25, 0.1, 10
-    )
+def test_numbers_that_json_lacks_are_words() -> None:
+    found = Fidelity(math.nan, math.nan, math.inf, 0.5, 3).to_json()
+    assert found == {"r2": "nan", "nmse": "nan", "max_error": "inf", "mae": 0.5, "rows": 3}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_beyond_leaves_the_range_in_some_variable_and_not_by_more_than_asked() -> None:

@@ -157,17 +157,35 @@ GOOD = {"equation": "x", "complexity": 1, "loss": 0.5, "validation_loss": None}
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"equation": "x"}, "complexity"),
-        ({**GOOD, "complexity": "many"}, "many"),
-        ({**GOOD, "loss": None}, "float"),
+        ({"equation": "x"}, "required field `complexity`"),
+        ({**GOOD, "complexity": "many"}, r"`int`, got `str` - at `\$.equations\[0\].complexity`"),
+        ({**GOOD, "complexity": -1}, ">= 0"),
+        ({**GOOD, "loss": None}, "`float`, got `null`"),
+        ({**GOOD, "loss": "inf"}, "`float`, got `str`"),
+        ({**GOOD, "validation_loss": "low"}, "'low'"),
+        ({**GOOD, "reason": "none"}, "unknown field `reason`"),
         ({**GOOD, "equation": "__import__('os')"}, "cannot read"),
         ({**GOOD, "equation": "q"}, "unknown variable 'q'"),
-        ("x", "string|str"),
+        ("x", "`object`, got `str`"),
     ],
 )
 def test_json_that_is_no_front(entry: object, message: str) -> None:
     with pytest.raises(FileFormatError, match=message):
-        ParetoFront.from_json([entry], ["x"])  # type: ignore[list-item]
+        ParetoFront.from_json({"equations": [entry], "unrunnable": []}, ["x"])
+
+
+@pytest.mark.parametrize(
+    "data", [[], [GOOD], {"equations": [GOOD]}, {"equations": [], "unrunnable": [GOOD]}, None]
+)
+def test_json_of_another_form_is_no_front(data: object) -> None:
+    with pytest.raises(FileFormatError, match="a saved front is damaged"):
+        ParetoFront.from_json(data, ["x"])
+
+
+def test_an_equation_that_is_not_on_the_front_is_not_dropped_in_silence() -> None:
+    worse = {**GOOD, "equation": "x + 1", "complexity": 3}
+    with pytest.raises(FileFormatError, match="no better than simpler ones"):
+        ParetoFront.from_json({"equations": [GOOD, worse], "unrunnable": []}, ["x"])
 
 
 def test_how_candidates_are_shown() -> None:
@@ -205,15 +223,17 @@ def test_as_a_data_frame() -> None:
 
 
 def test_equations_that_cannot_run_stay_beside_the_front_and_survive_json() -> None:
-    strange = [Unrunnable("besselj(x)", 2, 1e-9, "no row"), Unrunnable("y", 1, 0.5, "odd")]
-    front = ParetoFront([candidate("x", 1, 2.0)], strange)
+    strange = [Unrunnable("besselj(x)", 2, 1e-9, "no row"), Unrunnable("y", 1, math.inf, "odd")]
+    front = ParetoFront([candidate("x", 1, 2.0, math.inf)], strange)
     assert len(front) == 1
     assert str(front.select("accuracy")) == "x"
     assert [entry.equation for entry in front.unrunnable] == ["y", "besselj(x)"]
     assert front != ParetoFront([candidate("x", 1, 2.0)])
     assert ParetoFront.from_json(json.loads(json.dumps(front.to_json())), ["x"]) == front
     with pytest.raises(FileFormatError):
-        ParetoFront.from_json([{"equation": "x", "reason": "lacks the rest"}], ["x"])
+        ParetoFront.from_json(
+            {"equations": [], "unrunnable": [{"equation": "x", "reason": "lacks the rest"}]}, ["x"]
+        )
 
 
 def test_a_notebook_shows_complexities_and_equations() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import runpy
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,9 +19,16 @@ from torch import Tensor, nn
 import symtorch_core as st
 from symtorch_core.events import Event, StageStarted
 from symtorch_core.results.files import encode_distillation
+from symtorch_core.storage.documents import write_document
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 EQUATIONS = ("1.0*x0 + 0.1", "1.0*x0 + 1.0*x1 + 0.1", "1.0*sin(1.0*x0) + 1.0*x1")
+
+
+def reseal(text: str) -> Tensor:
+    """Return a changed state with a checksum that fits it, to show that more than the checksum is checked."""
+    content = {key: value for key, value in json.loads(text).items() if key != "sha256"}
+    return torch.tensor(list(write_document(content).encode()), dtype=torch.uint8)
 
 
 def scripted(*equations: str) -> ScriptedRegressor:
@@ -917,9 +925,9 @@ class TestRoundTrips:
             ('"structure": [', '"structure": ["__import__(1)", '),
             ('"structure": [', '"structure": ["x0", '),
             ('"structure": [', '"structures": ['),
-            ('{"schema": 3', '{"schema": 99'),
+            ('{"schema": 4', '{"schema": 99'),
             ('"distillation": {', '"distillation": [], "d": {'),
-            ('"fronts": [[', '"fronts": [["'),
+            ('"fronts": [{', '"fronts": ["", {'),
             ('"block_outputs": 2', '"block_outputs": "two"'),
             ('"complexity": 1', '"complexity": "one"'),
             ('"loss": "mse"', '"loss": "evil"'),
@@ -932,12 +940,22 @@ class TestRoundTrips:
         state = reloaded(model)
         text = bytes(state["mlp._extra_state"].tolist()).decode()
         assert old in text
-        state["mlp._extra_state"] = torch.tensor(list(text.replace(old, new).encode()), dtype=torch.uint8)
+        state["mlp._extra_state"] = reseal(text.replace(old, new))
         fresh, other = wrapped()
         before = other.switch_to_symbolic(complexity=1)(data())
         with pytest.raises(st.FileFormatError):
             fresh.load_state_dict(state)
         assert torch.equal(other(data()), before)
+
+    def test_a_state_that_was_changed_is_said_to_be_changed(self) -> None:
+        model, block = wrapped()
+        block.switch_to_symbolic()
+        state = reloaded(model)
+        text = bytes(state["mlp._extra_state"].tolist()).decode()
+        changed = text.replace('"complexity": 1', '"complexity": 2').encode()
+        state["mlp._extra_state"] = torch.tensor(list(changed), dtype=torch.uint8)
+        with pytest.raises(st.FileFormatError, match="its checksum differs"):
+            wrapped()[0].load_state_dict(state)
 
     def test_a_truncated_state_is_said_to_be_damaged(self) -> None:
         model, _ = wrapped()
@@ -951,7 +969,7 @@ class TestRoundTrips:
         state = reloaded(model)
         text = bytes(state["mlp._extra_state"].tolist()).decode()
         text = text.replace('"reducer": "identity"', '"reducer": "absent"')
-        state["mlp._extra_state"] = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        state["mlp._extra_state"] = reseal(text)
         with pytest.raises(st.UnknownComponentError, match="no component 'absent' among the reducers"):
             wrapped()[0].load_state_dict(state)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import symtorch_core as st
 from symtorch_core.activations.hooks import HookCapture
 from symtorch_core.reduction.linear import IdentityReducer
-from symtorch_core.results.files import decode_distillation, encode_distillation
 from symtorch_core.testing import CaptureContract, ReducerContract
 from symtorch_core.testing.scripted import ScriptedRegressor
 
@@ -41,7 +42,7 @@ def test_identity_changes_nothing() -> None:
     assert torch.equal(reduction.restore_outputs(Y, X), Y)
 
 
-def test_equations_explain_what_a_linear_part_leaves() -> None:
+def test_equations_explain_what_a_linear_part_leaves(tmp_path: Path) -> None:
     X = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * 4 - 2
     result = st.distill(
         (X, torch.sin(2 * X[:, :1]) + 3 * X[:, :1] - X[:, 1:]),
@@ -53,5 +54,6 @@ def test_equations_explain_what_a_linear_part_leaves() -> None:
     )
     assert result.fidelity[0].held_out.r2 > 1 - 1e-9
     assert result.fidelity[0].linear.r2 < 0.99
-    again = decode_distillation(encode_distillation(result))
+    result.save(tmp_path / "result.json")
+    again = st.Distillation.load(tmp_path / "result.json")
     assert again.fidelity[0].linear == result.fidelity[0].linear

@@ -31,7 +31,7 @@ def jsonl_log(path: Path | str) -> Iterator[Callback]:
     """Yield a callback that appends every event to a file, one JSON object a line, written at once.
 
     Each line has ``event``, the name of its class, ``elapsed`` seconds since the log was opened, ``time`` (UTC,
-    ISO 8601), and the event's own fields; a front is its list of equations.
+    ISO 8601), and the event's own fields; a front is as in a saved result.
 
     Args:
         path: path of the file; created if missing, continued otherwise.

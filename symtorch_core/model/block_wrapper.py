@@ -325,7 +325,8 @@ class BlockWrapper(nn.Module, ABC):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         if WrapperState.is_in(state_dict.get(prefix + _STATE)):
-            state = WrapperState.from_tensor(state_dict[prefix + _STATE])
+            maps = f"{prefix}surrogate.reduction."
+            state = WrapperState.from_tensor(state_dict[prefix + _STATE], state_dict, maps)
             self._restore(state.reuse_functions(self._distillation))
             saved = state_dict.get(prefix + _MASK)
             self.output_mask = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
@@ -12,8 +12,10 @@ from torch import Tensor
 from symtorch_core.errors import ExpressionError, FileFormatError
 from symtorch_core.expressions import Expression, parse
 from symtorch_core.results.distillation import Distillation
-from symtorch_core.results.files import SCHEMA, decode_distillation, encode_distillation, reuse_functions
-from symtorch_core.storage.files import to_json
+from symtorch_core.results.files import decode_distillation, encode_distillation, reuse_functions
+from symtorch_core.results.records import SCHEMA, WrapperRecord
+from symtorch_core.results.restoring import restore_reduction
+from symtorch_core.storage.documents import read_document, write_document
 
 Mode = Literal["block", "symbolic"]
 _OPENING = b'{"schema":'
@@ -47,7 +49,7 @@ class WrapperState:
 
         A transform or a loss that is a Python function is left out, and a warning names it.
         """
-        data = {
+        content = {
             "schema": SCHEMA,
             "name": self.name,
             "mode": self.mode,
@@ -57,7 +59,7 @@ class WrapperState:
             "trainable": self.trainable,
             "released": self.released,
         }
-        return torch.frombuffer(bytearray(to_json(data).encode()), dtype=torch.uint8)
+        return torch.frombuffer(bytearray(write_document(content).encode()), dtype=torch.uint8)
 
     @classmethod
     def is_in(cls, value: Any) -> bool:
@@ -67,34 +69,38 @@ class WrapperState:
         return _to_bytes(value[: len(_OPENING)]) == _OPENING
 
     @classmethod
-    def from_tensor(cls, tensor: Tensor) -> WrapperState:
+    def from_tensor(cls, tensor: Tensor, tensors: Mapping[str, Tensor], prefix: str = "") -> WrapperState:
         """Build the state from what :meth:`to_tensor` returned. Nothing in it is executed.
 
+        Args:
+            tensor: the state.
+            tensors: those of the checkpoint, from which the numbers are loaded afterwards.
+            prefix: beginning of the names of the reducer's maps among them.
+
         Raises:
-            FileFormatError: the state is damaged or of another version.
+            FileFormatError: the state is damaged, of another version, or does not fit the tensors.
             UnknownComponentError, MissingDependencyError: its reducer or surrogate is not installed.
         """
+        what = "the saved state of a wrapped block"
+        record = read_document(_to_bytes(tensor), WrapperRecord, SCHEMA, what)
+        distillation: Distillation | None = None
+        variables: tuple[str, ...] = ()
         try:
-            data = json.loads(_to_bytes(tensor).decode())
-        except ValueError as error:
-            raise FileFormatError(f"the saved state of a wrapped block is damaged: {error}") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise FileFormatError("the saved state of a wrapped block is of another version or damaged")
-        saved = data.get("distillation")
-        distillation = None if saved is None else decode_distillation(saved)
-        try:
-            variables = () if distillation is None else distillation.reduction.variable_names
+            if record.distillation is not None:
+                saved = record.distillation
+                reduction = restore_reduction(saved.provenance.reducer, saved.reduction, tensors, prefix)
+                distillation, variables = decode_distillation(saved, reduction), reduction.variable_names
             state = cls(
-                name=str(data["name"]),
-                mode=data["mode"],
+                name=record.name,
+                mode=record.mode,
                 distillation=distillation,
-                structure=tuple(parse(str(text), variables) for text in data["structure"]),
-                symbolic_outputs=tuple(int(column) for column in data["symbolic_outputs"]),
-                trainable=bool(data["trainable"]),
-                released=bool(data["released"]),
+                structure=tuple(parse(text, variables) for text in record.structure),
+                symbolic_outputs=tuple(record.symbolic_outputs),
+                trainable=record.trainable,
+                released=record.released,
             )
-        except (KeyError, TypeError, ValueError, ExpressionError) as error:
-            raise FileFormatError(f"the saved state of a wrapped block is damaged: {error!r}") from error
+        except (FileFormatError, ExpressionError) as error:
+            raise FileFormatError(f"{what} ({record.name!r}) is damaged: {error}") from error
         state._check()
         return state
 
@@ -108,8 +114,7 @@ class WrapperState:
         outputs = () if self.distillation is None else self.distillation.outputs
         equations = 0 if self.distillation is None else len(self.distillation.fronts)
         consistent = (
-            self.mode in ("block", "symbolic")
-            and len(self.structure) == equations
+            len(self.structure) == equations
             and set(self.symbolic_outputs) <= set(outputs)
             and (self.mode == "block" or bool(self.symbolic_outputs))
         )

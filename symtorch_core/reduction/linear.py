@@ -137,10 +137,10 @@ def restore_linear_reduction(shape: Mapping[str, Any]) -> Reduction:
 
 
 def _make_linear(d_in: int | None, d_out: int | None) -> nn.Module:
-    """Build a linear map without numbers, so that nothing is drawn from torch's random state."""
+    """Build a linear map without numbers, on the default device: nothing is drawn from torch's random state."""
     if d_in is None or d_out is None:
         return nn.Identity()
-    made: nn.Module = nn.utils.skip_init(nn.Linear, d_in, d_out)
+    made: nn.Module = nn.utils.skip_init(nn.Linear, d_in, d_out, device=torch.get_default_device())
     return made
 
 

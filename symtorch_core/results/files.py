@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, Source
 from symtorch_core.components.checks import check_function, check_path
-from symtorch_core.components.registry import load
-from symtorch_core.errors import (
-    CaptureError,
-    DuplicateComponentError,
-    FileFormatError,
-    MissingDependencyError,
-    UnknownComponentError,
-)
+from symtorch_core.errors import CaptureError, FileFormatError, SearchError
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.results.distillation import Distillation, MetricChange, Provenance
+from symtorch_core.results.records import (
+    SCHEMA,
+    DistillationRecord,
+    FidelityRecord,
+    OutputFidelityRecord,
+    ProvenanceRecord,
+    SavedDistillation,
+    SearchRecord,
+)
+from symtorch_core.results.restoring import check_parts, restore_reduction
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.space import SearchSpace
-from symtorch_core.storage.files import to_json, write_whole
+from symtorch_core.storage.documents import encode_number, read_document, shorten, write_document
+from symtorch_core.storage.files import write_text
 from symtorch_core.storage.functions import LostFunction, decode_function, encode_function, name_function
 from symtorch_core.storage.tensors import decode_tensors, encode_tensors
 from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity
 
-SCHEMA: Final = 3
-"""Version of the JSON form; other versions are refused."""
 _SAMPLE_ROWS = 300
 _SAMPLE_NUMBERS = 200_000
 
@@ -46,10 +48,13 @@ def save_distillation(result: Distillation, path: Path | str) -> None:
     path = check_path("path", path, FileFormatError)
     tensors = {key: value.contiguous() for key, value in result.reduction.state_dict().items()}
     held = {} if result.held_out is None else _sample_rows(result.held_out)
-    texts = {"reduction_tensors": encode_tensors(tensors), "held_out_sample": encode_tensors(held)}
-    text = to_json({**encode_distillation(result), **texts}, indent=1)
-    with write_whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    content = {
+        "schema": SCHEMA,
+        "distillation": encode_distillation(result),
+        "reduction_tensors": encode_tensors(tensors),
+        "held_out_sample": encode_tensors(held),
+    }
+    write_text(path, write_document(content, indent=1))
 
 
 def load_distillation(
@@ -69,19 +74,22 @@ def load_distillation(
     path = check_path("path", path, FileFormatError)
     _check_functions(transforms, loss)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        tensors, held = (
-            decode_tensors(data["reduction_tensors"]),
-            decode_tensors(data.get("held_out_sample", "")),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{path} is not a saved distillation: {error!r}") from None
-    result = _give_functions(decode_distillation(data), transforms or {}, loss)
+        text = path.read_bytes()
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        result.reduction.load_state_dict(tensors)
-    except RuntimeError as error:  # names or shapes that the reducer does not have
-        raise FileFormatError(f"{path} holds tensors that do not fit its reducer: {error}") from None
-    return replace(result, held_out=_restore_rows(held, result)) if held else result
+        saved = read_document(text, SavedDistillation, SCHEMA, "the saved distillation")
+        tensors, held = decode_tensors(saved.reduction_tensors), decode_tensors(saved.held_out_sample)
+        reduction = restore_reduction(
+            saved.distillation.provenance.reducer, saved.distillation.reduction, tensors
+        )
+        reduction.load_state_dict(tensors)
+        result = decode_distillation(saved.distillation, reduction)
+        check_parts(result)
+        result = replace(result, held_out=_restore_rows(held, result)) if held else result
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from None
+    return _give_functions(result, transforms or {}, loss)
 
 
 def _check_functions(transforms: Any, loss: Any) -> None:
@@ -109,8 +117,8 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
             RuntimeWarning,
             stacklevel=2,
         )
+    metric = result.task_metric
     return {
-        "schema": SCHEMA,
         "fronts": [front.to_json() for front in result.fronts],
         "equation_names": list(result.equation_names),
         "outputs": list(result.outputs),
@@ -125,49 +133,35 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
             for entry in result.fidelity
         ],
         "model_fidelity": result.model_fidelity and result.model_fidelity.to_json(),
-        "task_metric": None if result.task_metric is None else asdict(result.task_metric),
+        "task_metric": metric and {key: encode_number(value) for key, value in vars(metric).items()},
         "interrupted": result.interrupted,
         "provenance": asdict(result.provenance),
     }
 
 
-def decode_distillation(data: Mapping[str, Any]) -> Distillation:
-    """Build a distillation from JSON data of :func:`encode_distillation`; the reducer's tensors are loaded later.
+def decode_distillation(record: DistillationRecord, reduction: Reduction) -> Distillation:
+    """Build a distillation from its record and its reduction; :func:`check_parts` says whether its parts fit.
 
     Raises:
-        FileFormatError: the data do not have this form, or have another schema.
-        UnknownComponentError, MissingDependencyError: the reducer is not installed.
+        FileFormatError: a part of the record is invalid.
     """
-    if not isinstance(data, Mapping):
-        raise FileFormatError("not a distillation: its JSON is not an object")
-    if data.get("schema") != SCHEMA:
-        raise FileFormatError(
-            f"schema {data.get('schema')!r} is not {SCHEMA}: use the version that wrote the file"
-        )
-    try:
-        provenance = _decode_provenance(data["provenance"])
-        reduction: Reduction = load("reducers", provenance.reducer).restore(data["reduction"])
-        metric = data["task_metric"]
-        return Distillation(
-            fronts=tuple(ParetoFront.from_json(front, reduction.variable_names) for front in data["fronts"]),
-            equation_names=tuple(data["equation_names"]),
-            outputs=tuple(int(column) for column in data["outputs"]),
-            output_names=tuple(data["output_names"]),
-            block_outputs=int(data["block_outputs"]),
-            transforms=Transforms.from_json(data["transforms"]),
-            reduction=reduction,
-            search=_decode_search(data["search"]),
-            select=data["select"],
-            provenance=provenance,
-            fidelity=tuple(_decode_fidelity(entry) for entry in data["fidelity"]),
-            model_fidelity=data["model_fidelity"] and Fidelity.from_json(data["model_fidelity"]),
-            task_metric=None if metric is None else MetricChange(**metric),
-            interrupted=bool(data["interrupted"]),
-        )
-    except (FileFormatError, UnknownComponentError, MissingDependencyError, DuplicateComponentError):
-        raise
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise FileFormatError(f"not a distillation: {error!r}") from error
+    metric = record.task_metric
+    return Distillation(
+        fronts=tuple(ParetoFront.from_record(front, reduction.variable_names) for front in record.fronts),
+        equation_names=tuple(record.equation_names),
+        outputs=tuple(record.outputs),
+        output_names=tuple(record.output_names),
+        block_outputs=record.block_outputs,
+        transforms=Transforms.from_record(record.transforms),
+        reduction=reduction,
+        search=_decode_search(record.search),
+        select=record.select,
+        provenance=_decode_provenance(record.provenance),
+        fidelity=tuple(_decode_output_fidelity(entry) for entry in record.fidelity),
+        model_fidelity=_decode_fidelity(record.model_fidelity),
+        task_metric=None if metric is None else MetricChange(float(metric.block), float(metric.equations)),
+        interrupted=record.interrupted,
+    )
 
 
 def _encode_search(search: SearchSpace) -> dict[str, Any]:
@@ -176,8 +170,12 @@ def _encode_search(search: SearchSpace) -> dict[str, Any]:
     return {**asdict(replace(search, loss="mse")), "loss": encode_function(search.loss)}
 
 
-def _decode_search(data: Mapping[str, Any]) -> SearchSpace:
-    return SearchSpace(**{**data, "loss": decode_function(data["loss"], "the loss")})
+def _decode_search(record: SearchRecord) -> SearchSpace:
+    fields = msgspec.structs.asdict(record)
+    try:
+        return SearchSpace(**{**fields, "loss": decode_function(record.loss, "the loss")})
+    except SearchError as error:
+        raise FileFormatError(f"its search is invalid: {shorten(error)}") from error
 
 
 def reuse_functions(result: Distillation, own: Distillation | None) -> Distillation:
@@ -219,24 +217,24 @@ def _give_functions(
     )
 
 
-def _decode_provenance(data: Mapping[str, Any]) -> Provenance:
-    source: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in data["source"].items()
-    }
-    return Provenance(
-        regressor=data["regressor"],
-        reducer=data["reducer"],
-        surrogate=data["surrogate"],
-        source=Source(**source),
-        rows=(int(data["rows"][0]), int(data["rows"][1])),
-        seconds=dict(data["seconds"]),
-        versions=dict(data["versions"]),
-        seed=int(data["seed"]),
+def _decode_provenance(record: ProvenanceRecord) -> Provenance:
+    fields = msgspec.structs.asdict(record)
+    return Provenance(**{**fields, "source": Source(**msgspec.structs.asdict(record.source))})
+
+
+def _decode_fidelity(record: FidelityRecord | None) -> Fidelity | None:
+    if record is None:
+        return None
+    return Fidelity(
+        float(record.r2), float(record.nmse), float(record.max_error), float(record.mae), record.rows
     )
 
 
-def _decode_fidelity(entry: Mapping[str, Any]) -> OutputFidelity:
-    return OutputFidelity(**{key: value and Fidelity.from_json(value) for key, value in entry.items()})
+def _decode_output_fidelity(record: OutputFidelityRecord) -> OutputFidelity:
+    train = _decode_fidelity(record.train)
+    assert train is not None
+    others = (_decode_fidelity(part) for part in (record.held_out, record.out_of_range, record.linear))
+    return OutputFidelity(train, *others)
 
 
 def _sample_rows(rows: Activations) -> dict[str, Tensor]:
@@ -249,6 +247,8 @@ def _sample_rows(rows: Activations) -> dict[str, Tensor]:
 
 def _restore_rows(tensors: Mapping[str, Tensor], result: Distillation) -> Activations:
     try:
+        if tensors["outputs"].shape[-1:] != (result.block_outputs,):
+            raise FileFormatError(f"its held-out rows do not have {result.block_outputs} outputs")
         return Activations(
             tensors["inputs"],
             tensors["outputs"],
@@ -257,4 +257,4 @@ def _restore_rows(tensors: Mapping[str, Tensor], result: Distillation) -> Activa
             source=result.provenance.source,
         )
     except (KeyError, CaptureError) as error:
-        raise FileFormatError(f"the saved sample of held-out rows is damaged: {error}") from None
+        raise FileFormatError(f"its sample of held-out rows is damaged: {shorten(error)}") from None

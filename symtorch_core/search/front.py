@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, final, get_args
 
+import msgspec
+
 from symtorch_core.components.checks import check_choice, check_whole
-from symtorch_core.errors import FileFormatError, SelectionError
+from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
 from symtorch_core.expressions import Expression, parse, to_sympy, to_text
+from symtorch_core.storage.documents import Count, Number, decode, encode_number, shorten
 
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
@@ -84,6 +87,34 @@ class Unrunnable:
     complexity: int
     loss: float
     reason: str
+
+
+@final
+class EquationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An equation of a front in a file."""
+
+    equation: str
+    complexity: Count
+    loss: float
+    validation_loss: Number | None
+
+
+@final
+class UnrunnableRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An equation in a file that the core cannot compute."""
+
+    equation: str
+    complexity: Count
+    loss: Number
+    reason: str
+
+
+@final
+class FrontRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A front in a file."""
+
+    equations: list[EquationRecord]
+    unrunnable: list[UnrunnableRecord]
 
 
 @final
@@ -179,34 +210,59 @@ class ParetoFront(Sequence[Candidate]):
             within = SIMPLEST_WITHIN * least + _ROUNDING * self._candidates[0].loss
         return next(c for c, loss in zip(self, losses, strict=True) if loss <= within)
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """Return the front as JSON data: an entry for each equation; one that cannot run has a reason."""
-        runnable = [
+    def to_json(self) -> dict[str, Any]:
+        """Return the front as JSON data: its equations, and those that cannot run."""
+        equations = [
             {
                 "equation": str(c.expression),
                 "complexity": c.complexity,
                 "loss": c.loss,
-                "validation_loss": c.validation_loss,
+                "validation_loss": None if c.validation_loss is None else encode_number(c.validation_loss),
             }
             for c in self
         ]
-        return runnable + [asdict(entry) for entry in self.unrunnable]
+        unrunnable = [{**asdict(entry), "loss": encode_number(entry.loss)} for entry in self.unrunnable]
+        return {"equations": equations, "unrunnable": unrunnable}
 
     @classmethod
-    def from_json(cls, entries: Iterable[Mapping[str, Any]], variables: Sequence[str]) -> ParetoFront:
+    def from_json(cls, data: object, variables: Sequence[str]) -> ParetoFront:
         """Build a front from what :meth:`to_json` returned; the equations go through the parser.
 
         Raises:
-            FileFormatError: an entry lacks a field or has a field of another type.
+            FileFormatError: the data do not have this form; the message says where.
+        """
+        return cls.from_record(decode(data, FrontRecord, "a saved front"), variables)
+
+    @classmethod
+    def from_record(cls, record: FrontRecord, variables: Sequence[str]) -> ParetoFront:
+        """Build a front from its record; the equations go through the parser.
+
+        Raises:
+            FileFormatError: an equation is invalid, or is not better than all simpler ones.
         """
         try:
-            listed = list(entries)
-            return cls(
-                (_read_candidate(entry, variables) for entry in listed if "reason" not in entry),
-                (_read_unrunnable(entry) for entry in listed if "reason" in entry),
+            front = cls(
+                (
+                    Candidate(
+                        parse(entry.equation, variables),
+                        entry.complexity,
+                        entry.loss,
+                        None if entry.validation_loss is None else float(entry.validation_loss),
+                    )
+                    for entry in record.equations
+                ),
+                (
+                    Unrunnable(entry.equation, entry.complexity, float(entry.loss), entry.reason)
+                    for entry in record.unrunnable
+                ),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"not a front: {error!r}") from error
+        except ExpressionError as error:
+            raise FileFormatError(f"a saved front is damaged: {shorten(error)}") from error
+        if len(front) < len(record.equations):
+            raise FileFormatError(
+                "a saved front is damaged: an equation is no better than simpler ones, so it is not on the front"
+            )
+        return front
 
     def plot(self, ax: Any = None) -> Any:
         """Plot loss over complexity on the given axes or new ones (needs matplotlib), and return the axes."""
@@ -242,18 +298,3 @@ def _compute_score(simpler: Candidate, candidate: Candidate, least: float) -> fl
     least = max(least, sys.float_info.min)
     drop = math.log(max(simpler.loss, least)) - math.log(max(candidate.loss, least))
     return drop / (candidate.complexity - simpler.complexity)
-
-
-def _read_candidate(entry: Mapping[str, Any], variables: Sequence[str]) -> Candidate:
-    return Candidate(
-        parse(str(entry["equation"]), variables),
-        int(entry["complexity"]),
-        float(entry["loss"]),
-        None if entry["validation_loss"] is None else float(entry["validation_loss"]),
-    )
-
-
-def _read_unrunnable(entry: Mapping[str, Any]) -> Unrunnable:
-    return Unrunnable(
-        str(entry["equation"]), int(entry["complexity"]), float(entry["loss"]), str(entry["reason"])
-    )

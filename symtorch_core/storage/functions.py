@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, final
+from typing import Any, NoReturn, final
+
+import msgspec
 
 from symtorch_core.errors import FileFormatError
+from symtorch_core.storage.documents import Label
 
-_KEY: Final = "function"
+
+@final
+class FunctionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file holds of a function: its name."""
+
+    function: Label
 
 
 @final
@@ -43,11 +51,9 @@ def name_function(function: Callable[..., Any]) -> str:
 
 def encode_function(function: Callable[..., Any]) -> dict[str, str]:
     """Return what JSON can hold of a function: its name."""
-    return {_KEY: name_function(function)}
+    return {"function": name_function(function)}
 
 
-def decode_function(data: Any, role: str) -> Any:
-    """Return the placeholder of an encoded function; any other data as they are."""
-    if isinstance(data, Mapping) and set(data) == {_KEY} and isinstance(data[_KEY], str):
-        return LostFunction(role, data[_KEY])
-    return data
+def decode_function(record: str | FunctionRecord, role: str) -> str | LostFunction:
+    """Return the placeholder of a function; a text as it is."""
+    return record if isinstance(record, str) else LostFunction(role, record.function)

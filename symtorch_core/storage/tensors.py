@@ -9,6 +9,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from symtorch_core.errors import FileFormatError
+from symtorch_core.storage.documents import shorten
+
 
 def encode_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Return named tensors as safetensors in base64; no tensors give an empty string.
@@ -24,9 +27,9 @@ def decode_tensors(text: str) -> dict[str, Tensor]:
     """Return the tensors of a text from :func:`encode_tensors`.
 
     Raises:
-        ValueError: the text is invalid.
+        FileFormatError: the text is invalid.
     """
     try:
-        return safetensors.torch.load(base64.b64decode(text)) if text else {}
-    except safetensors.SafetensorError as error:
-        raise ValueError(str(error)) from None
+        return safetensors.torch.load(base64.b64decode(text, validate=True)) if text else {}
+    except (ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise FileFormatError(f"its tensors are damaged: {shorten(error)}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,25 @@ from torch import Tensor, nn
 from symtorch_core.components.checks import check_distinct, check_names
 from symtorch_core.errors import ExpressionError, FileFormatError, SearchError
 from symtorch_core.expressions import Expression, Program, constants, parse
-from symtorch_core.storage.functions import LostFunction, decode_function, encode_function, name_function
+from symtorch_core.storage.documents import Label, decode
+from symtorch_core.storage.functions import (
+    FunctionRecord,
+    LostFunction,
+    decode_function,
+    encode_function,
+    name_function,
+)
 
 Transform = str | Callable[[Tensor], Tensor]
 """An expression in the input names, or a function of torch tensors: of the inputs (..., d), one column (...)."""
+
+
+@final
+class TransformsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Transforms in a file."""
+
+    input_names: list[Label]
+    definitions: dict[Label, str | FunctionRecord]
 
 
 def check_transforms(transforms: Any) -> None:
@@ -194,19 +210,25 @@ class Transforms(nn.Module):
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> Transforms:
+    def from_json(cls, data: object) -> Transforms:
         """Build transforms from what :meth:`to_json` returned, with placeholders of Python functions.
 
         Raises:
             FileFormatError: the data do not have this form.
         """
-        names, definitions = data.get("input_names"), data.get("definitions")
-        if not isinstance(names, list) or not isinstance(definitions, dict):
-            raise FileFormatError("the saved transforms lack input names or definitions")
-        read = {name: decode_function(entry, f"transform {name!r}") for name, entry in definitions.items()}
-        if not all(isinstance(entry, (str, LostFunction)) for entry in read.values()):
-            raise FileFormatError("the saved transforms are not text")
+        return cls.from_record(decode(data, TransformsRecord, "the saved transforms"))
+
+    @classmethod
+    def from_record(cls, record: TransformsRecord) -> Transforms:
+        """Build transforms from their record, with placeholders of Python functions.
+
+        Raises:
+            FileFormatError: the names or the expressions are invalid.
+        """
+        read = {
+            name: decode_function(entry, f"transform {name!r}") for name, entry in record.definitions.items()
+        }
         try:
-            return cls([str(name) for name in names], read)
+            return cls(record.input_names, read)
         except SearchError as error:
             raise FileFormatError(f"the saved transforms cannot be used: {error}") from error

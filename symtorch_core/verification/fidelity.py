@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from symtorch_core.activations.rows import BlockFunction
+from symtorch_core.storage.documents import encode_number
 
 
 @final
@@ -33,17 +34,9 @@ class Fidelity:
     rows: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers as JSON data; NaN and infinities become None."""
-        return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Fidelity:
-        """Build a fidelity from what :meth:`to_json` returned."""
-        numbers = {
-            key: math.nan if data[key] is None else float(data[key])
-            for key in ("r2", "nmse", "max_error", "mae")
-        }
-        return cls(**numbers, rows=int(data["rows"]))
+        """Return the numbers as JSON data; NaN and infinities become words."""
+        numbers = {name: encode_number(value) for name, value in vars(self).items() if name != "rows"}
+        return {**numbers, "rows": self.rows}
 
 
 @final
