@@ -209,7 +209,7 @@ def main() -> None:
     """Run the command line; an error of the framework ends it with its message and no traceback."""
     try:
         app()
-    except SymTorchError as error:
+    except (SymTorchError, OSError) as error:  # OSError: a file that cannot be written
         _print_line(Console(stderr=True), f"Error: {error}")
         sys.exit(1)
 

@@ -21,6 +21,7 @@ from symtorch_core.events import Stopwatch, progress_bars
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.storage.files import write_whole
 from symtorch_core.training.descend import descend
 from symtorch_core.training.schedule import cosine_by_epochs, fork_seed
 from symtorch_core.views.terminal import render_result
@@ -220,7 +221,8 @@ def accuracy(model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor) -> float:
 
 
 def _check_reload(console: Console, path: Path, model: nn.Module, fresh: nn.Module, X: Tensor) -> None:
-    torch.save(model.state_dict(), path)
+    with write_whole(path) as unfinished:
+        torch.save(model.state_dict(), unfinished)
     fresh.load_state_dict(torch.load(path, weights_only=True))
     with torch.no_grad():
         same = torch.equal(model(X), fresh.eval()(X))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from abc import ABC
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -109,9 +110,21 @@ Callback = Callable[[Event], None]
 
 
 def notify(callbacks: Iterable[Callback], event: Event) -> None:
-    """Send an event to every callback, in order."""
+    """Send an event to every callback, in order.
+
+    A callback that fails does not end the run, which may have worked for hours: a warning names it, and the others
+    are called. To stop a run from a callback, raise KeyboardInterrupt: what was found so far is returned.
+    """
     for callback in callbacks:
-        callback(event)
+        try:
+            callback(event)
+        except Exception as error:
+            name = getattr(callback, "__name__", type(callback).__name__)
+            warnings.warn(
+                f"the callback {name} failed on {type(event).__name__} ({error!r}); the run goes on",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 @final

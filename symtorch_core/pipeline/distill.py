@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from symtorch_core.activations.batches import peek_batch, prepare_batch
+from symtorch_core.activations.batches import peek_batch
 from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
@@ -25,6 +25,7 @@ from symtorch_core.components.checks import check_columns
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.events import Callback, StageFinished, StageStarted, Stopwatch, notify, progress_bars
+from symtorch_core.pipeline.measures import measure_result
 from symtorch_core.pipeline.request import (
     Components,
     check_arguments,
@@ -33,17 +34,13 @@ from symtorch_core.pipeline.request import (
 )
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.results.distillation import Distillation, Provenance
-from symtorch_core.search.front import SelectionRule
+from symtorch_core.search.front import ParetoFront, SelectionRule
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
-from symtorch_core.surrogates.running import move_to_block
-from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transform, Transforms
 from symtorch_core.training.descend import allow_gradients
-from symtorch_core.verification.fidelity import Fidelity
-from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline, verify
-from symtorch_core.verification.whole_model import BATCH_ROWS, measure_model
+from symtorch_core.verification.whole_model import BATCH_ROWS
 
 
 @allow_gradients()
@@ -111,7 +108,8 @@ def distill(
 
     Returns:
         The distillation. If Ctrl-C or a failure of the backend (which is then a warning) stops the search, outputs
-        that are finished, or that the backend hands over, are returned.
+        that are finished, or that the backend hands over, are returned. What fails or is stopped after the search
+        (a measure, a callback) is left out, and a warning says so.
 
     >>> X = torch.rand(200, 2)
     >>> result = distill((X, 2 * X[:, :1] + 1), regressor="operon", niterations=5)  # doctest: +SKIP
@@ -151,82 +149,69 @@ def distill(
             reduction, Z, T = _reduce(
                 components.reducer, derive, train, columns, function if unchanged else None, seed
             )
-        with stages.run("regress", T.shape[1]):
-            found, interrupted = regress(
-                components.regressor,
-                Z,
-                T,
-                components.search,
-                reduction.variable_names,
-                weights=train.weights,
-                seed=seed,
-                callbacks=callbacks,
-                resume=resume,
-            )
-        with stages.run("verify"):
-            if reduction.keeps_outputs:
-                # Equations are independent of each other, so missing ones are left out.
-                columns = tuple(columns[i] for i in sorted(found))
-                fronts = tuple(found[i] for i in sorted(found))
-            else:
-                fronts = fill_missing_fronts(found, T, components.search, train.weights)
-            fitted = train.select_outputs(columns)
-            evaluated = None if held_out is None else held_out.select_outputs(columns)
-            if evaluated is not None:
-                fronts = add_validation_losses(fronts, components.search, derive, reduction, evaluated)
-            names = fitted.output_names
-            result = Distillation(
-                fronts=fronts,
-                equation_names=names
-                if reduction.keeps_outputs
-                else tuple(f"f{i}" for i in range(len(fronts))),
-                outputs=columns,
-                output_names=names,
-                block_outputs=activations.outputs.shape[1],
-                transforms=derive,
-                reduction=reduction,
-                search=components.search,
-                select=select,
-                provenance=Provenance(
-                    regressor=components.regressor.name,
-                    reducer=components.reducer.name,
-                    surrogate=surrogate,
-                    source=activations.source,
-                    rows=(len(train), 0 if held_out is None else len(held_out)),
-                    versions=_collect_versions(components.regressor.name),
+        found: dict[int, ParetoFront] = {}
+        interrupted = False
+        try:
+            with stages.run("regress", T.shape[1]):
+                found, interrupted = regress(
+                    components.regressor,
+                    Z,
+                    T,
+                    components.search,
+                    reduction.variable_names,
+                    weights=train.weights,
                     seed=seed,
-                ),
-                interrupted=interrupted,
-                train=train,
-                held_out=held_out,
-            )
-            baseline = fit_linear_baseline(derive, reduction, fitted, evaluated or fitted)
-            evaluable = function if out_of_range else None
-            equations = result.surrogate()
-            result = replace(
-                result, fidelity=verify(equations, baseline, fitted, evaluated, evaluable, columns)
-            )
-            whole = _measure_model(result, equations, block, parent, batch)
-            result = replace(result, model_fidelity=whole)
-    return replace(result, provenance=replace(result.provenance, seconds=stages.seconds))
-
-
-def _measure_model(
-    result: Distillation, equations: Surrogate, block: Any, parent: Callable[..., Any] | None, batch: Any
-) -> Fidelity | None:
-    if batch is None or parent is None or not isinstance(block, nn.Module):
-        return None
-    try:
-        replacement = result.replacement(move_to_block(equations, block))
-        return measure_model(parent, block, replacement, prepare_batch(batch, parent, None))
-    except Exception as error:
-        # A model may reject such values in its own way, which must not lose the search.
-        warnings.warn(
-            f"the model failed with equations in place of {result.provenance.source.block} ({error})",
-            RuntimeWarning,
-            stacklevel=3,
+                    callbacks=callbacks,
+                    resume=resume,
+                )
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            interrupted = True
+        if reduction.keeps_outputs:
+            # Equations are independent of each other, so missing ones are left out.
+            columns = tuple(columns[i] for i in sorted(found))
+            fronts = tuple(found[i] for i in sorted(found))
+        else:
+            fronts = fill_missing_fronts(found, T, components.search, train.weights)
+        names = tuple(activations.output_names[column] for column in columns)
+        result = Distillation(
+            fronts=fronts,
+            equation_names=names if reduction.keeps_outputs else tuple(f"f{i}" for i in range(len(fronts))),
+            outputs=columns,
+            output_names=names,
+            block_outputs=activations.outputs.shape[1],
+            transforms=derive,
+            reduction=reduction,
+            search=components.search,
+            select=select,
+            provenance=Provenance(
+                regressor=components.regressor.name,
+                reducer=components.reducer.name,
+                surrogate=surrogate,
+                source=activations.source,
+                rows=(len(train), 0 if held_out is None else len(held_out)),
+                versions=_collect_versions(components.regressor.name),
+                seed=seed,
+            ),
+            interrupted=interrupted,
+            train=train,
+            held_out=held_out,
         )
-        return None
+        try:
+            with stages.run("verify"):
+                for measured in measure_result(
+                    result, block, parent, batch, function if out_of_range else None
+                ):
+                    result = measured
+        except KeyboardInterrupt:
+            warnings.warn(
+                "the measures of the equations were stopped; the equations are all there",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            result = replace(result, interrupted=True)
+    return replace(result, provenance=replace(result.provenance, seconds=stages.seconds))
 
 
 def _read_iterator(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 
 import symtorch_core as st
 from symtorch_core import CaptureError, FileFormatError, SwitchError
+from symtorch_core.studies import Store
 from symtorch_llm.fitting.recipes import build_best_recipe
 from symtorch_llm.fitting.tuning import Tuning, tune
 from symtorch_llm.judging.layers import (
@@ -97,21 +97,37 @@ def test_what_is_not_there_or_damaged_is_said(
 ) -> None:
     with pytest.raises(SwitchError, match="nothing in the model"):
         save_surrogates(model, tmp_path)
-    with pytest.raises(FileFormatError, match="no readable surrogates"):
+    with pytest.raises(FileFormatError, match="holds no surrogates: there is no symbolic.safetensors"):
         load_surrogates(model, tmp_path)
     with place_modules(model, replaced(model, rows, data_out)):
         save_surrogates(model, tmp_path)
     with pytest.raises(FileFormatError, match="another model"):
         load_surrogates(nn.Linear(2, 2), tmp_path)
-    saved = json.loads((tmp_path / LAYERS).read_text())
-    (tmp_path / LAYERS).write_text(json.dumps(saved | {"schema": 99}))
-    with pytest.raises(FileFormatError, match="another version"):
-        load_surrogates(load_causal(str(toy))[0], tmp_path)
-    (tmp_path / LAYERS).write_text(json.dumps(saved))
     whole = (tmp_path / TENSORS).read_bytes()
     (tmp_path / TENSORS).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FileFormatError, match="no readable surrogates"):
+    with pytest.raises(FileFormatError, match=f"{TENSORS} is damaged"):
         load_surrogates(load_causal(str(toy))[0], tmp_path)
+
+
+def test_a_part_that_is_damaged_leaves_the_model_as_it_was(
+    model: Any, rows: dict[str, st.Activations], data_out: HeldOut, toy: Path, tmp_path: Path
+) -> None:
+    with place_modules(model, replaced(model, rows, data_out)):
+        save_surrogates(model, tmp_path)
+    store = Store(tmp_path)
+    tensors, about = store.read_tensors("symbolic")  # type: ignore[misc]
+    last = list(rows)[-1]
+    short = {
+        name: value[:1] if name.startswith(f"{last}.surrogate.") else value for name, value in tensors.items()
+    }
+    fresh = load_causal(str(toy))[0]
+    before = fresh(input_ids=IDS).logits
+    for damaged, title in ((short, about), (tensors, {**about, "schema": 99}), (tensors, [])):
+        store.write_tensors("symbolic", damaged, title)
+        with pytest.raises(FileFormatError):
+            load_surrogates(fresh, tmp_path)
+        assert not any(isinstance(module, st.SymbolicModel) for module in fresh.modules())
+    torch.testing.assert_close(fresh(input_ids=IDS).logits, before, rtol=0, atol=0)
 
 
 def test_layers_are_ranked_by_what_their_replacement_costs(

@@ -1,4 +1,4 @@
-"""Surrogates in a folder beside the checkpoint of their model, as safetensors and JSON.
+"""Surrogates in a folder beside the checkpoint of their model, as safetensors, with JSON to read.
 
 Nothing in the files is executed: tensors are read by safetensors, equations by the core's own grammar.
 """
@@ -6,18 +6,20 @@ Nothing in the files is executed: tensors are read by safetensors, equations by 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from symtorch_core import FileFormatError, SwitchError, SymbolicModel, wrap
+from symtorch_core.studies import Store, write_whole
 
-TENSORS: Final = "symbolic.safetensors"
-LAYERS: Final = "symbolic.json"
-_SCHEMA: Final = 1
+_NAME: Final = "symbolic"
+TENSORS: Final = f"{_NAME}.safetensors"
+LAYERS: Final = f"{_NAME}.json"
+"""For people: it is not read again."""
+_SCHEMA: Final = 2
 _BLOCK: Final = "block."
 
 
@@ -46,9 +48,8 @@ def save_surrogates(model: nn.Module, folder: Path | str) -> Path:
             "nothing in the model runs on equations, so there is nothing to save: call switch_to_symbolic() first"
         )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        f"{path}.{key}": value.detach().cpu().contiguous()
+        f"{path}.{key}": value
         for path, block in blocks.items()
         for key, value in block.state_dict().items()
         if not key.startswith(_BLOCK)
@@ -61,9 +62,9 @@ def save_surrogates(model: nn.Module, folder: Path | str) -> Path:
         }
         for path, block in blocks.items()
     ]
-    save_file(tensors, folder / TENSORS)
-    text = json.dumps({"schema": _SCHEMA, "layers": layers}, indent=1)
-    folder.joinpath(LAYERS).write_text(text, encoding="utf-8")
+    Store(folder).write_tensors(_NAME, tensors, about={"schema": _SCHEMA, "paths": list(blocks)})
+    with write_whole(folder / LAYERS) as unfinished:
+        unfinished.write_text(json.dumps({"layers": layers}, indent=1), encoding="utf-8")
     return folder
 
 
@@ -81,40 +82,46 @@ def load_surrogates(
         The blocks that now run on equations, in place.
 
     Raises:
-        FileFormatError: the folder holds no surrogates, they are damaged, or belong to another model.
+        FileFormatError: the folder holds no surrogates, they are damaged, or belong to another model, which is then
+            as it was.
     """
     folder = Path(folder)
-    try:
-        saved = json.loads(folder.joinpath(LAYERS).read_text(encoding="utf-8"))
-        tensors = load_file(folder / TENSORS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise FileFormatError(f"{folder} holds no readable surrogates: {error}") from error
-    if not isinstance(saved, dict) or saved.get("schema") != _SCHEMA:
-        raise FileFormatError(
-            f"{folder / LAYERS} is of another version, or damaged: save the surrogates again"
-        )
-    paths = [str(layer.get("path")) for layer in saved.get("layers", []) if isinstance(layer, dict)]
+    saved = Store(folder).read_tensors(_NAME)
+    if saved is None:
+        raise FileFormatError(f"{folder} holds no surrogates: there is no {TENSORS}")
+    tensors, about = saved
+    if not isinstance(about, dict) or about.get("schema") != _SCHEMA:
+        raise FileFormatError(f"{folder / TENSORS} is of another version: save the surrogates again")
+    paths = [str(path) for path in about["paths"]]
     modules = dict(model.named_modules())
     missing = [path for path in paths if path not in modules]
     if missing or not paths:
         raise FileFormatError(
             f"the surrogates in {folder} belong to another model: it has no {missing or 'layers'}"
         )
+    parts = {
+        path: {key[len(path) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{path}.")}
+        for path in paths
+    }
+    for path, part in parts.items():  # on wrappers beside the model, so that a damaged part changes nothing
+        found = modules[path]
+        _load(SymbolicModel(found.block if isinstance(found, SymbolicModel) else found), part, path)
     blocks = []
-    for path in paths:
-        own = {key[len(path) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{path}.")}
+    for path, part in parts.items():
         found = modules[path]
         block = found if isinstance(found, SymbolicModel) else wrap(model, path)
-        try:
-            result = block.load_state_dict(own, strict=False)
-        except (RuntimeError, KeyError) as error:
-            raise FileFormatError(f"the surrogate of {path} is damaged: {error}") from error
-        unknown = [key for key in result.missing_keys if not key.startswith(_BLOCK)] + result.unexpected_keys
-        if unknown or block.mode != "symbolic":
-            raise FileFormatError(
-                f"the surrogate of {path} is damaged: {', '.join(unknown) or 'no equations'}"
-            )
+        _load(block, part, path)
         if release_block and not block.released:
             block.switch_to_symbolic(release_block=True)
         blocks.append(block)
     return blocks
+
+
+def _load(block: SymbolicModel, part: Mapping[str, Tensor], path: str) -> None:
+    try:
+        result = block.load_state_dict(part, strict=False)
+    except (RuntimeError, KeyError, FileFormatError) as error:
+        raise FileFormatError(f"the surrogate of {path} is damaged: {error}") from error
+    unknown = [key for key in result.missing_keys if not key.startswith(_BLOCK)] + result.unexpected_keys
+    if unknown or block.mode != "symbolic":
+        raise FileFormatError(f"the surrogate of {path} is damaged: {', '.join(unknown) or 'no equations'}")
