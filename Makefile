@@ -9,7 +9,7 @@ BOUNDED := $(addprefix backends/symtorch-,torchgp sparse gplearn) $(addprefix re
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml reducers/*/pyproject.toml plugins/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bounds mutants docs bench studies clean
+.PHONY: help venv demo test lint bounds mutants fuzz schema docs bench studies clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,6 +46,13 @@ bounds: ## run the quick tests with the oldest versions that pyproject.toml allo
 mutants: $(STAMP) ## measure how many changes of a room its tests notice: ROOM=search; LAST=3 for a tenth of them
 	$(BIN)/python -m pip install -q "mutmut>=3.8"
 	$(BIN)/python tests/mutants.py $(ROOM) --last "$(LAST)"
+
+fuzz: $(STAMP) ## hostile input for everything that reads, and 200 kills of searches: an hour; SECONDS=600 SEED=7
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),3600) --jobs 2 --seed $(or $(SEED),$(shell date +%s))
+	$(BIN)/python tests/fuzz/kills.py --kills 200
+
+schema: $(STAMP) ## write the JSON schema of saved results to docs/
+	$(BIN)/python -m symtorch_core.results.records > docs/result.schema.json
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
 	$(BIN)/python -m pip install -q -r benchmarks/requirements.txt

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from symtorch_core import FileFormatError
+from symtorch_core.results.records import describe_file
 from symtorch_core.storage import files
 from symtorch_core.storage.documents import Number, decode, encode_number, read_document, write_document
 from symtorch_core.storage.files import write_text, write_whole
@@ -234,3 +235,8 @@ class TestDocuments:
         assert decode({"a": [1, 2]}, dict[str, list[int]], "a test") == {"a": [1, 2]}
         with pytest.raises(FileFormatError, match=r"a test is damaged.*`\$\[...\]\[1\]`"):
             decode({"a": [1, 2.5]}, dict[str, list[int]], "a test")
+
+
+def test_the_schema_in_the_docs_is_current() -> None:
+    text = Path(__file__).parents[1].joinpath("docs", "result.schema.json").read_text(encoding="utf-8")
+    assert text == describe_file(), "run `make schema`"
