@@ -52,7 +52,7 @@ fuzz: $(STAMP) ## hostile input for everything that reads, and 200 kills of sear
 	$(BIN)/python tests/fuzz/kills.py --kills 200
 
 schema: $(STAMP) ## write the JSON schema of saved results to docs/
-	$(BIN)/python -m symtorch_core.results.records > docs/result.schema.json
+	$(BIN)/python -c "from symtorch_core.results import records; print(records.describe_file(), end=str())" > docs/result.schema.json
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
 	$(BIN)/python -m pip install -q -r benchmarks/requirements.txt

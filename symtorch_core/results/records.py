@@ -6,7 +6,6 @@ Each class lists the fields of its object, all of which a file must have, and no
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any, Literal, final
 
 import msgspec
@@ -153,7 +152,3 @@ class SavedDistillation(Struct, frozen=True, forbid_unknown_fields=True):
 def describe_file() -> str:
     """Return the JSON schema of a saved distillation, as text."""
     return json.dumps(msgspec.json.schema(SavedDistillation), indent=1) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(describe_file())
