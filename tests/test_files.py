@@ -175,11 +175,13 @@ class TestDocuments:
         assert encode_number(float("nan")) == "nan"
         assert [float(loss) for loss in run.losses][2] == float("inf")
 
-    def test_spaces_line_ends_and_order_do_not_matter(self) -> None:
+    def test_spaces_and_line_ends_do_not_matter_but_order_does(self) -> None:
         text = write_document(CONTENT, indent=1)
         fields = json.loads(text)
-        turned = json.dumps(dict(reversed(fields.items())), ensure_ascii=False)
-        assert read(text.replace("\n", "\r\n")) == read(turned) == read(write_document(CONTENT).encode())
+        compact = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        assert read(text.replace("\n", "\r\n")) == read(compact) == read(write_document(CONTENT).encode())
+        with pytest.raises(FileFormatError, match="changed since it was written"):
+            read(json.dumps(dict(reversed(fields.items()))))
 
     def test_every_changed_number_is_noticed(self) -> None:
         text = write_document(CONTENT)
