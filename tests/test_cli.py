@@ -11,11 +11,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from symtorch_core import cli
+import symtorch_core as st
+from symtorch_core import cli, distill
 from symtorch_core.components.registry import registry
 from symtorch_core.errors import SearchError, UnknownComponentError
+from symtorch_core.testing.scripted import ScriptedRegressor
 
 SITE = {
     "acme_ok.py": "class Thing: pass",
@@ -239,3 +242,41 @@ def test_main_tells_an_unknown_kind_in_a_paragraph(monkeypatch: pytest.MonkeyPat
         cli.main()
     assert caught.value.code == 1
     assert "the kinds are captures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["show", "report", "export"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[" * 10**6, bytes(3_400_000), b"PK\x03\x04" * 10**5, b'{"schema": 1}', None]
+)
+def test_a_file_that_is_no_result_is_refused_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path, command: str, content: bytes | None
+) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(content) if content is not None else path.mkdir()
+    arguments = [command, str(path), *([] if command == "show" else ["-o", str(tmp_path / "out.py")])]
+    monkeypatch.setattr(sys, "argv", ["symtorch", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert str(path) in error
+    assert len(error) < 500
+    assert not (tmp_path / "out.py").exists()
+
+
+def test_a_file_that_cannot_be_written_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path
+) -> None:
+    X = torch.rand(50, 1, generator=torch.Generator().manual_seed(0))
+    result = distill((X, 2 * X), regressor=ScriptedRegressor(equations=("2.0*x0",)), progress=False)
+    result.save(tmp_path / "result.json")
+    (tmp_path / "taken.py").mkdir()
+    for command, target in (("export", "taken.py"), ("report", "result.json/page.html")):
+        arguments = [command, str(tmp_path / "result.json"), "-o", str(tmp_path / target)]
+        monkeypatch.setattr(sys, "argv", ["symtorch", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert caught.value.code == 1
+        assert capsys.readouterr().err.startswith("Error: ")
+    assert st.Distillation.load(tmp_path / "result.json").fronts == result.fronts
