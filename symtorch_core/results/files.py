@@ -88,7 +88,7 @@ def load_distillation(
         check_parts(result)
         result = replace(result, held_out=_restore_rows(held, result)) if held else result
     except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from None
+        raise FileFormatError(f"{path}: {shorten(error)}") from None
     return _give_functions(result, transforms or {}, loss)
 
 
