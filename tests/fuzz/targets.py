@@ -28,6 +28,7 @@ from symtorch_core.expressions import (
     simplify,
     to_sympy,
     to_text,
+    with_constants,
 )
 from symtorch_core.storage.documents import write_document
 from symtorch_core.testing.scripted import ScriptedRegressor
@@ -118,7 +119,13 @@ class Texts(Target):
         after = evaluate(simplify(equation), columns).expand(len(X))
         both = torch.isfinite(before) & torch.isfinite(after)
         close = torch.isclose(before[both], after[both], rtol=1e-6, atol=1e-9)
-        check_that(bool(close.all()), "the simplified equation gives other numbers")
+        # Where rounding alone changes the numbers, as of the cosine of 1e45, nothing can be compared.
+        shaken = with_constants(equation, [value * (1 + 1e-13) for value in constants(equation)])
+        near = evaluate(shaken, {name: column * (1 + 1e-13) for name, column in columns.items()}).expand(
+            len(X)
+        )
+        steady = torch.isclose(before[both], near[both], rtol=1e-8, atol=1e-11)
+        check_that(bool((close | ~steady).all()), "the simplified equation gives other numbers")
         Program([equation], ["x0", "x1"])(X, torch.tensor(constants(equation), dtype=torch.float64))
         str(to_sympy(equation))
         st.Candidate(equation, 1, 0.5).latex()
