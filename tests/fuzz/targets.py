@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 import symtorch_core as st
 from symtorch_core.expressions import (
     OPERATORS,
+    Call,
+    Expression,
     Program,
     constants,
     evaluate,
@@ -81,6 +84,14 @@ def make_equation(random: Random, depth: int) -> str:
     return f"({parts[0]}) {name} ({parts[1]})" if not name.isidentifier() else f"{name}({', '.join(parts)})"
 
 
+def find_defined(equation: Expression, columns: Mapping[str, Tensor], rows: int) -> Tensor:
+    """Return the rows where every part of an equation is finite: a comparison may hide a part that is not."""
+    defined = torch.isfinite(evaluate(equation, columns)).expand(rows)
+    for part in equation.args if isinstance(equation, Call) else ():
+        defined = defined & find_defined(part, columns, rows)
+    return defined
+
+
 class Target(ABC):
     """One kind of input."""
 
@@ -117,7 +128,7 @@ class Texts(Target):
         columns = {"x0": X[:, 0], "x1": X[:, 1]}
         before = evaluate(equation, columns).expand(len(X))
         after = evaluate(simplify(equation), columns).expand(len(X))
-        both = torch.isfinite(before) & torch.isfinite(after)
+        both = find_defined(equation, columns, len(X)) & torch.isfinite(after)
         close = torch.isclose(before[both], after[both], rtol=1e-6, atol=1e-9)
         # Where rounding alone changes the numbers, as of the cosine of 1e45, nothing can be compared.
         shaken = with_constants(equation, [value * (1 + 1e-13) for value in constants(equation)])
