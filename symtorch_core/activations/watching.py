@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,13 +17,18 @@ After = Callable[[Any], Any]
 
 @contextmanager
 def watch_calls(block: nn.Module, before: Before, after: After) -> Iterator[None]:
-    """Call two functions around each call of a module inside the context; also if the module is TorchScript."""
+    """Call two functions around each call of a module inside the context; also if the module is TorchScript.
+
+    Calls in other threads are not this context's, and pass unseen.
+    """
+    thread = threading.get_ident()
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        before(args, kwargs)
+        if threading.get_ident() == thread:
+            before(args, kwargs)
 
     def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
-        return after(result)
+        return after(result) if threading.get_ident() == thread else None
 
     # Methods of the base class, since TorchScript modules refuse their own, but run such hooks.
     handles = [

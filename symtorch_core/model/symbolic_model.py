@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import html
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -16,13 +16,21 @@ from torch import nn
 
 from symtorch_core.activations.batches import peek_batch, prepare_batch
 from symtorch_core.activations.hooks import find_block
+from symtorch_core.activations.state_guard import take_turns
 from symtorch_core.components.checks import check_callbacks, check_columns, check_flag, check_whole
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.model.hooks import has_backward_hooks, list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.refinement import Refinement, refine
-from symtorch_core.model.surroundings import Surroundings, count_calls, inspect_model, inspect_source
+from symtorch_core.model.setting import Setting
+from symtorch_core.model.surroundings import (
+    Surroundings,
+    call_after_capture,
+    count_calls,
+    inspect_model,
+    inspect_source,
+)
 from symtorch_core.pipeline.distill import distill
 from symtorch_core.pipeline.request import check_metric
 from symtorch_core.results.distillation import Complexity, Distillation, MetricChange
@@ -93,8 +101,13 @@ class SymbolicModel(BlockWrapper):
     ) -> tuple[Distillation, Surrogate, Surroundings]:
         callbacks = check_callbacks(options.pop("callbacks", ()))
         batch, data = peek_batch(data, BATCH_ROWS)
-        with count_calls(self, self.block) as calls:
-            watching = [*callbacks, calls.stop_after_capture]
+        with ExitStack() as counting:
+            counting.enter_context(take_turns())
+            calls = counting.enter_context(count_calls(self, self.block))
+            watching = [
+                *callbacks,
+                call_after_capture(counting.close),
+            ]  # later stages run the block on their own
             found = distill(self.block, data, parent=parent, callbacks=watching, **options)
         result = _name_block(found, self.name)
         surrogate = move_to_block(result.surrogate(), self.block)
@@ -110,14 +123,15 @@ class SymbolicModel(BlockWrapper):
         )
         return result, surrogate, surroundings
 
-    @contextmanager
-    def _trying(self, result: Distillation, surrogate: Surrogate) -> Iterator[None]:
-        """Run on these equations inside the context."""
-        with self.running("block"):  # which restores everything
-            self.surrogate, self._distillation = surrogate, result
-            self._mode, self._symbolic_outputs = "symbolic", tuple(sorted(result.outputs))
-            self._included_hooks = list_hooks(self.block)
-            yield
+    def _trying(self, result: Distillation, surrogate: Surrogate) -> AbstractContextManager[None]:
+        """Return a context in which this thread runs on these equations."""
+        return self._switch.trying(
+            mode="symbolic",
+            surrogate=surrogate,
+            distillation=result,
+            symbolic_outputs=tuple(sorted(result.outputs)),
+            included_hooks=list_hooks(self.block),
+        )
 
     def adopt(self, result: Distillation) -> SymbolicModel:
         """Use equations found elsewhere: from one pass over several blocks, or from a file.
@@ -155,12 +169,13 @@ class SymbolicModel(BlockWrapper):
         inputs, outputs = {linear_inputs}, {linear_outputs}
         if self.output_mask is not None:
             outputs.add(len(self.output_mask))
-        if self._distillation is not None:
-            before, source = self._distillation.provenance.source, result.provenance.source
+        last = self._now.distillation
+        if last is not None:
+            before, source = last.provenance.source, result.provenance.source
             if (source.select_input or ("0",)) == (before.select_input or ("0",)):
-                inputs.add(len(self._distillation.transforms.input_names))
+                inputs.add(len(last.transforms.input_names))
             if (source.select_output or "") == (before.select_output or ""):
-                outputs.add(self._distillation.block_outputs)
+                outputs.add(last.block_outputs)
         for what, known, given in (
             ("inputs", inputs, len(result.transforms.input_names)),
             ("outputs", outputs, result.block_outputs),
@@ -179,9 +194,14 @@ class SymbolicModel(BlockWrapper):
         return refine(self, data, parent=parent, **options)
 
     def _install(self, result: Distillation, surrogate: Surrogate, found: Surroundings) -> Distillation:
-        self._mode, self._symbolic_outputs = "block", ()
-        self.surrogate, self._distillation = surrogate, result
-        self._included_hooks, self._surroundings = list_hooks(self.block), found
+        self._change(
+            mode="block",
+            surrogate=surrogate,
+            distillation=result,
+            symbolic_outputs=(),
+            included_hooks=list_hooks(self.block),
+            surroundings=found,
+        )
         return result
 
     def _leave_out_pruned(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -206,8 +226,8 @@ class SymbolicModel(BlockWrapper):
 
     def equations(self) -> dict[str, sp.Expr]:
         """Return the equations in use (or that would be, in block mode), by name, with their current constants."""
-        names = self.distillation.equation_names
-        return dict(zip(names, self._get_surrogate().equations(), strict=True))
+        result, surrogate = self._get_equations(self._now)
+        return dict(zip(result.equation_names, surrogate.equations(), strict=True))
 
     def get_symbolic_function(self, output: int = 0) -> Callable[[Any], Any]:
         """Return one of the block's outputs, computed by its equation, as a function (..., d_in) -> (...).
@@ -220,7 +240,8 @@ class SymbolicModel(BlockWrapper):
         Raises:
             SwitchError: the output has no equation.
         """
-        outputs, surrogate = self.distillation.outputs, self._get_surrogate()
+        result, surrogate = self._get_equations(self._now)
+        outputs = result.outputs
         check_whole("output", output, error=SwitchError)
         if output not in outputs:
             raise SwitchError(f"output {output} has no equation; these have: {', '.join(map(str, outputs))}")
@@ -233,7 +254,8 @@ class SymbolicModel(BlockWrapper):
 
     def export(self, path: Path | str) -> Path:
         """Write the equations in use, with their current constants; see :meth:`Distillation.export`."""
-        return self.distillation.export(path, copy.deepcopy(self._get_surrogate()))
+        result, surrogate = self._get_equations(self._now)
+        return result.export(path, copy.deepcopy(surrogate))
 
     # -- switching ---------------------------------------------------------------------
 
@@ -265,51 +287,57 @@ class SymbolicModel(BlockWrapper):
         Raises:
             SwitchError, SelectionError: the switch is impossible, and nothing has changed.
         """
-        result = self.distillation
+        now = self._now
+        result, surrogate = self._get_equations(now)
         columns = result.outputs if outputs is None else check_columns("outputs", outputs, SwitchError)
         check_flag("trainable", trainable, SwitchError)
         check_flag("release_block", release_block, SwitchError)
-        self._check_switch(result, columns, release_block)
+        self._check_switch(now, result, columns, release_block)
         chosen = tuple(candidate.expression for candidate in result.chosen(select, complexity))
-        surrogate = self._get_surrogate()
         if surrogate.structure() != chosen:
-            surrogate = move_to_block(result.surrogate(select, complexity), self.block)
+            surrogate = move_to_block(result.surrogate(select, complexity), now.block)
+        self._warn(now, release_block)
         surrogate.trainable(trainable)
-        self.surrogate, self._symbolic_outputs, self._mode = surrogate, tuple(sorted(columns)), "symbolic"
-        self._warn(release_block)
-        if release_block:
-            self.block = ReleasedBlock()
+        self._change(
+            mode="symbolic",
+            surrogate=surrogate,
+            distillation=result,
+            symbolic_outputs=tuple(sorted(columns)),
+            block=ReleasedBlock() if release_block else now.block,
+        )
         return self
 
-    def _check_switch(self, result: Distillation, columns: tuple[int, ...], release_block: bool) -> None:
+    def _check_switch(
+        self, now: Setting, result: Distillation, columns: tuple[int, ...], release_block: bool
+    ) -> None:
         if not columns or len(set(columns)) != len(columns) or not set(columns) <= set(result.outputs):
             raise SwitchError(
                 f"outputs={list(columns)} cannot become symbolic: give different ones of those that were "
                 f"distilled: {', '.join(map(str, result.outputs))}"
             )
-        if self._surroundings.obstacle is not None:
-            raise SwitchError(f"{self.name} cannot run on equations: {self._surroundings.obstacle}")
+        if now.surroundings.obstacle is not None:
+            raise SwitchError(f"{self.name} cannot run on equations: {now.surroundings.obstacle}")
         for name in result.transforms.lost():
             raise SwitchError(
                 f"the equations need transform {name!r}, a Python function that no file holds: give it to "
                 "Distillation.load and adopt the result, or distill again"
             )
-        unexplained = set(range(result.block_outputs)) - set(columns) - set(self.pruned_outputs)
-        if (release_block or self.released) and unexplained:
+        unexplained = set(range(result.block_outputs)) - set(columns) - set(now.pruned_outputs)
+        if (release_block or now.released) and unexplained:
             raise SwitchError(
                 f"only {result.block_outputs - len(unexplained)} of {result.block_outputs} outputs would be symbolic: "
                 "the block is needed for the others, but "
-                + ("it was released" if self.released else "it would be released")
+                + ("it was released" if now.released else "it would be released")
             )
 
-    def _warn(self, release_block: bool) -> None:
+    def _warn(self, before: Setting, release_block: bool) -> None:
         """Say what does not run on equations."""
-        if self._surroundings.remark is not None:
-            warnings.warn(f"{self.name}: {self._surroundings.remark}", RuntimeWarning, stacklevel=3)
+        if before.surroundings.remark is not None:
+            warnings.warn(f"{self.name}: {before.surroundings.remark}", RuntimeWarning, stacklevel=3)
         lost = []
-        if release_block and list_hooks(self.block):
+        if release_block and list_hooks(before.block):
             lost.append("its forward hooks, which are freed with it")
-        if has_backward_hooks(self.block):
+        if has_backward_hooks(before.block):
             lost.append("its backward hooks, which need the block's own computation")
         if lost:
             warnings.warn(
@@ -326,17 +354,19 @@ class SymbolicModel(BlockWrapper):
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: there is no block to switch back to")
-        self._mode = "block"
+        self._change(mode="block")
         return self
 
     # -- notebooks ---------------------------------------------------------------------
 
     def _repr_html_(self) -> str:
-        rows = "" if self._distillation is None else self._distillation._repr_html_()
-        return f"<p>SymbolicModel <b>{html.escape(self.name)}</b>, running on its {self._mode}</p>{rows}"
+        now = self._now
+        rows = "" if now.distillation is None else now.distillation._repr_html_()
+        return f"<p>SymbolicModel <b>{html.escape(self.name)}</b>, running on its {now.mode}</p>{rows}"
 
     def _repr_latex_(self) -> str:
-        return "" if self._distillation is None else self._distillation._repr_latex_()
+        result = self._now.distillation
+        return "" if result is None else result._repr_latex_()
 
 
 def find_linear_widths(block: nn.Module) -> tuple[int | None, int | None]:
