@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.batches import check_data, iterate_batches, prepare_batch, to_arguments
+from symtorch_core.activations.hooks import PlainAttention
 from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor, replace_tensor
@@ -25,7 +26,7 @@ from symtorch_core.components.checks import (
     check_seed,
     check_whole,
 )
-from symtorch_core.errors import CaptureError, SearchError
+from symtorch_core.errors import CaptureError, FileFormatError, SearchError, SymTorchError
 from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.training.descend import allow_gradients
@@ -127,13 +128,30 @@ def _check_wrapped(block: Any) -> None:
         raise SearchError(f"block must be a wrapped block, as of wrap(), not a {type(block).__name__}")
 
 
+_STATE = ("steps_taken", "target_dim", "total_steps", "schedule", "end_fraction")
+
+
+def _check_plan(
+    target_dim: int,
+    total_steps: int,
+    schedule: str,
+    end_fraction: float,
+    error: type[SymTorchError] = SearchError,
+) -> None:
+    check_choice("schedule", schedule, _SCHEDULES, error)
+    check_whole("target_dim", target_dim, 1, error)
+    check_whole("total_steps", total_steps, 1, error)
+    check_number("end_fraction", end_fraction, 0, 1, open_low=True, error=error)
+
+
 @final
 class OutputPruner:
     """Pruner that zeroes a block's least important outputs step by step, until ``target_dim`` are left.
 
-    Call :meth:`step` once for each training step, with a sample of the block's inputs. The mask lives in the block
-    (:attr:`SymbolicModel.output_mask`): it moves, saves and compiles with it, and a pruned output is exactly zero, in
-    symbolic mode too. A pruned output stays pruned.
+    Call :meth:`step` once for each training step, with a sample of the block's inputs, or of those of the model around
+    it. The mask lives in the block (:attr:`SymbolicModel.output_mask`): it moves, saves and compiles with it, and a
+    pruned output is exactly zero, in symbolic mode too. A pruned output stays pruned. :meth:`state_dict` has what a
+    training needs to continue besides.
 
     Args:
         block: the wrapped block, in block mode.
@@ -165,10 +183,7 @@ class OutputPruner:
         importance: str | Importance = "std",
     ) -> None:
         _check_wrapped(block)
-        check_choice("schedule", schedule, _SCHEDULES)
-        check_whole("target_dim", target_dim, 1)
-        check_whole("total_steps", total_steps, 1)
-        check_number("end_fraction", end_fraction, 0, 1, open_low=True)
+        _check_plan(target_dim, total_steps, schedule, end_fraction)
         self.block, self.target_dim, self.total_steps = block, target_dim, total_steps
         self.schedule, self.end_fraction = schedule, end_fraction
         self._importance = _get_importance(importance, _IMPORTANCES)
@@ -185,23 +200,47 @@ class OutputPruner:
         """Whether only ``target_dim`` outputs are left."""
         return self.active == self.target_dim
 
-    def step(self, sample: Any) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return the steps taken and the plan, as plain data; the mask is in the block's own state_dict."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a state of :meth:`state_dict`: all of it, or nothing changes. Load the block's state as well.
+
+        The importance stays that of this pruner.
+
+        Raises:
+            FileFormatError: the state is not of a pruner, or damaged.
+        """
+        if not isinstance(state_dict, Mapping) or set(state_dict) != set(_STATE):
+            raise FileFormatError(f"the state of a pruner has the entries {', '.join(_STATE)}")
+        state = dict(state_dict)
+        steps_taken = state.pop("steps_taken")
+        _check_plan(**state, error=FileFormatError)
+        check_whole("steps_taken", steps_taken, 0, FileFormatError)
+        vars(self).update(state, steps_taken=steps_taken)
+
+    def step(self, sample: Any, *, parent: Callable[..., Any] | None = None) -> None:
         """Take one step of the schedule.
 
         Args:
-            sample: input of the block, as its one argument, a tuple of arguments, or a dict of keyword arguments;
-                any leading shape. Ranking runs the block on it in evaluation mode, without gradients or side effects.
+            sample: input of the block (or of ``parent``), as its one argument, a tuple of arguments, or a dict of
+                keyword arguments; any leading shape. Ranking runs the block on it in evaluation mode, without
+                gradients or side effects.
+            parent: the model that calls the block.
 
         Raises:
-            CaptureError: the outputs cannot be ranked (fewer than two rows, or not finite); nothing is pruned then.
+            CaptureError: the outputs cannot be ranked (fewer than two rows, or not finite), or the parent never calls
+                the block; nothing is pruned then.
             SearchError: the block has fewer outputs than ``target_dim``.
         """
+        check_function("parent", parent, "the model that calls the block", optional=True)
         several = isinstance(sample, (tuple, list, Mapping))
         if (several and not sample) or not (several or isinstance(sample, (Tensor, np.ndarray))):
             raise CaptureError(
                 f"sample must be an input of the block, as a tensor, a tuple or a dict, not {sample!r}"
             )
-        outputs = self._compute_outputs(sample)
+        outputs = self._compute_outputs(sample, parent)
         mask = self.block.output_mask
         if mask is None:
             mask = torch.ones(outputs.shape[1], dtype=torch.bool, device=outputs.device)
@@ -224,13 +263,25 @@ class OutputPruner:
             self.block.prune_outputs(kept)
         self.steps_taken += 1
 
-    def _compute_outputs(self, sample: Any) -> Tensor:
-        with preserve_state(self.block, gradients=False), torch.no_grad():
-            args, kwargs = to_arguments(self.block.block, prepare_batch(sample, self.block.block, None))
-            _, tensor = pick_tensor(
-                flatten_tensors(self.block.block(*args, **kwargs)), None, f"the result of {self.block.name}"
-            )
-        rows = as_feature_rows(tensor)
+    def _compute_outputs(self, sample: Any, parent: Callable[..., Any] | None) -> Tensor:
+        block, seen = self.block.block, []
+        model = block if parent is None else parent
+
+        def keep(result: Any) -> None:
+            _, tensor = pick_tensor(flatten_tensors(result), None, f"the result of {self.block.name}")
+            seen.append(as_feature_rows(tensor).clone())  # before the model changes it in place
+
+        with (
+            self.block.running("block"),
+            preserve_state(model, self.block),
+            PlainAttention(),
+            watch_calls(block, lambda args, kwargs: None, keep),
+        ):
+            args, kwargs = to_arguments(model, prepare_batch(sample, model, None))
+            model(*args, **kwargs)
+        if not seen:
+            raise CaptureError(f"parent never called {self.block.name}: pass the model that calls it")
+        rows = torch.cat(seen)
         if len(rows) < 2:
             raise CaptureError(
                 f"{len(rows)} row is too few to rank outputs: give a sample of at least 2, ideally hundreds"
