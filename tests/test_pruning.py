@@ -13,7 +13,8 @@ from hypothesis import strategies as st_
 from torch import Tensor, nn
 
 import symtorch_core as st
-from symtorch_core.model.pruning import count_active_outputs, measure_principal_share
+from symtorch_core.model.pruning import count_active_outputs
+from symtorch_core.model.ranking import measure_principal_share
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 SCALES = torch.tensor([0.1, 5.0, 1.0, 3.0, 0.5, 2.0])

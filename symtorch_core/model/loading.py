@@ -14,6 +14,7 @@ from symtorch_core.activations.state_guard import TensorBackup
 from symtorch_core.components.registry import load
 from symtorch_core.errors import FileFormatError
 from symtorch_core.model.attributes import BlockAttributes
+from symtorch_core.model.checks import find_linear_widths
 from symtorch_core.model.hooks import list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.setting import Setting
@@ -157,6 +158,9 @@ def _check_mask(key: str, saved: Any, new: Setting, mask: Tensor | None) -> None
             f"{key} is not a mask of outputs, True for at least one: the checkpoint is damaged"
         )
     widths = [] if mask is None else [len(mask)]
+    linear = find_linear_widths(new.block)[1]
+    if linear is not None:
+        widths.append(linear)
     if new.distillation is not None and new.distillation.provenance.source.select_output in (None, ""):
         widths.append(new.distillation.block_outputs)
     for width in widths:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import html
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -20,10 +19,10 @@ from symtorch_core.activations.state_guard import take_turns
 from symtorch_core.components.checks import check_callbacks, check_columns, check_flag, check_whole
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.block_wrapper import BlockWrapper
-from symtorch_core.model.hooks import has_backward_hooks, list_hooks
+from symtorch_core.model.checks import check_switch, check_widths, warn_of_losses
+from symtorch_core.model.hooks import list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.refinement import Refinement, refine
-from symtorch_core.model.setting import Setting
 from symtorch_core.model.surroundings import (
     Surroundings,
     call_after_capture,
@@ -157,34 +156,10 @@ class SymbolicModel(BlockWrapper):
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: adopt equations before the block is freed")
-        self._check_widths(result)
+        check_widths(self.name, self._now, self.output_mask, result)
         surrogate = move_to_block(result.surrogate(), self.block)
         self._install(result, surrogate, inspect_source(result.provenance.source))
         return self
-
-    def _check_widths(self, result: Distillation) -> None:
-        if not isinstance(result, Distillation):
-            raise SwitchError(f"result must be a Distillation, not a {type(result).__name__}")
-        linear_inputs, linear_outputs = find_linear_widths(self.block)
-        inputs, outputs = {linear_inputs}, {linear_outputs}
-        if self.output_mask is not None:
-            outputs.add(len(self.output_mask))
-        last = self._now.distillation
-        if last is not None:
-            before, source = last.provenance.source, result.provenance.source
-            if (source.select_input or ("0",)) == (before.select_input or ("0",)):
-                inputs.add(len(last.transforms.input_names))
-            if (source.select_output or "") == (before.select_output or ""):
-                outputs.add(last.block_outputs)
-        for what, known, given in (
-            ("inputs", inputs, len(result.transforms.input_names)),
-            ("outputs", outputs, result.block_outputs),
-        ):
-            others = [count for count in known if count not in (None, given)]
-            if others:
-                raise SwitchError(
-                    f"the result is of a block with {given} {what}, but {self.name} has {others[0]}"
-                )
 
     def refine(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Refinement:
         """Fine-tune the constants of the equations in use by gradients; see :func:`symtorch_core.refine`.
@@ -292,11 +267,11 @@ class SymbolicModel(BlockWrapper):
         columns = result.outputs if outputs is None else check_columns("outputs", outputs, SwitchError)
         check_flag("trainable", trainable, SwitchError)
         check_flag("release_block", release_block, SwitchError)
-        self._check_switch(now, result, columns, release_block)
+        check_switch(self.name, now, result, columns, release_block)
         chosen = tuple(candidate.expression for candidate in result.chosen(select, complexity))
         if surrogate.structure() != chosen:
             surrogate = move_to_block(result.surrogate(select, complexity), now.block)
-        self._warn(now, release_block)
+        warn_of_losses(self.name, now, release_block)
         surrogate.trainable(trainable)
         self._change(
             mode="symbolic",
@@ -306,45 +281,6 @@ class SymbolicModel(BlockWrapper):
             block=ReleasedBlock() if release_block else now.block,
         )
         return self
-
-    def _check_switch(
-        self, now: Setting, result: Distillation, columns: tuple[int, ...], release_block: bool
-    ) -> None:
-        if not columns or len(set(columns)) != len(columns) or not set(columns) <= set(result.outputs):
-            raise SwitchError(
-                f"outputs={list(columns)} cannot become symbolic: give different ones of those that were "
-                f"distilled: {', '.join(map(str, result.outputs))}"
-            )
-        if now.surroundings.obstacle is not None:
-            raise SwitchError(f"{self.name} cannot run on equations: {now.surroundings.obstacle}")
-        for name in result.transforms.lost():
-            raise SwitchError(
-                f"the equations need transform {name!r}, a Python function that no file holds: give it to "
-                "Distillation.load and adopt the result, or distill again"
-            )
-        unexplained = set(range(result.block_outputs)) - set(columns) - set(now.pruned_outputs)
-        if (release_block or now.released) and unexplained:
-            raise SwitchError(
-                f"only {result.block_outputs - len(unexplained)} of {result.block_outputs} outputs would be symbolic: "
-                "the block is needed for the others, but "
-                + ("it was released" if now.released else "it would be released")
-            )
-
-    def _warn(self, before: Setting, release_block: bool) -> None:
-        """Say what does not run on equations."""
-        if before.surroundings.remark is not None:
-            warnings.warn(f"{self.name}: {before.surroundings.remark}", RuntimeWarning, stacklevel=3)
-        lost = []
-        if release_block and list_hooks(before.block):
-            lost.append("its forward hooks, which are freed with it")
-        if has_backward_hooks(before.block):
-            lost.append("its backward hooks, which need the block's own computation")
-        if lost:
-            warnings.warn(
-                f"{self.name} runs on equations without {' and without '.join(lost)}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
 
     def switch_to_block(self) -> SymbolicModel:
         """Run on the block again, keep the equations for later, and return the module itself.
@@ -367,19 +303,6 @@ class SymbolicModel(BlockWrapper):
     def _repr_latex_(self) -> str:
         result = self._now.distillation
         return "" if result is None else result._repr_latex_()
-
-
-def find_linear_widths(block: nn.Module) -> tuple[int | None, int | None]:
-    """Return the numbers of inputs and outputs of a linear layer, or of a Sequential from one to another; or None.
-
-    >>> find_linear_widths(nn.Sequential(nn.Linear(3, 8), nn.Tanh()))
-    (3, None)
-    """
-    if isinstance(block, nn.Linear):
-        return block.in_features, block.out_features
-    if isinstance(block, nn.Sequential) and len(block) > 0:
-        return find_linear_widths(block[0])[0], find_linear_widths(block[-1])[1]
-    return None, None
 
 
 def _name_block(result: Distillation, name: str) -> Distillation:
