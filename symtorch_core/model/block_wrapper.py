@@ -100,7 +100,9 @@ class BlockWrapper(SavedBlock, ABC):
 
     @contextmanager
     def running(self, mode: Mode) -> Iterator[None]:
-        """Run on the block or on the equations inside the context, in this thread, and restore the mode afterwards.
+        """Run on the block or on the equations inside the context, and restore the mode afterwards.
+
+        This holds for calls in this thread; other threads, also those started inside, run what they ran.
 
         Raises:
             SwitchError: there is no such mode, the block was released, or there are no equations.

@@ -15,7 +15,7 @@ from symtorch_core.activations.batches import find_device
 from symtorch_core.activations.hooks import check_runs
 from symtorch_core.activations.tensor_paths import FunctionBlock, get_argument_aliases
 from symtorch_core.components.checks import check_function
-from symtorch_core.errors import SwitchError, SymTorchError
+from symtorch_core.errors import SwitchError
 from symtorch_core.model.attributes import BlockAttributes
 from symtorch_core.model.loading import (
     MASK,
@@ -156,7 +156,7 @@ class SavedBlock(BlockAttributes, ABC):
                 state = WrapperState.from_tensor(state_dict[prefix + STATE])
                 new = read_setting(state.reuse_functions(now.distillation), now)
                 check_tensors(state_dict, prefix, new, self.output_mask)
-            except SymTorchError as error:
+            except Exception as error:
                 error_msgs.append(str(error))  # which wrappers that were loaded before look at
                 raise
         self._loading = Loading(self, now, error_msgs)

@@ -69,13 +69,14 @@ class SymbolicModel(BlockWrapper):
         """Fit equations to the block; see :func:`symtorch_core.distill` for the options.
 
         The result stays here for :meth:`switch_to_symbolic`; until then, the block itself runs. If anything fails,
-        mode and equations stay as they were.
+        mode and equations stay as they were. Several threads may distill blocks of one model: their captures take turns
+        (see :func:`symtorch_core.capture`), their searches run side by side.
 
         Args:
             data: data for the block (or ``parent``).
             parent: the model that calls the block.
             metric: a figure of merit of ``parent`` (or of this module), measured on the block and on the
-                equations.
+                equations; it must run the model in this thread.
             **options: options of :func:`symtorch_core.distill`.
         """
         if self.released:
