@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -239,3 +239,20 @@ def test_pruning_waits_for_a_capture_that_would_undo_it() -> None:
         job.result(LONG)
     assert block.pruned_outputs == (1,)
     assert not block(X)[:, 1].any()
+
+
+def test_a_checkpoint_holds_one_setting_though_another_thread_switches() -> None:
+    block = st.SymbolicModel(nn.Linear(3, 2))
+    distill(block, X)
+    expected = block.switch_to_symbolic()(X).detach()
+    with ThreadPoolExecutor(1) as pool:
+
+        def switch(*_: Any) -> None:  # when the block is saved: after the mode, before the equations
+            wait([pool.submit(block.switch_to_symbolic, complexity=1)], SOON)
+
+        block.block.register_state_dict_pre_hook(switch)
+        state = block.state_dict()
+    fresh = st.SymbolicModel(nn.Linear(3, 2))
+    fresh.load_state_dict(state)
+    assert torch.equal(fresh(X), expected)
+    assert not torch.equal(block(X), expected)

@@ -49,15 +49,16 @@ class Loading:
         self.before, self.name = before, wrapper.name
         self.after: Setting | None = None
         self.finished = False
-        self._errors, self._thread = errors, threading.get_ident()
+        self._errors, self._thread = errors, threading.current_thread()
         modules = list(wrapper.modules())
         self._tensors = [TensorBackup(kind) for m in modules for kind in (m._parameters, m._buffers)]
         self._extra = [(m, copy.deepcopy(m.get_extra_state())) for m in modules if _has_extra_state(m)]
 
     @property
     def goes_on(self) -> bool:
-        """Whether another thread has not finished yet; in this thread, an exception must have ended it."""
-        return not self.finished and self._thread != threading.get_ident()
+        """Whether another thread is at it; whoever looks in the same thread knows that an exception ended it."""
+        other = self._thread is not threading.current_thread() and self._thread.is_alive()
+        return not self.finished and other
 
     @property
     def failed(self) -> bool:
@@ -149,6 +150,14 @@ def _find_problem(value: Any, own: Any) -> str | None:
     if value.is_meta or not bool(torch.isfinite(value).all()):
         return "holds no finite numbers"
     return None
+
+
+def widen_tensors(tensors: dict[str, Any], prefix: str, surrogate: Surrogate) -> None:
+    """Change numbers of equations that were cast to half precision, in which they cannot be computed."""
+    for key, own in surrogate.state_dict(prefix=f"{prefix}surrogate.").items():
+        floating = isinstance(own, Tensor) and own.is_floating_point()
+        if floating and torch.finfo(tensors[key].dtype).bits < 32:
+            tensors[key] = tensors[key].to(own.dtype)
 
 
 def _check_mask(key: str, saved: Any, new: Setting, mask: Tensor | None) -> None:

@@ -25,6 +25,7 @@ from symtorch_core.model.loading import (
     check_tensors,
     list_pruned,
     read_setting,
+    widen_tensors,
 )
 from symtorch_core.model.setting import Setting, Switch
 from symtorch_core.model.state import WrapperState
@@ -170,7 +171,9 @@ class SavedBlock(BlockAttributes, ABC):
             )
             self._loading.after, self.name = new, state.name
             self._modules.update(block=new.block, surrogate=new.surrogate)  # where torch goes on
-            if new.surrogate is None:
+            if new.surrogate is not None:
+                widen_tensors(state_dict, prefix, new.surrogate)
+            else:
                 lost = f"{prefix}surrogate."
                 unexpected_keys.extend(key for key in state_dict if key.startswith(lost))
         super()._load_from_state_dict(
@@ -194,9 +197,10 @@ class SavedBlock(BlockAttributes, ABC):
         self._settle()
         yield from super().named_modules(*args, **kwargs)
 
-    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         self._settle()
-        super()._save_to_state_dict(*args, **kwargs)
+        with self._switch.holding():
+            return super().state_dict(*args, **kwargs)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._settle()
@@ -227,6 +231,9 @@ def _finish_loading(model: nn.Module, _: object) -> None:
     if loading is None:
         return
     loading.finished = True
+    mask = model._buffers[MASK]
+    if mask is not None:
+        model._buffers[MASK] = mask.bool()  # an assigned one may have been cast
     if loading.failed:
         model._settle()
     elif loading.after is not None:
@@ -240,5 +247,5 @@ def _finish_loading(model: nn.Module, _: object) -> None:
             )
         model._switch.reset(
             model._modules,
-            replace(new, distillation=result, pruned_outputs=list_pruned(model._buffers[MASK])),
+            replace(new, distillation=result, pruned_outputs=list_pruned(mask)),
         )

@@ -71,7 +71,7 @@ class Switch:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._own: dict[int, Setting] = {}  # of threads that run something else for a while
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self) -> Setting:
         """Return what this thread runs."""
@@ -121,6 +121,12 @@ class Switch:
                 self._own.pop(thread, None)
                 if before is not None:
                     self._own[thread] = before
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let other threads change nothing inside the context."""
+        with self._lock:
+            yield
 
     def __reduce__(self) -> tuple[type[Switch], tuple[Setting]]:
         setting = self.get()
