@@ -256,3 +256,15 @@ def test_a_checkpoint_holds_one_setting_though_another_thread_switches() -> None
     fresh.load_state_dict(state)
     assert torch.equal(fresh(X), expected)
     assert not torch.equal(block(X), expected)
+
+
+def test_a_compiled_model_is_captured_and_measured() -> None:
+    model = make().eval()
+    block = st.wrap(model, "1")
+    compiled = torch.compile(model, backend="eager")
+    compiled(X)
+    result = distill(block, X, compiled)  # a warning of the compiler would be an error
+    assert result.provenance.source.rows_seen == 64
+    assert result.model_fidelity is not None
+    block.switch_to_symbolic()
+    torch.testing.assert_close(compiled(X), model(X))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -177,7 +177,7 @@ class HookCapture(Capture):
         masks: dict[str, Tensor | None] = {}
         with ExitStack() as stack:
             stack.enter_context(preserve_state(model, *watched.values()))
-            stack.enter_context(PlainAttention())
+            stack.enter_context(avoid_fused_attention(model))
             stack.enter_context(refuse_meta(model))
             functions = [name for name, block in watched.items() if not isinstance(block, nn.Module)]
             for name, block in watched.items():
@@ -335,12 +335,16 @@ def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
     return next((path for path, module in paths if module is block and path), type(block).__name__)
 
 
-@final
-class PlainAttention(TorchFunctionMode):
-    """Context without PyTorch's fused attention, which uses its children's weights without calling them.
+def avoid_fused_attention(model: Callable[..., Any]) -> AbstractContextManager[object]:
+    """Return a context without PyTorch's fused attention, which uses its children's weights without calling them."""
+    fused = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+    none = isinstance(model, nn.Module) and not any(isinstance(m, fused) for m in model.modules())
+    return nullcontext() if none else _Overriding()
 
-    It is left out wherever an operation may be overridden, as here; in this thread only.
-    """
+
+@final
+class _Overriding(TorchFunctionMode):
+    """Context in which operations may be overridden, in this thread: torch then leaves out what is fused."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import prepare_batch, to_arguments
-from symtorch_core.activations.hooks import PlainAttention
+from symtorch_core.activations.hooks import avoid_fused_attention
 from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor
@@ -220,7 +220,7 @@ class OutputPruner:
         with (
             self.block.running("block"),
             preserve_state(model, self.block),
-            PlainAttention(),
+            avoid_fused_attention(model),
             watch_calls(block, lambda args, kwargs: None, keep),
         ):
             args, kwargs = to_arguments(model, prepare_batch(sample, model, None))

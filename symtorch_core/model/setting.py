@@ -11,6 +11,7 @@ from typing import Any, final
 
 from torch import nn
 
+from symtorch_core.activations.watching import identify_thread
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.state import Mode
 from symtorch_core.model.surroundings import Surroundings
@@ -75,7 +76,7 @@ class Switch:
 
     def get(self) -> Setting:
         """Return what this thread runs."""
-        return self._own.get(_get_thread(), self._setting) if self._own else self._setting
+        return self._own.get(identify_thread(), self._setting) if self._own else self._setting
 
     def change(self, children: dict[str, nn.Module | None], **fields: Any) -> None:
         """Change fields of what this thread runs.
@@ -85,7 +86,7 @@ class Switch:
             **fields: fields of :class:`Setting`.
         """
         with self._lock:
-            thread = threading.get_ident()
+            thread = identify_thread()
             if thread in self._own:
                 self._own[thread] = replace(self._own[thread], **fields)
             else:
@@ -101,7 +102,7 @@ class Switch:
     def reset(self, children: dict[str, nn.Module | None], setting: Setting) -> None:
         """Replace the setting, also in this thread."""
         with self._lock:
-            self._own.pop(threading.get_ident(), None)
+            self._own.pop(identify_thread(), None)
             self._put(children, setting)
 
     def _put(self, children: dict[str, nn.Module | None], setting: Setting) -> None:
@@ -111,7 +112,7 @@ class Switch:
     @contextmanager
     def trying(self, **fields: Any) -> Iterator[None]:
         """Run something else in this thread inside the context: what it ran before, with other fields."""
-        thread, before = threading.get_ident(), self._own.get(threading.get_ident())
+        thread, before = identify_thread(), self._own.get(identify_thread())
         with self._lock:
             self._own[thread] = replace(before or self._setting, **fields)
         try:
@@ -135,11 +136,3 @@ class Switch:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Switch:
         return Switch(copy.deepcopy(self.get(), memo))
-
-
-def _get_thread() -> int:
-    return threading.get_ident()
-
-
-# As torch.compiler.assume_constant_result does, which imports the compiler: a compiled model asks once for its thread.
-_get_thread._dynamo_marked_constant = True  # type: ignore[attr-defined]

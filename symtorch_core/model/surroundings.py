@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from symtorch_core.activations.rows import Source
 from symtorch_core.activations.state_guard import take_turns
-from symtorch_core.activations.watching import watch_calls
+from symtorch_core.activations.watching import identify_thread, watch_calls
 from symtorch_core.events import Callback, Event, StageFinished, StageStarted
 from symtorch_core.surrogates.running import Replacement
 from symtorch_core.verification.whole_model import run_model, substitute
@@ -67,12 +66,12 @@ class Calls:
 
 def call_after_capture(function: Callable[[], None]) -> Callback:
     """Return a callback that calls a function in this thread once the capture of a distillation is over."""
-    thread = threading.get_ident()
+    thread = identify_thread()
 
     def notice(event: Event) -> None:
         finished = isinstance(event, StageFinished) and event.stage == "capture"
         later = isinstance(event, StageStarted) and event.stage != "capture"  # a capture may report nothing
-        if (finished or later) and threading.get_ident() == thread:
+        if (finished or later) and identify_thread() == thread:
             function()
 
     return notice
@@ -95,11 +94,11 @@ def _patch_forward(block: nn.Module, notice: Callable[[], None]) -> Iterator[Non
         yield
         return
     forward, own = block.forward, "forward" in vars(block)
-    thread = threading.get_ident()
+    thread = identify_thread()
 
     @functools.wraps(forward)
     def counted(*args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() == thread:
+        if identify_thread() == thread:
             notice()
         return forward(*args, **kwargs)
 
