@@ -182,8 +182,9 @@ def _check_released(prefix: str, new: Setting, pruned: tuple[int, ...]) -> None:
     whole = new.distillation is not None and len(known) == new.distillation.block_outputs
     if new.mode != "symbolic" or not whole:
         raise FileFormatError(
-            f"the block at {prefix.rstrip('.') or 'the top'} was released, but equations do not compute all of its "
-            "outputs: the checkpoint is damaged"
+            f"the block at {prefix.rstrip('.') or 'the top'} was released, here or in the checkpoint, and the "
+            "checkpoint's equations do not compute all of its outputs: build the model again and load into that; if "
+            "that does not help, the checkpoint is damaged"
         )
 
 

@@ -80,13 +80,11 @@ class SavedBlock(BlockAttributes, ABC):
         return self._now.surrogate
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if (
-            name in ("block", "surrogate") and name in self._modules
-        ):  # as other wrappers do around this one's parts
+        if name in ("block", "surrogate") and name in self._modules:
+            # As libraries do that wrap a module's children.
             self._switch.change_everywhere(self._modules, **{name: value})
-        elif (
-            name == MASK
-        ):  # without a look at the present one, which torch takes and which would settle a loading
+        elif name == MASK:
+            # Torch would look at the present one first, which settles a loading.
             self._buffers[MASK] = value
         else:
             super().__setattr__(name, value)
