@@ -108,7 +108,7 @@ class OutputPruner:
         importance: ``"std"``, ``"pca"``, or a function of outputs (n, d) that returns (d,).
 
     >>> from symtorch_core import SymbolicModel
-    >>> block = SymbolicModel(nn.Linear(3, 8))
+    >>> block = SymbolicModel(torch.nn.Linear(3, 8))
     >>> pruner = OutputPruner(block, target_dim=2, total_steps=10)
     >>> for _ in range(10):
     ...     pruner.step(torch.randn(50, 3))
