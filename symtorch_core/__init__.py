@@ -25,7 +25,8 @@ from symtorch_core.errors import (
     UnknownComponentError,
     did_you_mean,
 )
-from symtorch_core.model.pruning import OutputPruner, rank_outputs
+from symtorch_core.model.pruning import OutputPruner
+from symtorch_core.model.ranking import rank_outputs
 from symtorch_core.model.refinement import Refinement, refine
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.pipeline.distill import distill

@@ -107,10 +107,11 @@ def test_a_checkpoint_that_was_cast_loads(dtype: torch.dtype) -> None:
     block.distill(X, regressor=SCRIPTED, variable_names=["a", "b", "c"], progress=False)
     block.switch_to_symbolic(select="accuracy")
     cast = {key: value.to(dtype) for key, value in block.state_dict().items()}
-    fresh = make()
-    fresh.load_state_dict(cast)
-    assert (fresh.mode, fresh.pruned_outputs) == ("symbolic", (1,))
-    torch.testing.assert_close(fresh(X), block(X), rtol=2e-2, atol=2e-2)
+    for assign in (False, True):
+        fresh = make()
+        fresh.load_state_dict(cast, assign=assign)
+        assert (fresh.mode, fresh.pruned_outputs) == ("symbolic", (1,))
+        torch.testing.assert_close(fresh(X), block(X), rtol=2e-2, atol=2e-2)
     plain = make()  # a block's own numbers are not taken for a wrapper's state
     plain.load_state_dict({key: value.to(dtype) for key, value in plain.block.state_dict().items()})
     assert plain.mode == "block"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st_
 from torch import Tensor, nn
 
 import symtorch_core as st
-from symtorch_core.model.pruning import count_active_outputs, measure_principal_share
+from symtorch_core.model.pruning import count_active_outputs
+from symtorch_core.model.ranking import measure_principal_share
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 SCALES = torch.tensor([0.1, 5.0, 1.0, 3.0, 0.5, 2.0])
@@ -385,3 +387,97 @@ def test_principal_components_pass_over_noise_of_its_own() -> None:
     shares = measure_principal_share(torch.cat([signal, noise], dim=1) * torch.tensor([1.0] * 8 + [0.5]))
     assert int(shares.argmin()) == 8
     assert float(shares.sum()) <= 1.0
+
+
+class Around(nn.Module):
+    """A model that calls the block twice and changes what it returns in place."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.first, self.block = nn.Linear(6, 6), block
+
+    def forward(self, x: Tensor, *, again: bool = True) -> Tensor:
+        h = self.block(self.first(x)).mul_(0.0)
+        return self.block(h + 1.0) if again else h
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_a_hidden_block_is_ranked_on_what_its_model_gives_it(symbolic: bool) -> None:
+    model = Around(Scaled()).train()
+    block = st.wrap(model, "block")
+    if symbolic:
+        block.distill(X, regressor=ScriptedRegressor(equations=("x0",)), progress=False)
+        block.switch_to_symbolic()
+    with torch.no_grad():  # the spread of what goes in makes the last output the largest
+        model.first.weight.copy_(torch.diag(torch.tensor([1.0, 0.01, 0.01, 0.01, 0.01, 9.0])))
+    pruner = st.OutputPruner(block, target_dim=1, total_steps=1)
+    pruner.step({"x": X, "again": False}, parent=model)
+    assert block.output_mask.tolist() == [False] * 5 + [True]
+    assert model.training
+    assert not block.block._forward_hooks
+    seen: list[Tensor] = []
+    pruner = st.OutputPruner(
+        st.SymbolicModel(block.block), 1, 1, importance=lambda rows: seen.append(rows) or rows.std(0)
+    )
+    pruner.step(X, parent=lambda x: (pruner.block(x), pruner.block(2 * x)))
+    assert torch.equal(seen[0], torch.cat([X * SCALES, 2 * X * SCALES]))  # every call, before it is changed
+
+
+def test_a_parent_that_does_not_call_the_block_prunes_nothing() -> None:
+    block = st.SymbolicModel(Scaled(), name="hidden")
+    pruner = st.OutputPruner(block, target_dim=1, total_steps=1)
+    with pytest.raises(st.CaptureError, match="parent never called hidden"):
+        pruner.step(X, parent=nn.Linear(6, 6))
+    with pytest.raises(st.SearchError, match="parent must be the model"):
+        pruner.step(X, parent=3)  # type: ignore[arg-type]
+    assert (pruner.steps_taken, block.output_mask) == (0, None)
+
+
+def test_a_training_continues_from_the_pruners_state() -> None:
+    def make() -> tuple[st.SymbolicModel, st.OutputPruner]:
+        block = st.SymbolicModel(Scaled())
+        return block, st.OutputPruner(block, target_dim=2, total_steps=10, schedule="linear")
+
+    (whole, through), (block, pruner), (again, continued) = make(), make(), make()
+    for _ in range(10):
+        through.step(X)
+    for _ in range(4):
+        pruner.step(X)
+    file = io.BytesIO()
+    torch.save({"block": block.state_dict(), "pruner": pruner.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    again.load_state_dict(state["block"])
+    continued.load_state_dict(state["pruner"])
+    assert (continued.steps_taken, continued.active) == (4, pruner.active)
+    active = []
+    for _ in range(6):
+        continued.step(X)
+        pruner.step(X)
+        active.append((continued.active, pruner.active))
+    assert all(one == other for one, other in active)
+    assert continued.done
+    assert torch.equal(again.output_mask, whole.output_mask)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps_taken": -1},
+        {"steps_taken": 2.5},
+        {"target_dim": 0},
+        {"schedule": "sudden"},
+        {"end_fraction": 2.0},
+        {"more": 1},
+        None,
+    ],
+)
+def test_a_damaged_state_of_a_pruner_changes_nothing(change: dict[str, Any] | None) -> None:
+    pruner = st.OutputPruner(st.SymbolicModel(Scaled()), target_dim=2, total_steps=10)
+    other = st.OutputPruner(pruner.block, target_dim=3, total_steps=7, schedule="linear").state_dict()
+    before = pruner.state_dict()
+    with pytest.raises(st.FileFormatError):
+        pruner.load_state_dict(None if change is None else {**other, **change})  # type: ignore[arg-type]
+    assert pruner.state_dict() == before
+    pruner.load_state_dict(other)
+    assert pruner.state_dict() == other

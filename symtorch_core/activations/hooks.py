@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from symtorch_core.activations.batches import (
     RowMask,
@@ -176,7 +177,7 @@ class HookCapture(Capture):
         masks: dict[str, Tensor | None] = {}
         with ExitStack() as stack:
             stack.enter_context(preserve_state(model, *watched.values()))
-            stack.enter_context(disable_fused_attention())
+            stack.enter_context(avoid_fused_attention(model))
             stack.enter_context(refuse_meta(model))
             functions = [name for name, block in watched.items() if not isinstance(block, nn.Module)]
             for name, block in watched.items():
@@ -193,11 +194,9 @@ class HookCapture(Capture):
                     recorders[name].arrays |= holds_arrays((args, kwargs))
                     recorders[name].add(tensors, result, masks[name], collect_call_tensors(args, kwargs))
                 notify(callbacks, StageAdvanced("capture"))
+            changed = {name: list_set_attributes(block, attributes[name]) for name, block in watched.items()}
         notify(callbacks, StageFinished("capture", watch.seconds()))
-        return {
-            name: recorder.finish(list_set_attributes(watched[name], attributes[name]))
-            for name, recorder in recorders.items()
-        }
+        return {name: recorder.finish(changed[name]) for name, recorder in recorders.items()}
 
 
 def _spread(blocks: Iterable[str], option: str, value: Any, default: Any) -> dict[str, Any]:
@@ -228,6 +227,10 @@ def capture(
     The model runs without gradients and in evaluation mode, and is left exactly as it was: training flags,
     hooks, gradients, buffers, and the random state of torch, numpy and Python. Every call of a block counts,
     and any leading shape is flattened to rows.
+
+    Captures in several threads take turns, whatever their models: evaluation mode and random states belong to all
+    threads. Other threads may call the model meanwhile (they see it in evaluation mode; their calls give no rows),
+    but not train it. A callback or an iterable of data must not wait for another thread's capture.
 
     Args:
         model: a module or function that runs the blocks.
@@ -332,15 +335,21 @@ def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
     return next((path for path, module in paths if module is block and path), type(block).__name__)
 
 
-@contextmanager
-def disable_fused_attention() -> Iterator[None]:
-    """Disable PyTorch's fused attention, which uses its children's weights without calling them."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+def avoid_fused_attention(model: Callable[..., Any]) -> AbstractContextManager[object]:
+    """Return a context without PyTorch's fused attention, which uses its children's weights without calling them."""
+    fused = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+    none = isinstance(model, nn.Module) and not any(isinstance(m, fused) for m in model.modules())
+    return nullcontext() if none else _Overriding()
+
+
+@final
+class _Overriding(TorchFunctionMode):
+    """Context in which operations may be overridden, in this thread: torch then leaves out what is fused."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}))
 
 
 def _record_calls(

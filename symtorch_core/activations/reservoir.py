@@ -171,7 +171,8 @@ class Reservoir:
             raise CaptureError(
                 f"{self._name} was never called: check that the model runs it on these data, and pass the "
                 "model that calls it (parent=) if the data are the model's inputs. A model that calls the block's "
-                "forward() or other methods, not the block itself, goes round every hook"
+                "forward() or other methods, not the block itself, goes round every hook; and calls in threads that "
+                "the model starts (as DataParallel does: give its .module) do not count"
             )
         if len(self._inputs) == 0:
             raise CaptureError(

@@ -39,7 +39,7 @@ def run_pre_hooks(
     Raises:
         SwitchError: a hook that came after the equations changes the arguments.
     """
-    for handle, hook in block._forward_pre_hooks.items():
+    for handle, hook in tuple(block._forward_pre_hooks.items()):  # other threads may add some
         with_kwargs = handle in block._forward_pre_hooks_with_kwargs
         changed = hook(block, args, dict(kwargs)) if with_kwargs else hook(block, args)
         if changed is not None and handle not in included:
@@ -53,7 +53,7 @@ def run_post_hooks(
     block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any, included: frozenset[int]
 ) -> Any:
     """Run the hooks after a call, and return its result; hooks that came after the equations may change it."""
-    for handle, hook in block._forward_hooks.items():
+    for handle, hook in tuple(block._forward_hooks.items()):
         with_kwargs = handle in block._forward_hooks_with_kwargs
         changed = hook(block, args, dict(kwargs), result) if with_kwargs else hook(block, args, result)
         if changed is not None and handle not in included:

@@ -14,7 +14,7 @@ from symtorch_core.expressions import Expression, parse
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.results.files import decode_distillation, encode_distillation, reuse_functions
 from symtorch_core.results.records import SCHEMA, WrapperRecord
-from symtorch_core.results.restoring import restore_reduction
+from symtorch_core.results.restoring import check_parts, restore_reduction
 from symtorch_core.storage.documents import read_document, shorten, write_document
 
 Mode = Literal["block", "symbolic"]
@@ -74,7 +74,7 @@ class WrapperState:
 
         Args:
             tensor: the state.
-            tensors: those of the checkpoint, from which the numbers are loaded afterwards.
+            tensors: those of the checkpoint.
             prefix: beginning of the names of the reducer's maps among them.
 
         Raises:
@@ -90,6 +90,7 @@ class WrapperState:
                 saved = record.distillation
                 reduction = restore_reduction(saved.provenance.reducer, saved.reduction, tensors, prefix)
                 distillation, variables = decode_distillation(saved, reduction), reduction.variable_names
+                check_parts(distillation)
             state = cls(
                 name=record.name,
                 mode=record.mode,

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.rows import Source
-from symtorch_core.activations.watching import watch_calls
-from symtorch_core.events import Event, StageFinished, StageStarted
+from symtorch_core.activations.state_guard import take_turns
+from symtorch_core.activations.watching import identify_thread, watch_calls
+from symtorch_core.events import Callback, Event, StageFinished, StageStarted
 from symtorch_core.surrogates.running import Replacement
 from symtorch_core.verification.whole_model import run_model, substitute
 
@@ -48,12 +49,11 @@ class Calls:
     through: int = 0
     around: int = 0
     _inside: int = 0  # calls of the wrapper that have not returned
-    _stopped: bool = False
 
     def enter(self, *_: object) -> None:
         """Count a call of the wrapper."""
         self._inside += 1
-        self.through += not self._stopped
+        self.through += 1
 
     def leave(self, *_: object) -> None:
         """Note that a call of the wrapper returned."""
@@ -61,18 +61,28 @@ class Calls:
 
     def run(self) -> None:
         """Count a run of the block."""
-        self.around += self._inside == 0 and not self._stopped
+        self.around += self._inside == 0
 
-    def stop_after_capture(self, event: Event) -> None:
-        """Stop counting after the capture, since later stages run the block on their own."""
+
+def call_after_capture(function: Callable[[], None]) -> Callback:
+    """Return a callback that calls a function in this thread once the capture of a distillation is over."""
+    thread = identify_thread()
+
+    def notice(event: Event) -> None:
         finished = isinstance(event, StageFinished) and event.stage == "capture"
         later = isinstance(event, StageStarted) and event.stage != "capture"  # a capture may report nothing
-        self._stopped = self._stopped or finished or later
+        if (finished or later) and identify_thread() == thread:
+            function()
+
+    return notice
 
 
 @contextmanager
 def count_calls(wrapper: nn.Module, block: nn.Module) -> Iterator[Calls]:
-    """Count the calls of a block inside the context, also those that no hook sees because they call ``forward``."""
+    """Count this thread's calls of a block, also those that no hook sees because they call ``forward``.
+
+    Two such contexts must not overlap, see :func:`take_turns`.
+    """
     calls = Calls()
     with watch_calls(wrapper, calls.enter, calls.leave), _patch_forward(block, calls.run):
         yield calls
@@ -84,10 +94,12 @@ def _patch_forward(block: nn.Module, notice: Callable[[], None]) -> Iterator[Non
         yield
         return
     forward, own = block.forward, "forward" in vars(block)
+    thread = identify_thread()
 
     @functools.wraps(forward)
     def counted(*args: Any, **kwargs: Any) -> Any:
-        notice()
+        if identify_thread() == thread:
+            notice()
         return forward(*args, **kwargs)
 
     block.forward = counted
@@ -170,7 +182,7 @@ def inspect_model(
 def _repeats(model: Callable[..., Any], batch: Any) -> bool:
     """Whether a model gives the same output twice, also from another random state."""
     first = run_model(model, batch)
-    with torch.random.fork_rng():
+    with take_turns(), torch.random.fork_rng():
         torch.rand(1)
         second = run_model(model, batch)
     return first is not None and second is not None and _agree(first, second)

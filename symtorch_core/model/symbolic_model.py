@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import html
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -16,13 +15,21 @@ from torch import nn
 
 from symtorch_core.activations.batches import peek_batch, prepare_batch
 from symtorch_core.activations.hooks import find_block
+from symtorch_core.activations.state_guard import take_turns
 from symtorch_core.components.checks import check_callbacks, check_columns, check_flag, check_whole
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.block_wrapper import BlockWrapper
-from symtorch_core.model.hooks import has_backward_hooks, list_hooks
+from symtorch_core.model.checks import check_switch, check_widths, warn_of_losses
+from symtorch_core.model.hooks import list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.refinement import Refinement, refine
-from symtorch_core.model.surroundings import Surroundings, count_calls, inspect_model, inspect_source
+from symtorch_core.model.surroundings import (
+    Surroundings,
+    call_after_capture,
+    count_calls,
+    inspect_model,
+    inspect_source,
+)
 from symtorch_core.pipeline.distill import distill
 from symtorch_core.pipeline.request import check_metric
 from symtorch_core.results.distillation import Complexity, Distillation, MetricChange
@@ -62,13 +69,14 @@ class SymbolicModel(BlockWrapper):
         """Fit equations to the block; see :func:`symtorch_core.distill` for the options.
 
         The result stays here for :meth:`switch_to_symbolic`; until then, the block itself runs. If anything fails,
-        mode and equations stay as they were.
+        mode and equations stay as they were. Several threads may distill blocks of one model: their captures take turns
+        (see :func:`symtorch_core.capture`), their searches run side by side.
 
         Args:
             data: data for the block (or ``parent``).
             parent: the model that calls the block.
             metric: a figure of merit of ``parent`` (or of this module), measured on the block and on the
-                equations.
+                equations; it must run the model in this thread.
             **options: options of :func:`symtorch_core.distill`.
         """
         if self.released:
@@ -93,8 +101,13 @@ class SymbolicModel(BlockWrapper):
     ) -> tuple[Distillation, Surrogate, Surroundings]:
         callbacks = check_callbacks(options.pop("callbacks", ()))
         batch, data = peek_batch(data, BATCH_ROWS)
-        with count_calls(self, self.block) as calls:
-            watching = [*callbacks, calls.stop_after_capture]
+        with ExitStack() as counting:
+            counting.enter_context(take_turns())
+            calls = counting.enter_context(count_calls(self, self.block))
+            watching = [
+                *callbacks,
+                call_after_capture(counting.close),
+            ]  # later stages run the block on their own
             found = distill(self.block, data, parent=parent, callbacks=watching, **options)
         result = _name_block(found, self.name)
         surrogate = move_to_block(result.surrogate(), self.block)
@@ -110,14 +123,15 @@ class SymbolicModel(BlockWrapper):
         )
         return result, surrogate, surroundings
 
-    @contextmanager
-    def _trying(self, result: Distillation, surrogate: Surrogate) -> Iterator[None]:
-        """Run on these equations inside the context."""
-        with self.running("block"):  # which restores everything
-            self.surrogate, self._distillation = surrogate, result
-            self._mode, self._symbolic_outputs = "symbolic", tuple(sorted(result.outputs))
-            self._included_hooks = list_hooks(self.block)
-            yield
+    def _trying(self, result: Distillation, surrogate: Surrogate) -> AbstractContextManager[None]:
+        """Return a context in which this thread runs on these equations."""
+        return self._switch.trying(
+            mode="symbolic",
+            surrogate=surrogate,
+            distillation=result,
+            symbolic_outputs=tuple(sorted(result.outputs)),
+            included_hooks=list_hooks(self.block),
+        )
 
     def adopt(self, result: Distillation) -> SymbolicModel:
         """Use equations found elsewhere: from one pass over several blocks, or from a file.
@@ -143,33 +157,10 @@ class SymbolicModel(BlockWrapper):
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: adopt equations before the block is freed")
-        self._check_widths(result)
+        check_widths(self.name, self._now, self.output_mask, result)
         surrogate = move_to_block(result.surrogate(), self.block)
         self._install(result, surrogate, inspect_source(result.provenance.source))
         return self
-
-    def _check_widths(self, result: Distillation) -> None:
-        if not isinstance(result, Distillation):
-            raise SwitchError(f"result must be a Distillation, not a {type(result).__name__}")
-        linear_inputs, linear_outputs = find_linear_widths(self.block)
-        inputs, outputs = {linear_inputs}, {linear_outputs}
-        if self.output_mask is not None:
-            outputs.add(len(self.output_mask))
-        if self._distillation is not None:
-            before, source = self._distillation.provenance.source, result.provenance.source
-            if (source.select_input or ("0",)) == (before.select_input or ("0",)):
-                inputs.add(len(self._distillation.transforms.input_names))
-            if (source.select_output or "") == (before.select_output or ""):
-                outputs.add(self._distillation.block_outputs)
-        for what, known, given in (
-            ("inputs", inputs, len(result.transforms.input_names)),
-            ("outputs", outputs, result.block_outputs),
-        ):
-            others = [count for count in known if count not in (None, given)]
-            if others:
-                raise SwitchError(
-                    f"the result is of a block with {given} {what}, but {self.name} has {others[0]}"
-                )
 
     def refine(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Refinement:
         """Fine-tune the constants of the equations in use by gradients; see :func:`symtorch_core.refine`.
@@ -179,9 +170,14 @@ class SymbolicModel(BlockWrapper):
         return refine(self, data, parent=parent, **options)
 
     def _install(self, result: Distillation, surrogate: Surrogate, found: Surroundings) -> Distillation:
-        self._mode, self._symbolic_outputs = "block", ()
-        self.surrogate, self._distillation = surrogate, result
-        self._included_hooks, self._surroundings = list_hooks(self.block), found
+        self._change(
+            mode="block",
+            surrogate=surrogate,
+            distillation=result,
+            symbolic_outputs=(),
+            included_hooks=list_hooks(self.block),
+            surroundings=found,
+        )
         return result
 
     def _leave_out_pruned(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -206,8 +202,8 @@ class SymbolicModel(BlockWrapper):
 
     def equations(self) -> dict[str, sp.Expr]:
         """Return the equations in use (or that would be, in block mode), by name, with their current constants."""
-        names = self.distillation.equation_names
-        return dict(zip(names, self._get_surrogate().equations(), strict=True))
+        result, surrogate = self._get_equations(self._now)
+        return dict(zip(result.equation_names, surrogate.equations(), strict=True))
 
     def get_symbolic_function(self, output: int = 0) -> Callable[[Any], Any]:
         """Return one of the block's outputs, computed by its equation, as a function (..., d_in) -> (...).
@@ -220,7 +216,8 @@ class SymbolicModel(BlockWrapper):
         Raises:
             SwitchError: the output has no equation.
         """
-        outputs, surrogate = self.distillation.outputs, self._get_surrogate()
+        result, surrogate = self._get_equations(self._now)
+        outputs = result.outputs
         check_whole("output", output, error=SwitchError)
         if output not in outputs:
             raise SwitchError(f"output {output} has no equation; these have: {', '.join(map(str, outputs))}")
@@ -233,7 +230,8 @@ class SymbolicModel(BlockWrapper):
 
     def export(self, path: Path | str) -> Path:
         """Write the equations in use, with their current constants; see :meth:`Distillation.export`."""
-        return self.distillation.export(path, copy.deepcopy(self._get_surrogate()))
+        result, surrogate = self._get_equations(self._now)
+        return result.export(path, copy.deepcopy(surrogate))
 
     # -- switching ---------------------------------------------------------------------
 
@@ -265,58 +263,25 @@ class SymbolicModel(BlockWrapper):
         Raises:
             SwitchError, SelectionError: the switch is impossible, and nothing has changed.
         """
-        result = self.distillation
+        now = self._now
+        result, surrogate = self._get_equations(now)
         columns = result.outputs if outputs is None else check_columns("outputs", outputs, SwitchError)
         check_flag("trainable", trainable, SwitchError)
         check_flag("release_block", release_block, SwitchError)
-        self._check_switch(result, columns, release_block)
+        check_switch(self.name, now, result, columns, release_block)
         chosen = tuple(candidate.expression for candidate in result.chosen(select, complexity))
-        surrogate = self._get_surrogate()
         if surrogate.structure() != chosen:
-            surrogate = move_to_block(result.surrogate(select, complexity), self.block)
+            surrogate = move_to_block(result.surrogate(select, complexity), now.block)
+        warn_of_losses(self.name, now, release_block)
         surrogate.trainable(trainable)
-        self.surrogate, self._symbolic_outputs, self._mode = surrogate, tuple(sorted(columns)), "symbolic"
-        self._warn(release_block)
-        if release_block:
-            self.block = ReleasedBlock()
+        self._change(
+            mode="symbolic",
+            surrogate=surrogate,
+            distillation=result,
+            symbolic_outputs=tuple(sorted(columns)),
+            block=ReleasedBlock() if release_block else now.block,
+        )
         return self
-
-    def _check_switch(self, result: Distillation, columns: tuple[int, ...], release_block: bool) -> None:
-        if not columns or len(set(columns)) != len(columns) or not set(columns) <= set(result.outputs):
-            raise SwitchError(
-                f"outputs={list(columns)} cannot become symbolic: give different ones of those that were "
-                f"distilled: {', '.join(map(str, result.outputs))}"
-            )
-        if self._surroundings.obstacle is not None:
-            raise SwitchError(f"{self.name} cannot run on equations: {self._surroundings.obstacle}")
-        for name in result.transforms.lost():
-            raise SwitchError(
-                f"the equations need transform {name!r}, a Python function that no file holds: give it to "
-                "Distillation.load and adopt the result, or distill again"
-            )
-        unexplained = set(range(result.block_outputs)) - set(columns) - set(self.pruned_outputs)
-        if (release_block or self.released) and unexplained:
-            raise SwitchError(
-                f"only {result.block_outputs - len(unexplained)} of {result.block_outputs} outputs would be symbolic: "
-                "the block is needed for the others, but "
-                + ("it was released" if self.released else "it would be released")
-            )
-
-    def _warn(self, release_block: bool) -> None:
-        """Say what does not run on equations."""
-        if self._surroundings.remark is not None:
-            warnings.warn(f"{self.name}: {self._surroundings.remark}", RuntimeWarning, stacklevel=3)
-        lost = []
-        if release_block and list_hooks(self.block):
-            lost.append("its forward hooks, which are freed with it")
-        if has_backward_hooks(self.block):
-            lost.append("its backward hooks, which need the block's own computation")
-        if lost:
-            warnings.warn(
-                f"{self.name} runs on equations without {' and without '.join(lost)}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
 
     def switch_to_block(self) -> SymbolicModel:
         """Run on the block again, keep the equations for later, and return the module itself.
@@ -326,30 +291,19 @@ class SymbolicModel(BlockWrapper):
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: there is no block to switch back to")
-        self._mode = "block"
+        self._change(mode="block")
         return self
 
     # -- notebooks ---------------------------------------------------------------------
 
     def _repr_html_(self) -> str:
-        rows = "" if self._distillation is None else self._distillation._repr_html_()
-        return f"<p>SymbolicModel <b>{html.escape(self.name)}</b>, running on its {self._mode}</p>{rows}"
+        now = self._now
+        rows = "" if now.distillation is None else now.distillation._repr_html_()
+        return f"<p>SymbolicModel <b>{html.escape(self.name)}</b>, running on its {now.mode}</p>{rows}"
 
     def _repr_latex_(self) -> str:
-        return "" if self._distillation is None else self._distillation._repr_latex_()
-
-
-def find_linear_widths(block: nn.Module) -> tuple[int | None, int | None]:
-    """Return the numbers of inputs and outputs of a linear layer, or of a Sequential from one to another; or None.
-
-    >>> find_linear_widths(nn.Sequential(nn.Linear(3, 8), nn.Tanh()))
-    (3, None)
-    """
-    if isinstance(block, nn.Linear):
-        return block.in_features, block.out_features
-    if isinstance(block, nn.Sequential) and len(block) > 0:
-        return find_linear_widths(block[0])[0], find_linear_widths(block[-1])[1]
-    return None, None
+        result = self._now.distillation
+        return "" if result is None else result._repr_latex_()
 
 
 def _name_block(result: Distillation, name: str) -> Distillation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final, get_args
 
@@ -88,7 +88,8 @@ class Distillation:
         task_metric: the metric before and after switching; None if no metric was given.
         interrupted: whether the search was stopped, by the user or by a failure of its backend. The result then
             holds what was found before, and may be unfinished.
-        train, held_out: the activations, in memory; a file keeps a sample of the held-out ones.
+        train, held_out: the activations, in memory, for plots; see :meth:`without_rows`. A file of :meth:`save` keeps a
+            sample of the held-out ones, a pickled or saved model none.
     """
 
     fronts: tuple[ParetoFront, ...]
@@ -107,6 +108,18 @@ class Distillation:
     interrupted: bool = False
     train: Activations | None = field(default=None, repr=False)
     held_out: Activations | None = field(default=None, repr=False)
+
+    def without_rows(self) -> Distillation:
+        """Return the result without its activations, which may take far more memory than the rest.
+
+        It runs and saves as before; plots of rows need new ones.
+        """
+        return replace(self, train=None, held_out=None)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Distillation:
+        """Return a copy with modules of its own, but the same rows, which nothing changes."""
+        rest = {name: value for name, value in vars(self).items() if name not in ("train", "held_out")}
+        return replace(self, **copy.deepcopy(rest, memo))
 
     def front(self, equation: int = 0) -> ParetoFront:
         """Return the Pareto front of one equation.

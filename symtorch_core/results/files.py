@@ -83,7 +83,6 @@ def load_distillation(
         reduction = restore_reduction(
             saved.distillation.provenance.reducer, saved.distillation.reduction, tensors
         )
-        reduction.load_state_dict(tensors)
         result = decode_distillation(saved.distillation, reduction)
         check_parts(result)
         result = replace(result, held_out=_restore_rows(held, result)) if held else result

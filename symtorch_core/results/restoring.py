@@ -6,21 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symtorch_core.components.registry import load
 from symtorch_core.errors import FileFormatError, SelectionError, SymTorchError
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.storage.documents import shorten
+from symtorch_core.storage.tensors import find_problem
 
 
 def restore_reduction(
     reducer: str, shape: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str = ""
 ) -> Reduction:
-    """Return the reduction of a saved shape, whose numbers are then loaded from these tensors.
+    """Return the reduction of a saved shape with the numbers of these tensors.
 
-    It is compared with the tensors before any memory is taken for it.
+    The shape is compared with the tensors before any memory is taken for it.
 
     Args:
         reducer: name of the reducer.
@@ -37,35 +38,25 @@ def restore_reduction(
     try:
         with torch.device("meta"):
             outline = kind.restore(shape)
-        check_tensors(outline, own, "its reducer's maps")
+        _check_tensors(outline.state_dict(), own)
         with torch.device("cpu"):
-            return kind.restore(shape)
+            reduction = kind.restore(shape)
+        reduction.load_state_dict(own)
     except SymTorchError:
         raise
     except Exception as error:  # whatever another distribution's reducer makes of a damaged shape
         raise FileFormatError(f"its {reducer} reduction is damaged: {shorten(error)}") from error
+    return reduction
 
 
-def check_tensors(outline: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Refuse tensors that do not fit a module, which may be on the meta device.
-
-    Raises:
-        FileFormatError: names, shapes or kinds of numbers differ, or a number is not finite.
-    """
-    expected = outline.state_dict()
-    differing = sorted(set(expected) ^ set(tensors))
-    if differing:
-        raise FileFormatError(f"{what} do not have the right tensors: {shorten(', '.join(differing))}")
+def _check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    unknown = sorted(set(tensors) - set(expected))
+    problems = [f"{name} is unknown" for name in unknown]
     for name, own in expected.items():
-        given = tensors[name]
-        if given.shape != own.shape:
-            raise FileFormatError(
-                f"{what}: {name} has shape {tuple(given.shape)} instead of {tuple(own.shape)}"
-            )
-        if given.is_floating_point() != own.is_floating_point() or given.is_complex():
-            raise FileFormatError(f"{what}: {name} holds {given.dtype} instead of {own.dtype}")
-        if not bool(torch.isfinite(given).all()):
-            raise FileFormatError(f"{what}: {name} holds numbers that are not finite")
+        problem = find_problem(tensors.get(name), own)
+        problems += [] if problem is None else [f"{name} {problem}"]
+    if problems:
+        raise FileFormatError(f"its reducer's maps are not whole: {shorten('; '.join(problems))}")
 
 
 def check_parts(result: Distillation) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from symtorch_core.errors import FileFormatError
@@ -33,3 +35,20 @@ def decode_tensors(text: str) -> dict[str, Tensor]:
         return safetensors.torch.load(base64.b64decode(text, validate=True)) if text else {}
     except (ValueError, KeyError, safetensors.SafetensorError) as error:
         raise FileFormatError(f"its tensors are damaged: {shorten(error)}") from None
+
+
+def find_problem(value: Any, own: Any) -> str | None:
+    """Return why a checkpoint's value cannot be that of a tensor, which may be on the meta device; None if it can."""
+    if value is None:
+        return "is missing"
+    if not isinstance(own, Tensor):
+        return None
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__}, not a tensor"
+    if value.shape != own.shape:
+        return f"has shape {tuple(value.shape)}, not {tuple(own.shape)}"
+    if value.is_floating_point() != own.is_floating_point() or value.is_complex():
+        return f"is of type {value.dtype}"
+    if value.is_meta or not bool(torch.isfinite(value).all()):
+        return "holds no finite numbers"
+    return None

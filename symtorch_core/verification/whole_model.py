@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.batches import to_arguments
-from symtorch_core.activations.hooks import disable_fused_attention
+from symtorch_core.activations.hooks import avoid_fused_attention
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, get_argument_aliases
 from symtorch_core.activations.watching import watch_calls
@@ -33,7 +33,7 @@ def run_model(model: Callable[..., Any], batch: Any) -> Tensor | None:
         Shape (n,), on the CPU: numbers of the largest floating-point tensor in the output; None if it has none.
     """
     args, kwargs = to_arguments(model, batch)
-    with preserve_state(model), disable_fused_attention():
+    with preserve_state(model), avoid_fused_attention(model):
         tensors = flatten_tensors(model(*args, **kwargs)).values()
     floating = [tensor for tensor in tensors if tensor.is_floating_point()]
     if not floating:
