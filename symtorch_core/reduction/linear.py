@@ -238,4 +238,5 @@ class IdentityReducer(MomentReducer):
     @classmethod
     def restore(cls, shape: Mapping[str, Any]) -> Reduction:
         names = read_variable_names(shape)  # all that is needed, where there is no linear part
-        return restore_linear_reduction({"d_in": len(names), "d_out": 1, **shape})
+        sizes = {"d_in": shape.get("d_in", len(names)), "d_out": shape.get("d_out", 1)}
+        return restore_linear_reduction({**shape, **sizes})

@@ -38,7 +38,7 @@ def restore_reduction(
     try:
         with torch.device("meta"):
             outline = kind.restore(shape)
-        _check_tensors(outline.state_dict(), own)
+        _check_tensors(outline.state_dict(), own, prefix)
         with torch.device("cpu"):
             reduction = kind.restore(shape)
         reduction.load_state_dict(own)
@@ -49,12 +49,12 @@ def restore_reduction(
     return reduction
 
 
-def _check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+def _check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str) -> None:
     unknown = sorted(set(tensors) - set(expected))
-    problems = [f"{name} is unknown" for name in unknown]
+    problems = [f"{prefix}{name} is unknown" for name in unknown]
     for name, own in expected.items():
         problem = find_problem(tensors.get(name), own)
-        problems += [] if problem is None else [f"{name} {problem}"]
+        problems += [] if problem is None else [f"{prefix}{name} {problem}"]
     if problems:
         raise FileFormatError(f"its reducer's maps are not whole: {shorten('; '.join(problems))}")
 
