@@ -127,3 +127,68 @@ def test_a_measure_that_fails_is_named() -> None:
     assert is_exact(result)
     assert result.select == "score"  # the rule that needs no held-out losses
     assert result.fidelity[0].held_out is not None
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("error", [ValueError("odd"), KeyboardInterrupt()])
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_metric_that_fails_leaves_the_equations(inside: bool, error: BaseException, call: int) -> None:
+    model = nn.Sequential(Law())
+    block = st.wrap(model, "0")
+    calls = []
+
+    def metric(_: Any) -> float:
+        calls.append(block.mode)
+        if len(calls) == call:
+            raise error
+        return 1.0
+
+    options = {"regressor": ScriptedRegressor(equations=EQUATIONS), "progress": False}
+    with pytest.warns(RuntimeWarning, match="the equations of 0 are found, but not all is measured"):
+        result = block.distill(rows(), parent=model if inside else None, metric=metric, **options)
+    assert is_exact(result)
+    assert result.task_metric is None
+    assert result.interrupted is isinstance(error, KeyboardInterrupt)
+    assert block.mode == "block"
+    assert block.distillation is result
+    block.switch_to_symbolic()
+    assert torch.allclose(model(rows()), Law()(rows()), atol=1e-5)
+
+
+def test_a_metric_that_gives_no_number_leaves_the_equations() -> None:
+    block = st.SymbolicModel(Law())
+    with pytest.warns(RuntimeWarning, match="not all is measured"):
+        result = block.distill(
+            rows(), metric=lambda _: "good", regressor=ScriptedRegressor(equations=EQUATIONS), progress=False
+        )
+    assert is_exact(result)
+
+
+def test_a_model_that_could_not_be_inspected_is_switched_with_a_warning() -> None:
+    class Once(nn.Module):
+        """A model that can be run a few times only, as one whose data are a stream."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.left = Law(), 10**9
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.left -= 1
+            if self.left < 0:
+                raise OSError("the stream is over")
+            return self.inner(x)
+
+    model = Once()
+    block = st.wrap(model, "inner")
+
+    def end(event: Event) -> None:
+        if is_stage(StageFinished, "verify")(event):
+            model.left = 0
+
+    options = {"regressor": ScriptedRegressor(equations=EQUATIONS), "progress": False}
+    with pytest.warns(RuntimeWarning, match="not all is measured.*the stream is over"):
+        result = block.distill(rows(), parent=model, callbacks=[end], **options)
+    assert is_exact(result)
+    with pytest.warns(RuntimeWarning, match="it is unknown whether its model needs more"):
+        block.switch_to_symbolic()
+    assert block.mode == "symbolic"

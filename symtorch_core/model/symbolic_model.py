@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -24,6 +25,7 @@ from symtorch_core.model.hooks import list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.refinement import Refinement, refine
 from symtorch_core.model.surroundings import (
+    Calls,
     Surroundings,
     call_after_capture,
     count_calls,
@@ -68,8 +70,9 @@ class SymbolicModel(BlockWrapper):
     ) -> Distillation:
         """Fit equations to the block; see :func:`symtorch_core.distill` for the options.
 
-        The result stays here for :meth:`switch_to_symbolic`; until then, the block itself runs. If anything fails,
-        mode and equations stay as they were. Several threads may distill blocks of one model: their captures take turns
+        The result stays here for :meth:`switch_to_symbolic`; until then, the block itself runs. If the search
+        fails, mode and equations stay as they were. What fails after it, as the metric may, is left out of the result,
+        with a warning. Several threads may distill blocks of one model: their captures take turns
         (see :func:`symtorch_core.capture`), their searches run side by side.
 
         Args:
@@ -83,45 +86,71 @@ class SymbolicModel(BlockWrapper):
             raise SwitchError(f"{self.name} was released: there is no block left to distill")
         check_metric(metric)
         with self.running("block"):
-            if parent is None:
-                result = _name_block(distill(self.block, data, **self._leave_out_pruned(options)), self.name)
+            found, batch, calls = self._search(data, parent, self._leave_out_pruned(options))
+            result = _name_block(found, self.name)
+            surrogate: Surrogate | None = None
+            surroundings = Surroundings(
+                remark="it is unknown whether its model needs more than the equations compute, since this was not "
+                "found out after the search"
+            )
+            try:
                 surrogate = move_to_block(result.surrogate(), self.block)
-                found = inspect_source(result.provenance.source)
-            else:
-                result, surrogate, found = self._distill_inside(parent, data, self._leave_out_pruned(options))
-            if metric is not None:
-                model = self if parent is None else parent
-                with_block = float(metric(model))
-                with self._trying(result, surrogate):
-                    result = replace(result, task_metric=MetricChange(with_block, float(metric(model))))
-        return self._install(result, surrogate, found)
+                surroundings = self._inspect(result, surrogate, parent, batch, calls)
+                if metric is not None:
+                    change = self._measure(metric, self if parent is None else parent, result, surrogate)
+                    result = replace(result, task_metric=change)
+            except (Exception, KeyboardInterrupt) as error:  # which must not lose the search
+                warnings.warn(
+                    f"the equations of {self.name} are found, but not all is measured: {error!r}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                stopped = isinstance(error, KeyboardInterrupt)
+                result = replace(result, interrupted=result.interrupted or stopped)
+        return result if surrogate is None else self._install(result, surrogate, surroundings)
 
-    def _distill_inside(
-        self, parent: Callable[..., Any], data: Any, options: dict[str, Any]
-    ) -> tuple[Distillation, Surrogate, Surroundings]:
+    def _search(
+        self, data: Any, parent: Callable[..., Any] | None, options: dict[str, Any]
+    ) -> tuple[Distillation, Any, Calls]:
+        """Return the distillation, a batch for the parent, and the parent's calls while the block was captured."""
+        if parent is None:
+            return distill(self.block, data, **options), None, Calls()
         callbacks = check_callbacks(options.pop("callbacks", ()))
         batch, data = peek_batch(data, BATCH_ROWS)
         with ExitStack() as counting:
             counting.enter_context(take_turns())
             calls = counting.enter_context(count_calls(self, self.block))
-            watching = [
-                *callbacks,
-                call_after_capture(counting.close),
-            ]  # later stages run the block on their own
-            found = distill(self.block, data, parent=parent, callbacks=watching, **options)
-        result = _name_block(found, self.name)
-        surrogate = move_to_block(result.surrogate(), self.block)
-        if result.model_fidelity is None:  # there is nothing to compare
-            batch = None
-        surroundings = inspect_model(
-            parent,
-            self.block,
-            calls,
-            self._trying(result, surrogate),
-            result.replacement(surrogate),
-            batch if batch is None else prepare_batch(batch, parent, None),
-        )
-        return result, surrogate, surroundings
+            # Later stages run the block on their own.
+            watching = [*callbacks, call_after_capture(counting.close)]
+            return distill(self.block, data, parent=parent, callbacks=watching, **options), batch, calls
+
+    def _inspect(
+        self,
+        result: Distillation,
+        surrogate: Surrogate,
+        parent: Callable[..., Any] | None,
+        batch: Any,
+        calls: Calls,
+    ) -> Surroundings:
+        if parent is None:
+            return inspect_source(result.provenance.source)
+        comparable = batch is not None and result.model_fidelity is not None
+        prepared = prepare_batch(batch, parent, None) if comparable else None
+        on_equations = self._trying(result, surrogate)
+        replacement = result.replacement(surrogate)
+        return inspect_model(parent, self.block, calls, on_equations, replacement, prepared)
+
+    def _measure(
+        self,
+        metric: Callable[[Any], float],
+        model: Callable[..., Any],
+        result: Distillation,
+        surrogate: Surrogate,
+    ) -> MetricChange:
+        """Return a metric of a model on the block and on the equations."""
+        with_block = float(metric(model))
+        with self._trying(result, surrogate):
+            return MetricChange(with_block, float(metric(model)))
 
     def _trying(self, result: Distillation, surrogate: Surrogate) -> AbstractContextManager[None]:
         """Return a context in which this thread runs on these equations."""
