@@ -227,7 +227,7 @@ def change_tensors(random: Random, tensors: Mapping[str, Tensor]) -> dict[str, T
         elif kind == 6 and value.is_floating_point():
             changed[name] = torch.full_like(value, torch.nan)
         elif kind == 7 and value.dtype == torch.uint8:
-            flipped = change_bytes(random, bytes(value.tolist()))
+            flipped = change_bytes(random, bytes(value.reshape(-1).tolist()))
             changed[name] = torch.tensor(list(flipped), dtype=torch.uint8)
         elif kind == 8:
             changed[name] = value.unsqueeze(0)

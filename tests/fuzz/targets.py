@@ -242,7 +242,14 @@ class States(Target):
         return model
 
     def make(self, random: Random) -> tuple[dict[str, Tensor], bool]:
-        return change_tensors(random, self.state), bool(random.random() < 0.5)
+        strict = bool(random.random() < 0.5)
+        if random.random() < 0.5:
+            return change_tensors(random, self.state), strict
+        content = json.loads(bytes(self.state["0._extra_state"].tolist()))
+        del content["sha256"]
+        changed = change_json(random, content)
+        text = write_document(changed) if isinstance(changed, dict) else json.dumps(changed)
+        return {**self.state, "0._extra_state": torch.tensor(list(text.encode()), dtype=torch.uint8)}, strict
 
     def run(self, given: tuple[dict[str, Tensor], bool]) -> None:
         state, strict = given
