@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from symtorch_core.expressions import Expression, parse
-from symtorch_core.search.regressor import OutputwiseRegressor, Problem
+from symtorch_core.search.problem import Problem
+from symtorch_core.search.regressor import OutputwiseRegressor
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate, TorchSurrogate
 from symtorch_core.testing.regressors import RegressorContract

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,8 +84,7 @@ class GplearnRegressor(OutputwiseRegressor):
             raise SearchError("gplearn needs at least one operator")
 
     def search(self, problem: Problem) -> Iterator[Expression]:
-        with _restore_global_generator():
-            return iter(_Search(self, problem).run())
+        return _Search(self, problem).run()
 
 
 @final
@@ -104,17 +102,24 @@ class _Search:
         self._constant_loss = self._scaling.compute_error(np.zeros_like(self._y))
         self._harvest = Harvest(self._translate)
         self._admitted: dict[Structure, bool] = {}
-        self._started = time.monotonic()
         self._generations = 0
         self._best = WORST
 
-    def run(self) -> list[Expression]:
-        for number in range(self._options.populations):
-            if self._is_finished():
-                break
-            self._run_population(self._make_evolution(number))
+    def run(self) -> Iterator[Expression]:
+        try:
+            with _restore_global_generator():
+                for number in range(self._options.populations):
+                    if self._is_finished():
+                        break
+                    self._run_population(self._make_evolution(number))
+            yield from self._scale_harvest()
+        except (KeyboardInterrupt, Exception):
+            yield from self._scale_harvest()
+            raise
         self._problem.report_progress(1.0)
-        return [equation for equation in map(self._scale, self._harvest) if equation is not None]
+
+    def _scale_harvest(self) -> Iterator[Expression]:
+        return (equation for equation in map(self._scale, self._harvest) if equation is not None)
 
     def _run_population(self, evolution: Any) -> None:
         """Run one population until it makes no more progress."""
@@ -135,12 +140,8 @@ class _Search:
 
     def _is_finished(self) -> bool:
         search = self._problem.search
-        late = (
-            search.timeout_in_seconds is not None
-            and time.monotonic() - self._started > search.timeout_in_seconds
-        )
         solved = self._best <= _SOLVED * self._constant_loss
-        return late or solved or self._generations >= search.niterations
+        return self._problem.is_late() or solved or self._generations >= search.niterations
 
     def _report(self, champion: Any) -> None:
         if champion.raw_fitness_ < self._best:

@@ -18,11 +18,18 @@ from symtorch_core.events import (
     OutputImproved,
     OutputInterrupted,
     OutputProgressed,
-    Stopwatch,
     notify,
 )
 from symtorch_core.expressions import parse, respell, simplify
-from symtorch_core.search import build_front, one_thread, read_start
+from symtorch_core.search import (
+    AT_ONCE,
+    NEVER,
+    Deadline,
+    build_front,
+    one_thread,
+    read_start,
+    reserve_for_front,
+)
 from symtorch_torchgp.data.task import Task
 from symtorch_torchgp.evolution.archive import Archive
 from symtorch_torchgp.evolution.rounds import Outcome, Round, evolve
@@ -33,8 +40,6 @@ from symtorch_torchgp.programs.primitives import Primitives
 _PROGRESS = 0.95
 """A loss counts as progress if it is lower by this factor."""
 _WORTH_REPORTING = 0.9
-_FOR_FRONTS = 0.1
-"""Share of a time limit that is reserved for building the fronts."""
 _SHORTEST_ROUND = 16
 
 
@@ -117,6 +122,7 @@ class _Search:
         self._penalty = task.compute_penalty(list(self._columns)).to(self._device)
         self._given = _encode_start(options.start, task, self._primitives)
         self._fronts: dict[int, ParetoFront] = {}
+        self._deadline = NEVER
         self._reported = torch.full_like(self._archive.losses, torch.inf)
 
     def run(self) -> list[ParetoFront]:
@@ -127,7 +133,7 @@ class _Search:
                 self._finish(column)
         except KeyboardInterrupt:
             for column in self._list_open():
-                front = self._build_front(column, replace(self._task.search, refine=False))
+                front = self._build_front(column, AT_ONCE)
                 notify(self._callbacks, OutputInterrupted(column, front))
             raise
         return [self._fronts[column] for column in self._columns]
@@ -137,22 +143,22 @@ class _Search:
         return tuple(column for column in self._columns if column not in self._fronts)
 
     def _run_rounds(self) -> None:
-        watch, search = Stopwatch(), self._task.search
+        search = self._task.search
         for column in self._columns:
             if self._task.is_constant(column):
                 self._finish(column)
-        limit = search.timeout_in_seconds
-        budget = None if limit is None else (1 - _FOR_FRONTS) * limit * len(self._list_open())
+        limit, outputs = search.timeout_in_seconds, len(self._list_open())
+        self._deadline = Deadline.after(None if limit is None else limit * outputs)
+        searching = self._deadline.earlier(reserve_for_front(limit) * outputs)
         rows, generations, turn, idle = self._options.search_rows, 0, 0, 0
         while self._list_open() and generations < search.niterations and idle < self._options.patience:
-            left = None if budget is None else budget - watch.seconds()
-            if left is not None and left <= 0:
+            if searching.is_over():
                 break
             before = self._archive.losses.cummin(1).values
             plan = Round(
                 outputs=self._list_open(),
                 generations=min(compute_luby(turn) * _SHORTEST_ROUND, search.niterations - generations),
-                seconds=left,
+                seconds=None if limit is None else searching.seconds_left(),
                 rows=rows,
                 start=self._choose_start(turn),
                 seed=self._seed,
@@ -208,10 +214,10 @@ class _Search:
 
     def _finish(self, column: int) -> None:
         """Build the final front of an output, and report it."""
-        self._fronts[column] = self._build_front(column, self._task.search)
+        self._fronts[column] = self._build_front(column, self._deadline.share(len(self._list_open())))
         notify(self._callbacks, OutputFinished(column, self._fronts[column]))
 
-    def _build_front(self, column: int, search: SearchSpace) -> ParetoFront:
+    def _build_front(self, column: int, deadline: Deadline) -> ParetoFront:
         """Return the front of an output from the programs of the archive."""
         programs = self._archive.select_best([column], self._penalty)
         rows = self._task.select_rows(
@@ -219,7 +225,7 @@ class _Search:
         )
         found = build_expressions(programs, self._primitives, rows)
         X, y, weights = self._task.to_arrays(column)
-        return build_front(found, X, y, search, self._task.names, weights)
+        return build_front(found, X, y, self._task.search, self._task.names, weights, deadline)
 
     def _report(self, column: int, archive: Archive) -> None:
         """Report every equation that is clearly better than all reported ones of up to its size."""
