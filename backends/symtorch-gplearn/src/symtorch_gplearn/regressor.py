@@ -128,7 +128,10 @@ class _Search:
         while waited < self._options.patience and not self._is_finished():
             generation, waited = generation + 1, waited + 1
             evolution.set_params(generations=generation)
-            evolution.fit(self._X, self._y)
+            try:
+                evolution.fit(self._X, self._y)
+            except _TimeIsUpError:
+                return
             self._generations += 1
             champion = self._judge(evolution._programs[-1])
             if champion is not None and champion.raw_fitness_ < best:
@@ -142,6 +145,11 @@ class _Search:
         search = self._problem.search
         solved = self._best <= _SOLVED * self._constant_loss
         return self._problem.is_late() or solved or self._generations >= search.niterations
+
+    def _check_time(self) -> None:
+        """Leave a generation that the time limit overtakes, but the first: there must be something to return."""
+        if self._generations and self._problem.is_late():
+            raise _TimeIsUpError
 
     def _report(self, champion: Any) -> None:
         if champion.raw_fitness_ < self._best:
@@ -161,7 +169,7 @@ class _Search:
             const_range=(-options.constant_range, options.constant_range),
             init_depth=(1, 4),
             function_set=tuple(map(make_function, self._problem.search.operators)),
-            metric=self._scaling.make_fitness(),
+            metric=self._scaling.make_fitness(self._check_time),
             parsimony_coefficient=0.0,
             p_crossover=options.crossover,
             p_subtree_mutation=options.subtree_mutation,
@@ -218,6 +226,10 @@ class _Search:
             return None
         offset, factor = self._scaling.fit(values)
         return Call("+", Constant(offset), Call("*", Constant(factor), expression))
+
+
+class _TimeIsUpError(Exception):
+    """The time limit is over in the middle of a generation."""
 
 
 @contextmanager
