@@ -96,7 +96,7 @@ def build_front(
         return ParetoFront([baseline])
     sample = rows.sample(_EXPLORED_ROWS)
     found = _measure(_filter_admitted(expressions, search), rows, sample)
-    if search.refine:
+    if search.refine and not deadline.is_over():
         explored = _improve(found, sample, floor)
         found += [rows.refit(candidate.expression) for candidate in _select_contenders(explored, floor)]
     found = [candidate for candidate in found if search.admits(candidate.expression)]
