@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -14,8 +15,9 @@ import torch
 from gplearn._program import _Program
 
 from symtorch_core import SearchError, SearchSpace
+from symtorch_core.events import OutputProgressed
 from symtorch_core.expressions import OPERATORS, evaluate
-from symtorch_core.search import LOSSES, Problem, build_front
+from symtorch_core.search import LOSSES, Deadline, Problem, build_front
 from symtorch_gplearn.harvest import Harvest, get_structure
 from symtorch_gplearn.programs import WORST, Scaling, make_function, to_expression
 from symtorch_gplearn.regressor import GplearnRegressor
@@ -146,3 +148,28 @@ def test_a_signal_stops_it() -> None:
         )
     assert time.monotonic() - started < 6.0
     timer.join()
+
+
+def test_a_generation_that_the_time_limit_overtakes_is_left() -> None:
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    moments = map(float, itertools.count())
+    done: list[float] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, OutputProgressed):
+            done.append(event.fraction)
+
+    problem = Problem(
+        X,
+        np.random.default_rng(1).normal(size=100),
+        None,
+        SearchSpace(niterations=10),
+        ("a", "b"),
+        0,
+        (note,),
+        deadline=Deadline(30.0, moments.__next__),
+    )
+    found = list(GplearnRegressor(population_size=50).search(problem))
+    assert done == [0.1, 1.0]  # it looked at the clock for each program of the second generation
+    assert 30 <= next(moments) < 45
+    assert found

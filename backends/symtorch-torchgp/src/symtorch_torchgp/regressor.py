@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from symtorch_core.events import (
     OutputImproved,
     OutputInterrupted,
     OutputProgressed,
+    Stopwatch,
     notify,
 )
 from symtorch_core.expressions import parse, respell, simplify
@@ -26,6 +28,7 @@ from symtorch_core.search import (
     NEVER,
     Deadline,
     build_front,
+    end_with_parent,
     one_thread,
     read_start,
     reserve_for_front,
@@ -143,22 +146,23 @@ class _Search:
         return tuple(column for column in self._columns if column not in self._fronts)
 
     def _run_rounds(self) -> None:
-        search = self._task.search
+        watch, search = Stopwatch(), self._task.search
         for column in self._columns:
             if self._task.is_constant(column):
                 self._finish(column)
-        limit, outputs = search.timeout_in_seconds, len(self._list_open())
-        self._deadline = Deadline.after(None if limit is None else limit * outputs)
-        searching = self._deadline.earlier(reserve_for_front(limit) * outputs)
+        limit = search.timeout_in_seconds
+        budget = None if limit is None else (limit - reserve_for_front(limit)) * len(self._list_open())
+        self._deadline = Deadline.after(None if limit is None else limit * len(self._list_open()))
         rows, generations, turn, idle = self._options.search_rows, 0, 0, 0
         while self._list_open() and generations < search.niterations and idle < self._options.patience:
-            if searching.is_over():
+            left = None if budget is None else budget - watch.seconds()
+            if left is not None and left <= 0:
                 break
             before = self._archive.losses.cummin(1).values
             plan = Round(
                 outputs=self._list_open(),
                 generations=min(compute_luby(turn) * _SHORTEST_ROUND, search.niterations - generations),
-                seconds=None if limit is None else searching.seconds_left(),
+                seconds=left,
                 rows=rows,
                 start=self._choose_start(turn),
                 seed=self._seed,
@@ -193,7 +197,7 @@ class _Search:
             self._report(column, archive)
 
         if options.n_jobs != 1 and options.islands > 1:
-            jobs = (joblib.delayed(evolve)(self._task, one, None) for one in plans)
+            jobs = (joblib.delayed(_evolve_in_worker)(os.getpid(), self._task, one) for one in plans)
             results = joblib.Parallel(n_jobs=options.n_jobs, return_as="generator")(jobs)
         else:
             results = (evolve(self._task, one, report if self._callbacks else None) for one in plans)
@@ -242,6 +246,12 @@ class _Search:
             if loss < _WORTH_REPORTING * float(self._reported[column, : size + 1].min()):
                 self._reported[column, size] = loss
                 notify(self._callbacks, OutputImproved(column, str(simplify(equation)), loss, size))
+
+
+def _evolve_in_worker(parent: int, task: Task, plan: Round) -> Outcome:
+    """Run one round in a process that ends when its parent does."""
+    end_with_parent(parent)
+    return evolve(task, plan, None)
 
 
 def compute_luby(turn: int) -> int:
