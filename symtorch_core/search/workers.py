@@ -20,7 +20,6 @@ from symtorch_core.errors import BackendError
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 5.0
 """A worker that goes on for so long after it was told to stop is ended."""
-_WATCH = "symtorch: watch of the parent"
 
 Result = TypeVar("Result")
 
@@ -44,16 +43,12 @@ class Permit:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Do the block's work: Ctrl-C is left to the parent, and the process ends if the work does not stop in time."""
+        """Do the block's work; the process ends if the work goes on for too long after the permit is withdrawn."""
         if os.getpid() == self.parent:  # joblib was told to use threads, or not to use processes here
             yield
             return
-        end_with_parent(self.parent)
         done = threading.Event()
         threading.Thread(target=self._enforce, args=(done,), daemon=True).start()
-        if threading.current_thread() is threading.main_thread():
-            # Also after this work: an idle worker that Ctrl-C ends would take the busy ones with it.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             yield
         finally:
@@ -68,24 +63,38 @@ class Permit:
 
 
 def end_with_parent(parent: int) -> None:
-    """Let this process end when its parent does, in whatever way; a daemon thread looks.
+    """Let this process end when another one on this machine does, in whatever way; a daemon thread looks.
 
     Without it, idle workers of joblib stay for minutes, and busy ones until they are done.
 
     Args:
-        parent: the number of the parent; any other process is not watched.
+        parent: the number of the process that uses this one.
     """
-    if os.name != "posix" or os.getppid() != parent:
+    if os.name != "posix":
         return
-    if any(thread.name == _WATCH for thread in threading.enumerate()):
-        return
+    starter = os.getppid()  # with some ways to start processes, this is another one
 
     def watch() -> None:
-        while os.getppid() == parent:
+        # A process that has ended may keep its number for a while, but not its children.
+        while os.getppid() == starter and _is_there(parent):
             time.sleep(_POLL_SECONDS)
         os._exit(1)
 
-    threading.Thread(target=watch, name=_WATCH, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _start_worker(parent: int) -> None:
+    end_with_parent(parent)
+    # Ctrl-C is for the parent, which then withdraws the permits: a worker that it ended would take the others with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @final
@@ -109,7 +118,12 @@ class Workers(Generic[Result]):
         self._permit.file.touch()
         self._news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         # Made here, since settings of joblib's are those of a thread.
-        parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+        parallel = joblib.Parallel(
+            n_jobs=n_jobs,
+            return_as="generator_unordered",
+            initializer=_start_worker,
+            initargs=(self._permit.parent,),
+        )
         jobs = (
             joblib.delayed(function)(task, self._permit) for task in tasks if not self._permit.is_withdrawn()
         )

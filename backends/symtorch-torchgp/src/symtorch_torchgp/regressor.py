@@ -197,8 +197,13 @@ class _Search:
             self._report(column, archive)
 
         if options.n_jobs != 1 and options.islands > 1:
-            jobs = (joblib.delayed(_evolve_in_worker)(os.getpid(), self._task, one) for one in plans)
-            results = joblib.Parallel(n_jobs=options.n_jobs, return_as="generator")(jobs)
+            jobs = (joblib.delayed(evolve)(self._task, one, None) for one in plans)
+            results = joblib.Parallel(
+                n_jobs=options.n_jobs,
+                return_as="generator",
+                initializer=end_with_parent,
+                initargs=(os.getpid(),),
+            )(jobs)
         else:
             results = (evolve(self._task, one, report if self._callbacks else None) for one in plans)
         outcomes: list[Outcome] = []
@@ -246,12 +251,6 @@ class _Search:
             if loss < _WORTH_REPORTING * float(self._reported[column, : size + 1].min()):
                 self._reported[column, size] = loss
                 notify(self._callbacks, OutputImproved(column, str(simplify(equation)), loss, size))
-
-
-def _evolve_in_worker(parent: int, task: Task, plan: Round) -> Outcome:
-    """Run one round in a process that ends when its parent does."""
-    end_with_parent(parent)
-    return evolve(task, plan, None)
 
 
 def compute_luby(turn: int) -> int:
