@@ -175,7 +175,8 @@ for folder, words in {runs!r}:
     try:
         fit(Path(folder), *words, callback=tell, n_jobs=2)
     except BaseException as error:
-        print(type(error).__name__, flush=True)
+        where = ["in search" for note in getattr(error, "__notes__", ()) if "in search" in note]
+        print(type(error).__name__, *where, flush=True)
 """
 
 
@@ -227,7 +228,7 @@ def test_workers_stop_when_they_are_told_to_and_end_with_their_parent(tmp_path: 
     parent = Parent(failing, waiting, sleeping)
     # An error in one stops the other, and what both have is kept.
     assert parent.read_lines(3) == [
-        "BackendError",
+        "BackendError in search",
         "OutputInterrupted 0 2.0*a + 0.4",
         "OutputInterrupted 1 2.0*a + b",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -68,8 +69,9 @@ class Regressor(Configurable):
             weights: shape (n,), non-negative; None weighs all rows equally.
             seed: same seed, same fronts.
             callbacks: called with each event. A backend must send :class:`OutputFinished` for each column when it is
-                done, so that finished fronts survive an interruption of a later one. On Ctrl-C, it may send
-                :class:`OutputInterrupted` with the best so far before it raises KeyboardInterrupt again.
+                done, so that finished fronts survive an interruption of a later one. On Ctrl-C, it sends
+                :class:`OutputInterrupted` with the best so far of the outputs under way before it raises
+                KeyboardInterrupt again.
             folder: folder for files from which a repetition of this search may go on, created by the backend if it
                 needs one; None if nothing is kept. Most backends ignore it.
 
@@ -222,6 +224,7 @@ class _Solver:
             try:
                 front = _solve(self.search, replace(problem, callbacks=(keep,)), deadline)
             except Exception as failure:
+                failure.add_note(traceback.format_exc())  # its own does not travel to the parent
                 error = failure
             else:
                 if permit.is_withdrawn():
