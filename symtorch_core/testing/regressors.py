@@ -24,7 +24,9 @@ from symtorch_core.events.records import (
     OutputProgressed,
 )
 from symtorch_core.expressions import OPERATORS, parse, variables
+from symtorch_core.search.deadline import Deadline
 from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.problem import Problem
 from symtorch_core.search.regressor import OutputwiseRegressor, Regressor
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.testing.laws import (
@@ -281,6 +283,26 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         with pytest.raises(KeyboardInterrupt):
             run()
         assert_something_is_kept(events)
+
+    def test_a_search_ends_soon_after_it_is_late(self, regressor: Regressor) -> None:
+        problem = Problem(
+            inputs().numpy(),
+            noisy_law().numpy(),
+            None,
+            SearchSpace(unary_operators=(), niterations=1_000_000),
+            NAMES,
+            seed=0,
+            deadline=Deadline(is_stopped=lambda: True),
+        )
+        search = self.outputwise_or_skip(regressor).search
+        ctrl_c = threading.Timer(30.0, _thread.interrupt_main)
+        ctrl_c.start()
+        try:
+            list(search(problem))
+        except KeyboardInterrupt:
+            pytest.fail("search() must look at problem.is_late() between its steps, and end when it is")
+        finally:
+            ctrl_c.cancel()
 
     def test_the_timeout_is_kept(self, regressor: Regressor) -> None:
         started = time.monotonic()

@@ -14,8 +14,8 @@ import pytest
 import torch
 from gplearn._program import _Program
 
-from symtorch_core import SearchError, SearchSpace
-from symtorch_core.events import OutputProgressed
+from symtorch_core import BackendError, SearchError, SearchSpace
+from symtorch_core.events import Event, OutputInterrupted, OutputProgressed
 from symtorch_core.expressions import OPERATORS, evaluate
 from symtorch_core.search import LOSSES, Deadline, Problem, build_front
 from symtorch_gplearn.harvest import Harvest, get_structure
@@ -173,3 +173,23 @@ def test_a_generation_that_the_time_limit_overtakes_is_left() -> None:
     assert done == [0.1, 1.0]  # it looked at the clock for each program of the second generation
     assert 30 <= next(moments) < 45
     assert found
+
+
+def test_a_crash_keeps_what_earlier_generations_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = torch.from_numpy(np.random.default_rng(0).normal(size=(100, 2)))
+    told: list[Event] = []
+
+    def crash(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, OutputProgressed):
+            monkeypatch.setattr(Scaling, "compute_error", fail)
+
+    def fail(*_: object) -> float:
+        raise ZeroDivisionError("in the engine")
+
+    with pytest.raises(BackendError, match="ZeroDivisionError: in the engine"):
+        GplearnRegressor(population_size=50).fit(
+            X, X[:, :1].exp(), search=SearchSpace(), variable_names=["a", "b"], callbacks=[crash]
+        )
+    (front,) = [event.front for event in told if isinstance(event, OutputInterrupted)]
+    assert len(front) > 1
