@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from symtorch_core.expressions import Expression, parse
-from symtorch_core.search.regressor import OutputwiseRegressor, Problem
+from symtorch_core.search.problem import Problem
+from symtorch_core.search.regressor import OutputwiseRegressor
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate, TorchSurrogate
 from symtorch_core.testing.regressors import RegressorContract
@@ -73,3 +74,25 @@ def test_the_contract_notices_a_backend_that_forgets_weights_units_seeds_or_type
         SUITE.test_another_seed_is_another_search(careless)
     with pytest.raises(pytest.fail.Exception, match="careless's effort takes"):
         SUITE.test_options_of_a_wrong_type_are_refused_at_once(careless)
+
+
+@final
+@dataclass(frozen=True)
+class SecretiveRegressor(OutputwiseRegressor):
+    """A backend that hands nothing over before the end, and never asks whether it is late."""
+
+    name: ClassVar[str] = "secretive"
+    n_jobs: int = 1
+
+    def check(self, search: SearchSpace) -> None:
+        """Accept every search."""
+
+    def search(self, problem: Problem) -> list[Expression]:
+        line = parse("2.5*alpha", problem.variable_names)
+        problem.report_improvement(line, 1.0)
+        return [line]
+
+
+def test_the_contract_notices_a_backend_that_loses_its_equations_on_ctrl_c() -> None:
+    with pytest.raises(AssertionError, match="send OutputInterrupted"):
+        SUITE.test_ctrl_c_keeps_equations_that_were_reported(SecretiveRegressor(), 1)

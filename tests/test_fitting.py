@@ -11,8 +11,9 @@ import torch
 from symtorch_core.expressions import constants, evaluate, parse, to_text
 from symtorch_core.search.constants import one_thread, refit_constants
 from symtorch_core.search.front import ParetoFront
-from symtorch_core.search.front_builder import _Rows, build_front
+from symtorch_core.search.front_builder import build_front
 from symtorch_core.search.losses import get_loss
+from symtorch_core.search.rows import Rows
 from symtorch_core.search.space import SearchSpace
 
 NAMES = ["x", "y"]
@@ -453,7 +454,7 @@ def test_the_line_through_an_equation_is_weighted_least_squares_in_any_unit(unit
     columns = {"x": torch.from_numpy(x.copy()), "y": torch.from_numpy(y.copy())}
     for weights in (None, np.random.default_rng(4).uniform(0, 2, ROWS)):
         w = None if weights is None else torch.from_numpy(weights)
-        rows = _Rows(columns, torch.from_numpy(target), w, PLAIN)
+        rows = Rows(columns, torch.from_numpy(target), w, PLAIN)
         slope, offset = np.polyfit(shape, target, 1, w=None if weights is None else np.sqrt(weights))
         found = rows.fit_line(parse(f"{unit!r}*(x^2 + 0.3*y)"))
         assert found == pytest.approx((slope / unit, offset), rel=1e-9)

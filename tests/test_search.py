@@ -31,7 +31,8 @@ from symtorch_core.search.checkpoint import FrontStore
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.losses import LOSSES
 from symtorch_core.search.precision import compute_resolution, fits_single, is_constant
-from symtorch_core.search.regressor import OutputwiseRegressor, Problem, Regressor, read_start
+from symtorch_core.search.problem import Problem
+from symtorch_core.search.regressor import OutputwiseRegressor, Regressor, read_start
 from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.testing.scripted import ScriptedRegressor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.expressions import Expression, constants, evaluate, with_constants
+from symtorch_core.search.deadline import NEVER, Deadline
 from symtorch_core.search.losses import Loss
 
 CONVERGED: Final = 1e-4
@@ -31,6 +32,7 @@ def refit_constants(
     weights: Tensor | None,
     loss: Loss,
     tolerance: float = CONVERGED,
+    deadline: Deadline = NEVER,
 ) -> Expression:
     """Return the same structure with constants that minimise the loss, by a local search from the present ones.
 
@@ -45,9 +47,10 @@ def refit_constants(
         weights: float64, shape (n,), or None.
         loss: the loss to minimise.
         tolerance: relative gain in loss below which reweighting stops; not used for mse.
+        deadline: when to stop; the constants after the last finished round are returned.
     """
     start = np.array(constants(expression))
-    if start.size == 0 or len(target) < start.size:
+    if start.size == 0 or len(target) < start.size or deadline.is_over():
         return expression
 
     def predict(values: Tensor) -> Tensor:
@@ -68,23 +71,30 @@ def refit_constants(
         size = float((row_scale * residual).abs().max())
         if 0 < size < math.inf:
             row_scale = row_scale / size
-        refitted = _least_squares(predict, target, row_scale, best, steps)
+        refitted = _least_squares(predict, target, row_scale, best, steps, deadline)
         refitted_loss = loss_at(refitted)
         if not refitted_loss < best_loss:
             break
         converged = best_loss - refitted_loss < tolerance * best_loss
         best, best_loss = refitted, refitted_loss
-        if converged:
+        if converged or deadline.is_over():
             break
     return with_constants(expression, [float(value) for value in best])
 
 
 def _least_squares(
-    predict: Callable[[Tensor], Tensor], target: Tensor, row_scale: Tensor, start: np.ndarray, steps: int
+    predict: Callable[[Tensor], Tensor],
+    target: Tensor,
+    row_scale: Tensor,
+    start: np.ndarray,
+    steps: int,
+    deadline: Deadline,
 ) -> np.ndarray:
     from scipy.optimize import least_squares  # slow to import
 
     def residuals(values: np.ndarray) -> np.ndarray:
+        if deadline.is_over():
+            raise _TimeIsUpError
         errors = row_scale * (predict(torch.from_numpy(values)) - target)
         finite: np.ndarray = np.nan_to_num(errors.numpy(), nan=1e150, posinf=1e150, neginf=-1e150)
         return finite
@@ -107,7 +117,8 @@ def _least_squares(
         complete[free] = values
         return complete
 
-    with np.errstate(all="ignore"):  # a step out of the domain overflows and is rejected by the loss
+    # A step out of the domain overflows and is rejected by the loss.
+    with np.errstate(all="ignore"), suppress(_TimeIsUpError):
         refitted = with_free(
             least_squares(
                 lambda values: residuals(with_free(values)),
@@ -118,7 +129,13 @@ def _least_squares(
                 max_nfev=steps,
             ).x
         )
-    return refitted if np.isfinite(refitted).all() else start
+        if np.isfinite(refitted).all():
+            return refitted
+    return start
+
+
+class _TimeIsUpError(Exception):
+    """The deadline is over; scipy's search can only be left by an error."""
 
 
 def _find_independent(slopes: np.ndarray) -> np.ndarray:

@@ -10,25 +10,23 @@ import heapq
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import final
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from symtorch_core.expressions import (
     Call,
     Constant,
     Expression,
     constants,
-    evaluate,
     simplify,
     with_constants,
 )
-from symtorch_core.search.constants import CONVERGED, one_thread, refit_constants
+from symtorch_core.search.constants import one_thread
+from symtorch_core.search.deadline import NEVER, Deadline
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.search.precision import compute_resolution
+from symtorch_core.search.rows import Rows
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.training.descend import allow_gradients
 
@@ -42,7 +40,6 @@ _REWRITTEN = 4
 """Units of complexity that an equation may lose when it is refitted and simplified."""
 _CONTENDS = 1.02
 """An equation may be worse than a simpler one by this factor on a sample of the rows, and still be better on all."""
-_CONVERGED_WHILE_EXPLORING = 1e-2
 _NEGLIGIBLE = 1e-6  # beside the largest constant of the equation
 _SNAP_WITHIN = 1e-5
 _LOSS_AGREES = 1e-6
@@ -57,6 +54,7 @@ def build_front(
     search: SearchSpace,
     variable_names: Sequence[str],
     weights: np.ndarray | None = None,
+    deadline: Deadline = NEVER,
 ) -> ParetoFront:
     """Build the Pareto front of the given equations on the given rows.
 
@@ -73,6 +71,7 @@ def build_front(
         search: defines loss, complexity rules, maxsize and constraints.
         variable_names: d names for the columns of X.
         weights: shape (n,) or None.
+        deadline: when to stop refitting: from then on, equations stay as they are, and are only measured.
 
     Returns:
         The front. It holds the best constant alone if that fits to rounding.
@@ -83,93 +82,44 @@ def build_front(
     >>> print(front.select("accuracy"))
     3*x + 2
     """
-    rows = _Rows(
+    rows = Rows(
         {name: torch.from_numpy(X[:, i].copy()) for i, name in enumerate(variable_names)},
         torch.from_numpy(np.asarray(y, dtype=np.float64)),
         None if weights is None else torch.from_numpy(np.asarray(weights, dtype=np.float64)),
         search,
+        deadline,
     )
     floor = rows.loss_of_rounding()
-    baseline = rows.refit(Constant(float(np.average(y, weights=weights))))
+    # However late it is, the best constant has to be there.
+    baseline = replace(rows, deadline=NEVER).refit(Constant(float(np.average(y, weights=weights))))
     if baseline.loss <= floor:
         return ParetoFront([baseline])
-    found = _select_best_by_complexity(map(rows.measure, _filter_admitted(expressions, search)))
-    if search.refine:
-        explored = _improve(found, rows.sample(_EXPLORED_ROWS), floor)
+    sample = rows.sample(_EXPLORED_ROWS)
+    found = _measure(_filter_admitted(expressions, search), rows, sample)
+    if search.refine and not deadline.is_over():
+        explored = _improve(found, sample, floor)
         found += [rows.refit(candidate.expression) for candidate in _select_contenders(explored, floor)]
     found = [candidate for candidate in found if search.admits(candidate.expression)]
-    found = [_snap_constants(candidate, rows, floor) for candidate in ParetoFront([baseline, *found])]
+    found = [
+        candidate if deadline.is_over() else _snap_constants(candidate, rows, floor)
+        for candidate in ParetoFront([baseline, *found])
+    ]
     return ParetoFront(_take_until(found, floor))
 
 
-@final
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of one search, on which equations are fitted and measured.
+def _measure(expressions: Iterator[Expression], rows: Rows, sample: Rows) -> list[Candidate]:
+    """Return the best few expressions of each complexity, measured on all rows.
 
-    ``tolerance`` is the relative gain in loss below which reweighting stops.
+    Those that the deadline overtakes are first compared on a sample of the rows.
     """
-
-    columns: Mapping[str, Tensor]
-    target: Tensor
-    weights: Tensor | None
-    search: SearchSpace
-    tolerance: float = CONVERGED
-
-    def sample(self, most: int) -> _Rows:
-        """Return a fixed random sample of at most ``most`` rows, for fits that need not be exact.
-
-        With weights, rows are drawn in proportion to them, and weigh alike.
-        """
-        rough = replace(self, tolerance=_CONVERGED_WHILE_EXPLORING)
-        if len(self.target) <= most:
-            return rough
-        share = None if self.weights is None else (self.weights / self.weights.sum()).numpy()
-        chosen = np.random.default_rng(0).choice(len(self.target), most, replace=share is not None, p=share)
-        index = torch.from_numpy(np.sort(chosen))
-        return replace(
-            rough,
-            columns={name: column[index] for name, column in self.columns.items()},
-            target=self.target[index],
-            weights=None,
-        )
-
-    def measure(self, expression: Expression) -> Candidate:
-        """Return the expression with its loss and complexity."""
-        value = self.search.loss_function(evaluate(expression, self.columns), self.target, self.weights)
-        return Candidate(expression, self.search.rules.count(expression), value)
-
-    def loss_of_rounding(self) -> float:
-        """Return the loss of an error in the last digit of every target: smaller differences are rounding."""
-        step = compute_resolution(self.target.numpy())
-        return self.search.loss_function(self.target + step, self.target, self.weights)
-
-    def fit_line(self, expression: Expression) -> tuple[float, float]:
-        """Return the least-squares a and b of a * expression + b; 1 and 0 if the values do not vary or overflow."""
-        share = torch.ones_like(self.target) if self.weights is None else self.weights
-        share = share / share.sum()
-        values = evaluate(expression, self.columns).expand_as(self.target)
-        unit = values.abs().max()
-        values = values / unit
-        middle, target_middle = (share * values).sum(), (share * self.target).sum()
-        deviation = values - middle
-        factor = (share * deviation * (self.target - target_middle)).sum() / (
-            share * deviation.square()
-        ).sum()
-        a, b = float(factor / unit), float(target_middle - factor * middle)
-        return (a, b) if a and math.isfinite(a) and math.isfinite(b) else (1.0, 0.0)
-
-    def refit(self, expression: Expression) -> Candidate:
-        """Return the expression with its best constants if ``search.refine`` is set, and else as it is."""
-        if self.search.refine:
-            loss = self.search.loss_function
-            expression = refit_constants(
-                expression, self.columns, self.target, self.weights, loss, self.tolerance
-            )
-        return self.measure(simplify(expression))
+    in_time = []
+    while not rows.deadline.is_over() and (expression := next(expressions, None)) is not None:
+        in_time.append(rows.measure(expression))
+    late = _select_best_by_complexity(map(sample.measure, expressions), most=1)
+    return _select_best_by_complexity([*in_time, *(rows.measure(entry.expression) for entry in late)])
 
 
-def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Candidate]:
+def _improve(found: Sequence[Candidate], rows: Rows, floor: float) -> list[Candidate]:
     """Return the candidates with refitted constants, and the best shorter equations they contain.
 
     Simple ones come first, so that equations that a simpler one matches are skipped. Below ``floor``, where all
@@ -184,10 +134,12 @@ def _improve(found: Sequence[Candidate], rows: _Rows, floor: float) -> list[Cand
         heapq.heappush(waiting, (rows.search.rules.count(expression), next(order), expression))
 
     for candidate in found:
+        if rows.deadline.is_over():
+            break
         for form in _generate_forms(candidate.expression, rows):
             add(form)
     exact = math.inf
-    while waiting:
+    while waiting and not rows.deadline.is_over():
         complexity, _, expression = heapq.heappop(waiting)
         if complexity > exact + _REWRITTEN:
             break
@@ -238,15 +190,15 @@ def _filter_admitted(expressions: Iterable[Expression], search: SearchSpace) -> 
             yield short
 
 
-def _select_best_by_complexity(candidates: Iterable[Candidate]) -> list[Candidate]:
+def _select_best_by_complexity(
+    candidates: Iterable[Candidate], most: int = _KEPT_PER_COMPLEXITY
+) -> list[Candidate]:
     """Return the few best at each complexity, dominated ones included: refitting may reorder them."""
     groups: dict[int, list[Candidate]] = {}
     for candidate in candidates:
         if math.isfinite(candidate.loss):
             groups.setdefault(candidate.complexity, []).append(candidate)
-    return [
-        c for group in groups.values() for c in sorted(group, key=lambda c: c.loss)[:_KEPT_PER_COMPLEXITY]
-    ]
+    return [c for group in groups.values() for c in sorted(group, key=lambda c: c.loss)[:most]]
 
 
 def _take_until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candidate]:
@@ -257,7 +209,7 @@ def _take_until(candidates: Iterable[Candidate], floor: float) -> Iterator[Candi
             return
 
 
-def _generate_forms(expression: Expression, rows: _Rows) -> Iterator[Expression]:
+def _generate_forms(expression: Expression, rows: Rows) -> Iterator[Expression]:
     """Yield the expression, and a * expression + b if that has more constants to refit, or a far better start."""
     yield expression
     a, b = rows.fit_line(expression)
@@ -293,7 +245,7 @@ def _replace_at(args: tuple[Expression, ...], position: int, new: Expression) ->
     return (*args[:position], new, *args[position + 1 :])
 
 
-def _snap_constants(candidate: Candidate, rows: _Rows, floor: float) -> Candidate:
+def _snap_constants(candidate: Candidate, rows: Rows, floor: float) -> Candidate:
     """Return the candidate with constants set to the round numbers they nearly equal, if the loss agrees."""
     best, close = candidate, _LOSS_AGREES * candidate.loss
     values = list(constants(candidate.expression))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -13,20 +15,15 @@ import numpy as np
 from torch import Tensor
 
 from symtorch_core.components.options import Configurable
-from symtorch_core.errors import SearchError
-from symtorch_core.events.records import (
-    Callback,
-    Event,
-    OutputFinished,
-    OutputImproved,
-    OutputProgressed,
-    notify,
-)
+from symtorch_core.errors import BackendError, SearchError
+from symtorch_core.events.records import Callback, Event, OutputFinished, OutputInterrupted, notify
 from symtorch_core.expressions import Expression
+from symtorch_core.search.deadline import Deadline
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.search.front_builder import build_front
 from symtorch_core.search.precision import is_constant
+from symtorch_core.search.problem import Problem
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.search.workers import Permit, Workers
 
 
 class Regressor(Configurable):
@@ -72,8 +69,9 @@ class Regressor(Configurable):
             weights: shape (n,), non-negative; None weighs all rows equally.
             seed: same seed, same fronts.
             callbacks: called with each event. A backend must send :class:`OutputFinished` for each column when it is
-                done, so that finished fronts survive an interruption of a later one. On Ctrl-C, it may send
-                :class:`OutputInterrupted` with the best so far before it raises KeyboardInterrupt again.
+                done, so that finished fronts survive an interruption of a later one. On Ctrl-C, it sends
+                :class:`OutputInterrupted` with the best so far of the outputs under way before it raises
+                KeyboardInterrupt again.
             folder: folder for files from which a repetition of this search may go on, created by the backend if it
                 needs one; None if nothing is kept. Most backends ignore it.
 
@@ -86,65 +84,12 @@ class Regressor(Configurable):
         """
 
 
-@final
-@dataclass(frozen=True)
-class Problem:
-    """The search for one output, on numpy data.
-
-    Attributes:
-        X: inputs, shape (n, d), float64.
-        y: targets, shape (n,), float64.
-        weights: shape (n,), float64, or None.
-        search: operators, limits and loss.
-        variable_names: d names for the columns of X.
-        seed: seed of this output.
-        callbacks: called with each event.
-        output: index of the column of Y.
-    """
-
-    X: np.ndarray
-    y: np.ndarray
-    weights: np.ndarray | None
-    search: SearchSpace
-    variable_names: tuple[str, ...]
-    seed: int
-    callbacks: tuple[Callback, ...] = ()
-    output: int = 0
-
-    def report_progress(self, fraction: float) -> None:
-        """Tell the callbacks how much of the search is done, 0..1."""
-        self._tell(OutputProgressed(self.output, min(fraction, 1.0)))
-
-    def report_improvement(self, equation: Expression, loss: float) -> None:
-        """Tell the callbacks of a better equation."""
-        self._tell(OutputImproved(self.output, str(equation), loss))
-
-    def _tell(self, event: Event) -> None:
-        notify(self.callbacks, event)
-
-    def search_rows(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a seeded sample of at most ``most`` rows for searching, as (X, y) of shapes (m, d) and (m,).
-
-        With weights, rows are drawn in proportion to them, so that the unweighted loss of the sample estimates the
-        weighted loss of all rows.
-        """
-        n = len(self.y)
-        if n <= most and self.weights is None:
-            return self.X, self.y
-        generator = np.random.default_rng(self.seed)
-        if self.weights is None:
-            rows = generator.choice(n, size=most, replace=False)
-        else:
-            rows = generator.choice(n, size=min(n, most), replace=True, p=self.weights / self.weights.sum())
-        rows.sort()
-        return self.X[rows], self.y[rows]
-
-
 class OutputwiseRegressor(Regressor):
     """Regressor that searches one output at a time; outputs run as joblib jobs.
 
     A subclass implements the search for one output. This class cuts Y into problems, gives each its own seed, so
-    that the result does not depend on the number of workers, and builds fronts from the equations found.
+    that the result does not depend on the number of workers, and builds fronts from the equations found. If the search
+    is stopped by Ctrl-C or by an error, it sends the fronts of what was found until then.
     """
 
     n_jobs: int
@@ -155,11 +100,14 @@ class OutputwiseRegressor(Regressor):
 
     @abstractmethod
     def search(self, problem: Problem) -> Iterable[Expression]:
-        """Search one output.
+        """Search one output, until ``problem.is_late()`` at the latest.
+
+        A generator should yield equations as it finds them: what it has yielded is kept if it is stopped. With
+        KeyboardInterrupt too, it may yield what else it has, and then raise the error again.
 
         Returns:
             Every equation worth keeping, at any complexity: the core simplifies them, refits their constants, measures
-            them on all rows and keeps the Pareto front.
+            them on all rows and keeps the Pareto front. An equation may come twice.
         """
 
     @final
@@ -175,12 +123,9 @@ class OutputwiseRegressor(Regressor):
         callbacks: Sequence[Callback] = (),
         folder: Path | None = None,
     ) -> list[ParetoFront]:
-        import joblib  # slow to import
-
         self.check(search)
         inputs, targets = X.double().cpu().numpy(), Y.double().cpu().numpy()
         row_weights = None if weights is None else weights.double().cpu().numpy()
-        parallel = self.n_jobs != 1 and targets.shape[1] > 1
         problems = [
             Problem(
                 inputs,
@@ -189,20 +134,15 @@ class OutputwiseRegressor(Regressor):
                 search,
                 tuple(variable_names),
                 _derive_output_seed(seed, targets[:, column]),
-                # Callbacks stay in this process; workers only return fronts.
-                () if parallel else tuple(callbacks),
+                tuple(callbacks),
                 column,
             )
             for column in range(targets.shape[1])
         ]
-        fronts = []
-        jobs = joblib.Parallel(n_jobs=self.n_jobs if parallel else 1, return_as="generator")(
-            joblib.delayed(_solve)(self.search, problem) for problem in problems
-        )
-        for column, front in enumerate(jobs):
-            fronts.append(front)
-            notify(callbacks, OutputFinished(column, front))
-        return fronts
+        limit = search.timeout_in_seconds
+        if self.n_jobs == 1 or len(problems) == 1:
+            return [_solve(self.search, problem, Deadline.after(limit)) for problem in problems]
+        return _solve_in_workers(self.search, problems, self.n_jobs, callbacks)
 
 
 def read_start(given: Any) -> tuple[str, ...]:
@@ -230,7 +170,98 @@ def _derive_output_seed(seed: int, y: np.ndarray) -> int:
     )
 
 
-def _solve(search: Callable[[Problem], Iterable[Expression]], problem: Problem) -> ParetoFront:
-    # Nothing to search where all targets are one number.
-    found = () if is_constant(problem.y, problem.weights) else search(problem)
-    return build_front(found, problem.X, problem.y, problem.search, problem.variable_names, problem.weights)
+def _solve(
+    search: Callable[[Problem], Iterable[Expression]], problem: Problem, deadline: Deadline
+) -> ParetoFront:
+    problem = replace(problem, deadline=deadline)
+    found: list[Expression] = []
+    with problem.keep_if_stopped(found):
+        # Nothing to search where all targets are one number.
+        if not is_constant(problem.y, problem.weights):
+            # Not a loop: an interruption always meets the search, which may yield more before it passes it on.
+            found.extend(search(problem))
+        front = problem.build_front(found)
+        found[:] = [candidate.expression for candidate in front]
+        problem.report_end(front)
+    return front
+
+
+@final
+@dataclass(frozen=True)
+class _Outcome:
+    """The end of an output's search in a worker.
+
+    Attributes:
+        event: its front, finished or not; None if there is none.
+        error: the error that ended it, or None.
+    """
+
+    event: OutputFinished | OutputInterrupted | None
+    error: Exception | None = None
+
+
+@final
+@dataclass(frozen=True)
+class _Solver:
+    """The search of a backend, for a worker process."""
+
+    search: Callable[[Problem], Iterable[Expression]]
+
+    def __call__(self, problem: Problem, permit: Permit) -> _Outcome:
+        """Return the outcome of a search, unfinished if the permit is withdrawn before its end."""
+        last: list[OutputFinished | OutputInterrupted] = []
+
+        def keep(event: Event) -> None:
+            if isinstance(event, OutputFinished | OutputInterrupted):
+                last[:] = [event]
+
+        error = None
+        with permit.use():
+            if permit.is_withdrawn():
+                return _Outcome(None)
+            deadline = Deadline.after(problem.search.timeout_in_seconds)
+            deadline = replace(deadline, is_stopped=permit.is_withdrawn)
+            try:
+                front = _solve(self.search, replace(problem, callbacks=(keep,)), deadline)
+            except Exception as failure:
+                failure.add_note(traceback.format_exc())  # its own does not travel to the parent
+                error = failure
+            else:
+                if permit.is_withdrawn():
+                    last[:] = [OutputInterrupted(problem.output, front)]
+        return _Outcome(last[0] if last else None, error)
+
+
+def _solve_in_workers(
+    search: Callable[[Problem], Iterable[Expression]],
+    problems: Sequence[Problem],
+    n_jobs: int,
+    callbacks: Sequence[Callback],
+) -> list[ParetoFront]:
+    """Return the front of each problem; the callbacks stay in this process."""
+    known: dict[int, OutputFinished | OutputInterrupted] = {}
+    told: set[int] = set()
+
+    def tell(output: int) -> None:
+        notify(callbacks, known[output])
+        told.add(output)
+
+    tasks = [replace(problem, callbacks=()) for problem in problems]
+    with Workers(_Solver(search), tasks, n_jobs) as workers:
+        try:
+            for outcome in workers.results():
+                if outcome.event is not None:
+                    known[outcome.event.output] = outcome.event
+                    tell(outcome.event.output)
+                if outcome.error is not None:
+                    raise outcome.error
+        except (KeyboardInterrupt, Exception):
+            workers.stop()
+            with suppress(BackendError):  # of a worker that did not stop, and was ended
+                for outcome in workers.results():
+                    if outcome.event is not None:
+                        known[outcome.event.output] = outcome.event
+            for output in sorted(set(known) - told):
+                tell(output)
+            raise
+    return [known[output].front for output in range(len(problems))]

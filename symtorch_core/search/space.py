@@ -48,7 +48,9 @@ class SearchSpace:
         loss: ``"mse"``, ``"mae"``, ``"huber"``, a formula in the residual ``r`` = prediction - target
             (``"abs(r)^1.5"``), or a torch function of it; of a function, only the name is saved with results. It must
             be lowest at 0 and never fall as a residual grows.
-        timeout_in_seconds: wall-clock limit for the search of one output; None for no limit.
+        timeout_in_seconds: wall-clock limit for each output, from the start of its search to its front (outputs that
+            are searched together share the sum of their limits); None for no limit. The step of the search that is
+            under way is finished, and the start of processes and of Julia does not count.
         refine: refit the constants of every kept equation by least squares (reweighted for losses other than mse).
 
     Raises:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import dataclasses
-import random
+import threading
 import time
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,15 +16,33 @@ import torch
 from torch import Tensor
 
 from symtorch_core.errors import SearchError
-from symtorch_core.events.records import Callback, Event, OutputFinished, OutputImproved, OutputProgressed
-from symtorch_core.expressions import OPERATORS, Expression, evaluate, parse, variables
+from symtorch_core.events.records import (
+    Callback,
+    Event,
+    OutputFinished,
+    OutputImproved,
+    OutputProgressed,
+)
+from symtorch_core.expressions import OPERATORS, parse, variables
+from symtorch_core.search.deadline import Deadline
 from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.problem import Problem
 from symtorch_core.search.regressor import OutputwiseRegressor, Regressor
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.testing.laws import (
+    NAMES,
+    ROWS,
+    assert_something_is_kept,
+    catch_refusal,
+    count_improvements,
+    get_random_states,
+    inputs,
+    law,
+    noisy_law,
+    predict,
+    r2,
+)
 from symtorch_core.testing.options import check_options_refuse_wrong_types
-
-NAMES = ("alpha", "beta")
-ROWS = 200
 
 
 class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives is pytest's business
@@ -226,12 +245,68 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         if isinstance(regressor, OutputwiseRegressor):
             assert finished[:2] == [0, 1]
 
-    def test_the_timeout_is_kept(self, regressor: Regressor) -> None:
-        noise = torch.from_numpy(np.random.default_rng(0).normal(size=ROWS))
-        started = time.monotonic()
-        (front,) = self.fit(
-            regressor, law(inputs()) + noise, niterations=1_000_000, timeout_in_seconds=1.0, maxsize=8
+    @pytest.mark.parametrize("times", [1, 3])
+    def test_ctrl_c_keeps_equations_that_were_reported(self, regressor: Regressor, times: int) -> None:
+        events: list[Event] = []
+
+        def watch(event: Event) -> None:
+            events.append(event)
+            if isinstance(event, OutputImproved) and count_improvements(events) == times:
+                raise KeyboardInterrupt
+
+        settings: dict[str, Any] = {"niterations": 1_000_000, "timeout_in_seconds": 3.0, "maxsize": 8}
+        try:
+            self.fit(regressor, noisy_law(), callbacks=[watch], **settings)
+        except KeyboardInterrupt:
+            assert_something_is_kept(events)
+        else:
+            assert count_improvements(events) < times
+
+    @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.1, 0.4])
+    def test_ctrl_c_at_any_moment_keeps_what_there_is(self, regressor: Regressor, seconds: float) -> None:
+        events: list[Event] = []
+        ctrl_c = threading.Timer(seconds, _thread.interrupt_main)
+
+        def watch(event: Event) -> None:
+            events.append(event)
+            if isinstance(event, OutputImproved) and not ctrl_c.ident:
+                ctrl_c.start()
+
+        def run() -> None:
+            settings: dict[str, Any] = {"niterations": 1_000_000, "timeout_in_seconds": 5.0, "maxsize": 8}
+            self.fit(regressor, noisy_law(), callbacks=[watch], **settings)
+            if not ctrl_c.ident:
+                pytest.skip("reports no equations as it goes")
+            ctrl_c.join()  # the search was over before it
+            time.sleep(0.1)
+
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert_something_is_kept(events)
+
+    def test_a_search_ends_soon_after_it_is_late(self, regressor: Regressor) -> None:
+        problem = Problem(
+            inputs().numpy(),
+            noisy_law().numpy(),
+            None,
+            SearchSpace(unary_operators=(), niterations=1_000_000),
+            NAMES,
+            seed=0,
+            deadline=Deadline(is_stopped=lambda: True),
         )
+        search = self.outputwise_or_skip(regressor).search
+        ctrl_c = threading.Timer(30.0, _thread.interrupt_main)
+        ctrl_c.start()
+        try:
+            list(search(problem))
+        except KeyboardInterrupt:
+            pytest.fail("search() must look at problem.is_late() between its steps, and end when it is")
+        finally:
+            ctrl_c.cancel()
+
+    def test_the_timeout_is_kept(self, regressor: Regressor) -> None:
+        started = time.monotonic()
+        (front,) = self.fit(regressor, noisy_law(), niterations=1_000_000, timeout_in_seconds=1.0, maxsize=8)
         assert time.monotonic() - started < 20.0
         assert len(front) > 0
 
@@ -261,40 +336,3 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         if not isinstance(regressor, OutputwiseRegressor):
             pytest.skip("searches all outputs together")
         return regressor
-
-
-def catch_refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> SearchError | None:
-    """Return the error with which a call is refused, or None."""
-    try:
-        function(*args, **kwargs)
-    except SearchError as error:
-        return error
-    return None
-
-
-def get_random_states() -> tuple[object, ...]:
-    """Return the state of every global generator."""
-    name, key, *rest = np.random.get_state(legacy=True)
-    return random.getstate(), name, tuple(key), *rest, tuple(torch.get_rng_state().tolist())
-
-
-def inputs(seed: int = 0, rows: int = ROWS) -> Tensor:
-    """Return rows to search on, shape (rows, 2); another seed gives held-out rows."""
-    return torch.from_numpy(np.random.default_rng(seed).uniform(-2.0, 2.0, (rows, len(NAMES))))
-
-
-def law(X: Tensor) -> Tensor:
-    """Return the values of the easy law, shape (n,)."""
-    return 2.5 * X[:, 0] + X[:, 1].square() - 1.0
-
-
-def predict(expression: Expression, X: Tensor) -> Tensor:
-    """Return the values of an equation on rows, shape (n,)."""
-    return evaluate(expression, dict(zip(NAMES, X.T, strict=True))).expand(len(X))
-
-
-def r2(expression: Expression, unit: float = 1.0, offset: float = 0.0) -> float:
-    """Return the share of the variance of unit * law + offset that an equation explains on held-out rows."""
-    X = inputs(seed=1)
-    error = ((predict(expression, X) - offset) / unit - law(X)).square().mean()
-    return 1.0 - float(error / law(X).var())

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from symtorch_core.expressions import Expression, parse
-from symtorch_core.search.regressor import OutputwiseRegressor, Problem
+from symtorch_core.search.problem import Problem
+from symtorch_core.search.regressor import OutputwiseRegressor
 from symtorch_core.search.space import SearchSpace
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -13,9 +14,10 @@ import pytest
 import torch
 from gplearn._program import _Program
 
-from symtorch_core import SearchError, SearchSpace
+from symtorch_core import BackendError, SearchError, SearchSpace
+from symtorch_core.events import Event, OutputInterrupted, OutputProgressed
 from symtorch_core.expressions import OPERATORS, evaluate
-from symtorch_core.search import LOSSES, Problem, build_front
+from symtorch_core.search import LOSSES, Deadline, Problem, build_front
 from symtorch_gplearn.harvest import Harvest, get_structure
 from symtorch_gplearn.programs import WORST, Scaling, make_function, to_expression
 from symtorch_gplearn.regressor import GplearnRegressor
@@ -146,3 +148,48 @@ def test_a_signal_stops_it() -> None:
         )
     assert time.monotonic() - started < 6.0
     timer.join()
+
+
+def test_a_generation_that_the_time_limit_overtakes_is_left() -> None:
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    moments = map(float, itertools.count())
+    done: list[float] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, OutputProgressed):
+            done.append(event.fraction)
+
+    problem = Problem(
+        X,
+        np.random.default_rng(1).normal(size=100),
+        None,
+        SearchSpace(niterations=10),
+        ("a", "b"),
+        0,
+        (note,),
+        deadline=Deadline(30.0, moments.__next__),
+    )
+    found = list(GplearnRegressor(population_size=50).search(problem))
+    assert done == [0.1, 1.0]  # it looked at the clock for each program of the second generation
+    assert 30 <= next(moments) < 45
+    assert found
+
+
+def test_a_crash_keeps_what_earlier_generations_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = torch.from_numpy(np.random.default_rng(0).normal(size=(100, 2)))
+    told: list[Event] = []
+
+    def crash(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, OutputProgressed):
+            monkeypatch.setattr(Scaling, "compute_error", fail)
+
+    def fail(*_: object) -> float:
+        raise ZeroDivisionError("in the engine")
+
+    with pytest.raises(BackendError, match="ZeroDivisionError: in the engine"):
+        GplearnRegressor(population_size=50).fit(
+            X, X[:, :1].exp(), search=SearchSpace(), variable_names=["a", "b"], callbacks=[crash]
+        )
+    (front,) = [event.front for event in told if isinstance(event, OutputInterrupted)]
+    assert len(front) > 1

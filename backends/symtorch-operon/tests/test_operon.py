@@ -14,9 +14,10 @@ import pyoperon as op
 import pytest
 import torch
 
-from symtorch_core import SearchError, SearchSpace
-from symtorch_core.events import OutputImproved, OutputProgressed
+from symtorch_core import BackendError, SearchError, SearchSpace
+from symtorch_core.events import Event, OutputImproved, OutputInterrupted, OutputProgressed
 from symtorch_core.expressions import OPERATORS, evaluate, parse, variables
+from symtorch_operon.harvest import Harvest
 from symtorch_operon.regressor import OperonRegressor
 from symtorch_operon.symbols import SYMBOLS, Symbol, get_symbols, to_expression
 
@@ -218,3 +219,25 @@ def test_inputs_that_single_precision_cannot_tell_apart_are_refused() -> None:
     X = 1e9 + torch.rand(60, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with pytest.raises(SearchError, match="cannot tell the values of 'x' apart: subtract their mean first"):
         OperonRegressor().fit(X, 2 * X, search=SearchSpace(), variable_names=["x"])
+
+
+def test_a_crash_keeps_what_all_generations_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, Y = make_noisy_law(2)
+    gather, told = Harvest.gather, list[Event]()
+
+    def crash(harvest: Harvest, individuals: Any) -> Any:
+        if len(list(harvest)) > 20:
+            raise ZeroDivisionError("in the engine")
+        return gather(harvest, individuals)
+
+    monkeypatch.setattr(Harvest, "gather", crash)
+    with pytest.raises(BackendError, match="ZeroDivisionError: in the engine"):
+        OperonRegressor().fit(
+            X,
+            Y,
+            search=SearchSpace(niterations=10**6),
+            variable_names=[f"x{i}" for i in range(5)],
+            callbacks=[told.append],
+        )
+    (front,) = [event.front for event in told if isinstance(event, OutputInterrupted)]
+    assert len(front) > 2

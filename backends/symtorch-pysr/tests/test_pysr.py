@@ -212,6 +212,21 @@ def test_ctrl_c_keeps_what_is_on_disk_and_leaves_no_process(monkeypatch: pytest.
     assert wait_for(lambda: not list_running(str(STAND_INS)))
 
 
+def test_ctrl_c_while_the_fronts_are_built_keeps_those_that_are_waiting() -> None:
+    told: list[Event] = []
+
+    def watch(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, OutputFinished):
+            raise KeyboardInterrupt
+
+    result = distill(torch.cat([LAW, X[:, :1] * X[:, 1:]], dim=1), callbacks=[watch])
+    assert result.interrupted
+    assert [event.output for event in told if isinstance(event, OutputFinished)] == [0]
+    assert [event.output for event in told if isinstance(event, OutputInterrupted)] == [1]
+    assert "beta" in str(result.chosen()[1])
+
+
 def list_running(marker: str) -> list[str]:
     """List the running workers that were started with this environment."""
     found = []

@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
 import symtorch_core as st
-from symtorch_core.events import Event, OutputFinished, OutputImproved
+from symtorch_core.events import Event, OutputFinished, OutputImproved, OutputInterrupted, OutputProgressed
 from symtorch_core.expressions import parse, to_text
 from symtorch_core.reduction import Moments
 from symtorch_sparse.library import Columns, build_library, select_usable_terms
@@ -178,3 +178,30 @@ def test_by_name_behind_a_reducer() -> None:
     )
     for entry in result.fidelity:
         assert entry.held_out.r2 >= entry.linear.r2
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae"])
+def test_ctrl_c_keeps_what_the_rows_so_far_tell(loss: str) -> None:
+    events: list[Event] = []
+
+    def watch(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, OutputProgressed | OutputImproved) and not stopped:
+            stopped.append(event)
+            raise KeyboardInterrupt
+
+    stopped: list[Event] = []
+    Y = torch.stack([2 * X[:, 0] + X[:, 1] * X[:, 2], 3 * X[:, 3] - 1], dim=1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Y, unary_operators=(), callbacks=[watch], loss=loss)
+    kept = {event.output: event.front for event in events if isinstance(event, OutputInterrupted)}
+    # Under squares all outputs are searched in one pass over the rows; else one after the other.
+    assert sorted(kept) == ([0, 1] if loss == "mse" else [0])
+    if loss == "mse":
+        assert [front[-1].loss < 1e-20 for front in kept.values()] == [True, True]
+
+
+def test_a_limit_ends_the_reweighting_but_not_its_first_round() -> None:
+    y = torch.sin(X[:, 0]) * X[:, 1]
+    (front,) = fit(y, unary_operators=(), loss="mae", timeout_in_seconds=1e-6)
+    assert len(front) > 2

@@ -105,10 +105,11 @@ class Scaling:
         error = float(self._of_residual(offset + factor * values - self._target).mean())
         return error if error < WORST else WORST
 
-    def make_fitness(self) -> Any:
-        """Return the error as a fitness function of gplearn."""
+    def make_fitness(self, before: Callable[[], None]) -> Any:
+        """Return the error as a fitness function of gplearn, which calls ``before`` each time."""
 
         def measure(target: np.ndarray, values: np.ndarray, weights: np.ndarray) -> float:
+            before()
             return self.compute_error(values)
 
         return _Fitness(function=measure, greater_is_better=False)

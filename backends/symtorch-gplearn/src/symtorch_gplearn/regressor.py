@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,8 +84,7 @@ class GplearnRegressor(OutputwiseRegressor):
             raise SearchError("gplearn needs at least one operator")
 
     def search(self, problem: Problem) -> Iterator[Expression]:
-        with _restore_global_generator():
-            return iter(_Search(self, problem).run())
+        return _Search(self, problem).run()
 
 
 @final
@@ -104,17 +102,24 @@ class _Search:
         self._constant_loss = self._scaling.compute_error(np.zeros_like(self._y))
         self._harvest = Harvest(self._translate)
         self._admitted: dict[Structure, bool] = {}
-        self._started = time.monotonic()
         self._generations = 0
         self._best = WORST
 
-    def run(self) -> list[Expression]:
-        for number in range(self._options.populations):
-            if self._is_finished():
-                break
-            self._run_population(self._make_evolution(number))
+    def run(self) -> Iterator[Expression]:
+        try:
+            with _restore_global_generator():
+                for number in range(self._options.populations):
+                    if self._is_finished():
+                        break
+                    self._run_population(self._make_evolution(number))
+            yield from self._scale_harvest()
+        except (KeyboardInterrupt, Exception):
+            yield from self._scale_harvest()
+            raise
         self._problem.report_progress(1.0)
-        return [equation for equation in map(self._scale, self._harvest) if equation is not None]
+
+    def _scale_harvest(self) -> Iterator[Expression]:
+        return (equation for equation in map(self._scale, self._harvest) if equation is not None)
 
     def _run_population(self, evolution: Any) -> None:
         """Run one population until it makes no more progress."""
@@ -123,7 +128,10 @@ class _Search:
         while waited < self._options.patience and not self._is_finished():
             generation, waited = generation + 1, waited + 1
             evolution.set_params(generations=generation)
-            evolution.fit(self._X, self._y)
+            try:
+                evolution.fit(self._X, self._y)
+            except _TimeIsUpError:
+                return
             self._generations += 1
             champion = self._judge(evolution._programs[-1])
             if champion is not None and champion.raw_fitness_ < best:
@@ -135,12 +143,13 @@ class _Search:
 
     def _is_finished(self) -> bool:
         search = self._problem.search
-        late = (
-            search.timeout_in_seconds is not None
-            and time.monotonic() - self._started > search.timeout_in_seconds
-        )
         solved = self._best <= _SOLVED * self._constant_loss
-        return late or solved or self._generations >= search.niterations
+        return self._problem.is_late() or solved or self._generations >= search.niterations
+
+    def _check_time(self) -> None:
+        """Leave a generation that the time limit overtakes, but the first: there must be something to return."""
+        if self._generations and self._problem.is_late():
+            raise _TimeIsUpError
 
     def _report(self, champion: Any) -> None:
         if champion.raw_fitness_ < self._best:
@@ -160,7 +169,7 @@ class _Search:
             const_range=(-options.constant_range, options.constant_range),
             init_depth=(1, 4),
             function_set=tuple(map(make_function, self._problem.search.operators)),
-            metric=self._scaling.make_fitness(),
+            metric=self._scaling.make_fitness(self._check_time),
             parsimony_coefficient=0.0,
             p_crossover=options.crossover,
             p_subtree_mutation=options.subtree_mutation,
@@ -217,6 +226,10 @@ class _Search:
             return None
         offset, factor = self._scaling.fit(values)
         return Call("+", Constant(offset), Call("*", Constant(factor), expression))
+
+
+class _TimeIsUpError(Exception):
+    """The time limit is over in the middle of a generation."""
 
 
 @contextmanager

@@ -203,12 +203,13 @@ class Evolution:
                 news.put(("end", None))
 
         thread = threading.Thread(target=evolve, name="operon", daemon=True)
-        thread.start()
         try:
+            thread.start()
             yield from _receive(news)
         finally:
             stop.set()
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
 
 def _receive(news: queue.SimpleQueue[tuple[str, Any]]) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import final
 
 import numpy as np
@@ -88,6 +88,10 @@ class Island:
             return None
         (offset, factor), *_ = np.linalg.lstsq(design, self._y, rcond=None)
         return Call("+", Constant(offset), Call("*", Constant(factor), expression))
+
+    def scale_all(self, expressions: Iterable[Expression]) -> Iterator[Expression]:
+        """Yield those of the expressions that can be scaled, scaled."""
+        return (scaled for scaled in map(self.scale, expressions) if scaled is not None)
 
     def compute_loss(self, expression: Expression) -> float:
         """Return the search's loss of an equation on the island's rows."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
@@ -106,26 +105,23 @@ class _Search:
 
     def __init__(self, options: OperonRegressor, problem: Problem) -> None:
         self._options, self._problem = options, problem
-        self._started = time.monotonic()
         self._columns = make_columns(problem.X, problem.variable_names)
         self._weights = None if problem.weights is None else torch.from_numpy(problem.weights)
         y = torch.from_numpy(problem.y)
         self._residual = y - weighted_median(y, self._weights)
         self._solved = False
 
-    def run(self) -> list[Expression]:
+    def run(self) -> Iterator[Expression]:
         iterations = self._problem.search.niterations
         shares = [len(share) for share in np.array_split(np.arange(iterations), self._options.islands)]
-        found: list[Expression] = []
         for number, generations in enumerate(shares):
-            if generations == 0 or self._solved or self._is_late():
+            if generations == 0 or self._solved or self._problem.is_late():
                 break
-            found += self._run_island(number, generations, sum(shares[:number]))
+            yield from self._run_island(number, generations, sum(shares[:number]))
         self._problem.report_progress(1.0)
-        return found
 
-    def _run_island(self, number: int, generations: int, done: int) -> list[Expression]:
-        """Run one island, after ``done`` iterations of those before it, and return its equations."""
+    def _run_island(self, number: int, generations: int, done: int) -> Iterator[Expression]:
+        """Run one island, after ``done`` iterations of those before it, and yield its equations."""
         problem = self._problem
         # Every other island has a centred target. This makes a law with an offset easier to find, and one without it
         # harder. The final scaling makes up for the difference.
@@ -137,17 +133,21 @@ class _Search:
 
         def judge(individuals: Iterable[Any]) -> tuple[Expression | None, bool]:
             improved = island.update_best(harvest.gather(individuals))
-            return improved, island.exhausted or self._is_late()
+            return improved, island.exhausted or problem.is_late()
 
-        with closing(evolution.run(judge)) as run:
-            for generation, improved in enumerate(run):
-                problem.report_progress((done + generation) / problem.search.niterations)
-                scaled = None if improved is None else island.scale(improved)
-                if scaled is not None:
-                    problem.report_improvement(scaled, island.compute_loss(scaled))
-        self._solved = island.solved
-        self._update_residual(island)
-        return [scaled for scaled in map(island.scale, harvest) if scaled is not None]
+        try:
+            with closing(evolution.run(judge)) as run:
+                for generation, improved in enumerate(run):
+                    problem.report_progress((done + generation) / problem.search.niterations)
+                    scaled = None if improved is None else island.scale(improved)
+                    if scaled is not None:
+                        problem.report_improvement(scaled, island.compute_loss(scaled))
+            self._solved = island.solved
+            self._update_residual(island)
+            yield from island.scale_all(harvest)
+        except (KeyboardInterrupt, Exception):
+            yield from island.scale_all(harvest)
+            raise
 
     def _draw_rows(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         problem = self._problem
@@ -168,10 +168,6 @@ class _Search:
             )
             if bool(residual.isfinite().all()):
                 self._residual = residual
-
-    def _is_late(self) -> bool:
-        limit = self._problem.search.timeout_in_seconds
-        return limit is not None and time.monotonic() - self._started > limit
 
     def _make_settings(self, number: int, generations: int) -> Settings:
         options = self._options

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor
 
 from symtorch_core import ParetoFront, Regressor, SearchError, SearchSpace
-from symtorch_core.events import Callback, OutputFinished, OutputImproved, OutputProgressed, Stopwatch, notify
+from symtorch_core.events import Callback, OutputProgressed, notify
 from symtorch_core.expressions import Call, Constant, Expression
 from symtorch_core.reduction import Moments
-from symtorch_core.search import build_front, is_constant, weighted_median
+from symtorch_core.search import Deadline, Problem, is_constant, reserve_for_front, weighted_median
 from symtorch_sparse.library import Columns, build_library, select_usable_terms
 from symtorch_sparse.path import Step, compute_path
 
@@ -80,67 +81,94 @@ class SparseRegressor(Regressor):
         folder: Path | None = None,
     ) -> list[ParetoFront]:
         _check_search(search)
-        names = tuple(variable_names)
+        names, limit = tuple(variable_names), search.timeout_in_seconds
         every = build_library(search, names, self.degree, self.mixed, self.most_terms)
+        problems = _make_problems(X, Y, search, names, weights, seed, tuple(callbacks))
+        varying = [entry.output for entry in problems if not is_constant(entry.y, entry.weights)]
+        deadline = Deadline.after(None if limit is None else limit * len(varying))
         probe = Step((0,), (2.0,), 1.0, 0.0)
         terms = select_usable_terms(
             [term for term in every if search.admits(_build_sum(probe, [term]))], X, names
         )
         steps = self.max_terms or search.maxsize // _CHEAPEST_TERM + 1
-        watch = Stopwatch()
-        limit = None if search.timeout_in_seconds is None else search.timeout_in_seconds * Y.shape[1]
         columns = Columns(terms, names) if terms else None
-        shared = None
+        moments: list[Moments] = []
         if columns is not None and search.loss_function.name == "mse":
-            shared = Moments.from_batches(_iterate_batches(columns, X, Y, weights, watch, limit, callbacks))
+            searching = deadline.earlier(reserve_for_front(limit) * len(varying))
+            try:
+                for rows_read, so_far in _accumulate_moments(columns, X, Y, weights):
+                    moments[:] = [so_far]
+                    for output in range(len(problems)):
+                        notify(callbacks, OutputProgressed(output, 0.9 * rows_read / len(X)))
+                    if searching.is_over():
+                        break
+            except KeyboardInterrupt:
+                for so_far, output in itertools.product(moments, varying):
+                    so_good = compute_path(so_far, output, steps)
+                    problems[output].report_stop([_build_sum(step, terms) for step in so_good])
+                raise
         fronts = []
-        for output in range(Y.shape[1]):
-            found: list[Step] = []
-            if columns is not None and not _is_constant(Y[:, output], weights):
-                if shared is not None:
-                    found = compute_path(shared, output, steps)
-                else:
-                    found = self._compute_reweighted_paths(columns, X, Y[:, output], weights, search, steps)
-            fronts.append(
-                _build_front(found, terms, X, Y[:, output], search, names, weights, output, callbacks)
-            )
-            notify(callbacks, OutputProgressed(output, 1.0))
-            notify(callbacks, OutputFinished(output, fronts[-1]))
+        for problem in problems:
+            left = max(1, sum(output >= problem.output for output in varying))
+            problem = replace(problem, deadline=deadline.share(left))
+            path: Iterable[Step] = ()
+            if columns is not None and problem.output in varying:
+                y = Y[:, problem.output]
+                path = (
+                    _generate_path(moments[0], problem.output, steps)
+                    if moments
+                    else self._generate_reweighted_paths(columns, X, y, weights, problem, steps)
+                )
+            fronts.append(_solve(problem, path, terms))
         return fronts
 
-    def _compute_reweighted_paths(
+    def _generate_reweighted_paths(
         self,
         columns: Columns,
         X: Tensor,
         y: Tensor,
         weights: Tensor | None,
-        search: SearchSpace,
+        problem: Problem,
         steps: int,
-    ) -> list[Step]:
-        """Return the steps of the paths of all reweightings of one output."""
+    ) -> Iterator[Step]:
+        """Yield the steps of the paths of all reweightings of one output."""
         rows = torch.linspace(0, len(X) - 1, min(len(X), self.reweighted_rows)).round().long().unique()
         values, target = columns(X[rows]), y[rows].double()
         share = torch.ones_like(target) if weights is None else weights[rows].double()
         residual = target - weighted_median(target, share)
-        found: list[Step] = []
         for _ in range(self.reweightings):
             # Residuals below the median count as the median: else a few rows, met by chance, would outweigh all others.
             size = residual.abs().clamp_min(float(weighted_median(residual.abs(), share)))
-            influence = share * search.loss_function.influence(size)
+            influence = share * problem.search.loss_function.influence(size)
             if not bool((influence > 0).any()):
                 break
             steps_now = compute_path(Moments.of(values, target[:, None], influence), 0, steps)
             if not steps_now:
                 break
-            found += steps_now
+            yield from steps_now
+            if problem.is_late():
+                break
             best = steps_now[-1]
             factors = torch.tensor(best.coefficients, dtype=torch.float64)
             residual = target - best.offset - values[:, list(best.indices)] @ factors
-        return found
 
 
-def _is_constant(y: Tensor, weights: Tensor | None) -> bool:
-    return is_constant(y.double().cpu().numpy(), None if weights is None else weights.double().cpu().numpy())
+def _make_problems(
+    X: Tensor,
+    Y: Tensor,
+    search: SearchSpace,
+    names: tuple[str, ...],
+    weights: Tensor | None,
+    seed: int,
+    callbacks: tuple[Callback, ...],
+) -> list[Problem]:
+    """Return the problem of each column of Y."""
+    inputs, targets = X.double().cpu().numpy(), Y.double().cpu().numpy()
+    row_weights = None if weights is None else weights.double().cpu().numpy()
+    return [
+        Problem(inputs, np.ascontiguousarray(y), row_weights, search, names, seed, callbacks, output)
+        for output, y in enumerate(targets.T)
+    ]
 
 
 def _check_search(search: SearchSpace) -> None:
@@ -157,51 +185,46 @@ def _check_search(search: SearchSpace) -> None:
         )
 
 
-def _iterate_batches(
-    columns: Columns,
-    X: Tensor,
-    Y: Tensor,
-    weights: Tensor | None,
-    watch: Stopwatch,
-    limit: float | None,
-    callbacks: Sequence[Callback],
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yield values of the terms, outputs and weights, some rows at a time; stop when the time limit is over."""
-    size = columns.rows_at_once
-    for start in range(0, len(X), size):
-        part = slice(start, start + size)
-        yield columns(X[part]), Y[part], None if weights is None else weights[part]
-        for output in range(Y.shape[1]):
-            notify(callbacks, OutputProgressed(output, 0.9 * min(1.0, (start + size) / len(X))))
-        if limit is not None and watch.seconds() > limit:
-            return
+def _accumulate_moments(
+    columns: Columns, X: Tensor, Y: Tensor, weights: Tensor | None
+) -> Iterator[tuple[int, Moments]]:
+    """Yield the number of rows read, and the moments of terms and outputs on them, some rows further each time."""
+    total: Moments | None = None
+    for start in range(0, len(X), columns.rows_at_once):
+        part = slice(start, start + columns.rows_at_once)
+        share = None if weights is None else weights[part]
+        if share is None or bool((share > 0).any()):
+            more = Moments.of(columns(X[part]), Y[part], share)
+            total = more if total is None else total.merge(more)
+            yield min(part.stop, len(X)), total
 
 
-def _build_front(
-    found: Sequence[Step],
-    terms: Sequence[Expression],
-    X: Tensor,
-    y: Tensor,
-    search: SearchSpace,
-    names: tuple[str, ...],
-    weights: Tensor | None,
-    output: int,
-    callbacks: Sequence[Callback],
-) -> ParetoFront:
-    equations = [_build_sum(step, terms) for step in found]
-    for step, equation in zip(found, equations, strict=True):
-        notify(callbacks, OutputImproved(output, str(equation), step.loss, search.rules.count(equation)))
-    rows = X.double().cpu().numpy(), np.ascontiguousarray(y.double().cpu().numpy())
-    row_weights = None if weights is None else weights.double().cpu().numpy()
+def _generate_path(moments: Moments, output: int, steps: int) -> Iterator[Step]:
+    """Yield the path of an output; it is computed when the first step is asked for."""
+    yield from compute_path(moments, output, steps)
 
-    def build(some: Sequence[Expression], search: SearchSpace) -> ParetoFront:
-        return build_front(some, *rows, search, names, row_weights)
 
+def _solve(problem: Problem, path: Iterable[Step], terms: Sequence[Expression]) -> ParetoFront:
+    """Return the front of the steps of a path."""
+    found: list[Expression] = []
+    with problem.keep_if_stopped(found):
+        for step in path:
+            equation = _build_sum(step, terms)
+            found.append(equation)
+            problem.report_improvement(equation, step.loss, problem.search.rules.count(equation))
+        front = _build_front(found, problem)
+        problem.report_progress(1.0)
+        problem.report_end(front)
+    return front
+
+
+def _build_front(equations: Sequence[Expression], problem: Problem) -> ParetoFront:
     # Under squares, coefficients are already the best. A refit only finds shorter forms, which matters for short
     # equations and takes most of the time for long ones.
-    long = equations[_REFITTED:] if search.loss_function.name == "mse" else []
+    long = equations[_REFITTED:] if problem.search.loss_function.name == "mse" else []
     short = equations[: len(equations) - len(long)]
-    return ParetoFront([*build(short, search), *build(long, replace(search, refine=False))])
+    as_they_are = replace(problem, search=replace(problem.search, refine=False))
+    return ParetoFront([*problem.build_front(short), *as_they_are.build_front(long)])
 
 
 def _build_sum(step: Step, terms: Sequence[Expression]) -> Expression:

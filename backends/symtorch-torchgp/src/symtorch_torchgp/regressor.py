@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,16 @@ from symtorch_core.events import (
     notify,
 )
 from symtorch_core.expressions import parse, respell, simplify
-from symtorch_core.search import build_front, one_thread, read_start
+from symtorch_core.search import (
+    AT_ONCE,
+    NEVER,
+    Deadline,
+    build_front,
+    end_with_parent,
+    one_thread,
+    read_start,
+    reserve_for_front,
+)
 from symtorch_torchgp.data.task import Task
 from symtorch_torchgp.evolution.archive import Archive
 from symtorch_torchgp.evolution.rounds import Outcome, Round, evolve
@@ -33,8 +43,6 @@ from symtorch_torchgp.programs.primitives import Primitives
 _PROGRESS = 0.95
 """A loss counts as progress if it is lower by this factor."""
 _WORTH_REPORTING = 0.9
-_FOR_FRONTS = 0.1
-"""Share of a time limit that is reserved for building the fronts."""
 _SHORTEST_ROUND = 16
 
 
@@ -117,6 +125,7 @@ class _Search:
         self._penalty = task.compute_penalty(list(self._columns)).to(self._device)
         self._given = _encode_start(options.start, task, self._primitives)
         self._fronts: dict[int, ParetoFront] = {}
+        self._deadline = NEVER
         self._reported = torch.full_like(self._archive.losses, torch.inf)
 
     def run(self) -> list[ParetoFront]:
@@ -127,7 +136,7 @@ class _Search:
                 self._finish(column)
         except KeyboardInterrupt:
             for column in self._list_open():
-                front = self._build_front(column, replace(self._task.search, refine=False))
+                front = self._build_front(column, AT_ONCE)
                 notify(self._callbacks, OutputInterrupted(column, front))
             raise
         return [self._fronts[column] for column in self._columns]
@@ -142,7 +151,8 @@ class _Search:
             if self._task.is_constant(column):
                 self._finish(column)
         limit = search.timeout_in_seconds
-        budget = None if limit is None else (1 - _FOR_FRONTS) * limit * len(self._list_open())
+        budget = None if limit is None else (limit - reserve_for_front(limit)) * len(self._list_open())
+        self._deadline = Deadline.after(None if limit is None else limit * len(self._list_open()))
         rows, generations, turn, idle = self._options.search_rows, 0, 0, 0
         while self._list_open() and generations < search.niterations and idle < self._options.patience:
             left = None if budget is None else budget - watch.seconds()
@@ -188,7 +198,12 @@ class _Search:
 
         if options.n_jobs != 1 and options.islands > 1:
             jobs = (joblib.delayed(evolve)(self._task, one, None) for one in plans)
-            results = joblib.Parallel(n_jobs=options.n_jobs, return_as="generator")(jobs)
+            results = joblib.Parallel(
+                n_jobs=options.n_jobs,
+                return_as="generator",
+                initializer=end_with_parent,
+                initargs=(os.getpid(),),
+            )(jobs)
         else:
             results = (evolve(self._task, one, report if self._callbacks else None) for one in plans)
         outcomes: list[Outcome] = []
@@ -208,10 +223,10 @@ class _Search:
 
     def _finish(self, column: int) -> None:
         """Build the final front of an output, and report it."""
-        self._fronts[column] = self._build_front(column, self._task.search)
+        self._fronts[column] = self._build_front(column, self._deadline.share(len(self._list_open())))
         notify(self._callbacks, OutputFinished(column, self._fronts[column]))
 
-    def _build_front(self, column: int, search: SearchSpace) -> ParetoFront:
+    def _build_front(self, column: int, deadline: Deadline) -> ParetoFront:
         """Return the front of an output from the programs of the archive."""
         programs = self._archive.select_best([column], self._penalty)
         rows = self._task.select_rows(
@@ -219,7 +234,7 @@ class _Search:
         )
         found = build_expressions(programs, self._primitives, rows)
         X, y, weights = self._task.to_arrays(column)
-        return build_front(found, X, y, search, self._task.names, weights)
+        return build_front(found, X, y, self._task.search, self._task.names, weights, deadline)
 
     def _report(self, column: int, archive: Archive) -> None:
         """Report every equation that is clearly better than all reported ones of up to its size."""

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from symtorch_core import SearchError, SearchSpace, did_you_mean
 from symtorch_core.expressions import Variable
+from symtorch_core.search import reserve_for_front
 from symtorch_pysr.arguments.expressions import name_variable
 from symtorch_pysr.arguments.losses import write_julia_loss
 from symtorch_pysr.arguments.operators import JuliaOperators, translate_operators
@@ -172,10 +173,10 @@ def build_arguments(
         },
         "nested_constraints": _translate_nested(search, operators.names),
         "elementwise_loss": write_julia_loss(search.loss, elementwise_loss, weighted),
-        # PySR's limit is for the whole search, ours for each output.
+        # PySR's limit is for the search of all outputs, ours for the search and the front of each.
         "timeout_in_seconds": None
         if search.timeout_in_seconds is None
-        else search.timeout_in_seconds * outputs,
+        else (search.timeout_in_seconds - reserve_for_front(search.timeout_in_seconds)) * outputs,
         # Progress is read from the worker's output, and it has no input.
         "progress": False,
         "verbosity": 1,

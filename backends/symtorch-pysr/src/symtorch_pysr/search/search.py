@@ -25,7 +25,16 @@ from symtorch_core.events import (
     notify,
 )
 from symtorch_core.expressions import Expression
-from symtorch_core.search import Unrunnable, build_front, fits_single, is_constant
+from symtorch_core.search import (
+    AT_ONCE,
+    NEVER,
+    Deadline,
+    Unrunnable,
+    build_front,
+    fits_single,
+    is_constant,
+    reserve_for_front,
+)
 from symtorch_pysr.arguments.expressions import name_variable, write_julia
 from symtorch_pysr.arguments.job import Arguments, build_arguments
 from symtorch_pysr.arguments.operators import translate_operators
@@ -125,17 +134,25 @@ class Search:
         arguments = self._build_arguments()
         fronts: dict[int, ParetoFront] = {}
         for column in sorted(set(range(self.data.Y.shape[1])) - set(self.data.varying)):
-            self._finish(column, fronts)
-        if self.data.varying:
-            try:
+            self._finish(column, fronts, NEVER)
+        try:
+            if self.data.varying:
                 self._run_worker(arguments)
-            except (KeyboardInterrupt, BackendError) as error:
-                # After Ctrl-C there is no time for a refit.
-                self._hand_over(refine=self.search.refine and isinstance(error, BackendError))
-                raise
-        for column in self.data.varying:
-            self._finish(column, fronts)
+            deadline = self._start_fronts()
+            for position, column in enumerate(self.data.varying):
+                self._finish(column, fronts, deadline.share(len(self.data.varying) - position))
+        except BackendError:
+            self._hand_over(fronts, self._start_fronts())
+            raise
+        except KeyboardInterrupt:  # there is no time for a refit
+            self._hand_over(fronts, AT_ONCE)
+            raise
         return [fronts[column] for column in sorted(fronts)]
+
+    def _start_fronts(self) -> Deadline:
+        """Return the end of the time for all fronts; Julia may have taken its own time to start and to stop."""
+        limit = self.search.timeout_in_seconds
+        return Deadline.after(None if limit is None else reserve_for_front(limit) * len(self.data.varying))
 
     def _build_arguments(self) -> Arguments:
         guesses = self._write_guesses()
@@ -230,7 +247,9 @@ class Search:
 
     def _compute_limit(self) -> float:
         limit = self.search.timeout_in_seconds
-        return float("inf") if limit is None else limit * len(self.data.varying) + self.overtime
+        if limit is None:
+            return float("inf")
+        return (limit - reserve_for_front(limit)) * len(self.data.varying) + self.overtime
 
     def _make_error(self, what: str, tail: Sequence[str]) -> BackendError:
         log = f" (all of it: {self.run.folder / 'worker.log'})" if self.run.kept else ""
@@ -275,26 +294,28 @@ class Search:
         definitions = translate_operators(self.search, self.pysr.major).definitions
         return translate_rows(rows, self.data.names, definitions)
 
-    def _finish(self, column: int, fronts: dict[int, ParetoFront]) -> None:
-        fronts[column] = self._build_front(column, self.search)
+    def _finish(self, column: int, fronts: dict[int, ParetoFront], deadline: Deadline) -> None:
+        fronts[column] = self._build_front(column, deadline)
         notify(self.callbacks, OutputFinished(column, fronts[column]))
 
-    def _hand_over(self, *, refine: bool) -> None:
+    def _hand_over(self, fronts: Mapping[int, ParetoFront], deadline: Deadline) -> None:
         """Report the fronts so far of outputs that are not finished."""
         for column in self.data.varying:
-            if self._read_rows(column, self.run.folder):
-                front = self._build_front(column, replace(self.search, refine=refine))
-                notify(self.callbacks, OutputInterrupted(column, front))
+            if column not in fronts and self._read_rows(column, self.run.folder):
+                notify(self.callbacks, OutputInterrupted(column, self._build_front(column, deadline)))
 
-    def _build_front(self, column: int, search: SearchSpace) -> ParetoFront:
+    def _build_front(self, column: int, deadline: Deadline) -> ParetoFront:
         data = self.data
         equations: list[Expression] = []
         unrunnable: list[Unrunnable] = []
         if column in data.varying:
             equations, unrunnable = self._read_equations(column, (*self.run.earlier, self.run.folder))
             equations += self.start
+        search = self.search
         if search.definitions:  # for PySR's maxsize, each definition counts as one operator
             longest = max(map(search.rules.count, equations), default=0)
             search = replace(search, maxsize=max(search.maxsize, longest))
         y = np.ascontiguousarray(data.Y[:, column])
-        return ParetoFront(build_front(equations, data.X, y, search, data.names, data.weights), unrunnable)
+        return ParetoFront(
+            build_front(equations, data.X, y, search, data.names, data.weights, deadline), unrunnable
+        )

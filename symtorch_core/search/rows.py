@@ -1,0 +1,103 @@
+"""The rows of one search, on which equations are fitted and measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from symtorch_core.expressions import Expression, evaluate, simplify
+from symtorch_core.search.constants import CONVERGED, refit_constants
+from symtorch_core.search.deadline import NEVER, Deadline
+from symtorch_core.search.front import Candidate
+from symtorch_core.search.precision import compute_resolution
+from symtorch_core.search.space import SearchSpace
+
+_CONVERGED_WHILE_EXPLORING = 1e-2
+
+
+@final
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one search, on which equations are fitted and measured.
+
+    Attributes:
+        columns: the inputs, by name.
+        target: the targets.
+        weights: their weights, or None.
+        search: the search space.
+        deadline: when constants are no longer fitted.
+        tolerance: the relative gain in loss below which reweighting stops.
+    """
+
+    columns: Mapping[str, Tensor]
+    target: Tensor
+    weights: Tensor | None
+    search: SearchSpace
+    deadline: Deadline = NEVER
+    tolerance: float = CONVERGED
+
+    def sample(self, most: int) -> Rows:
+        """Return a fixed random sample of at most ``most`` rows, for fits that need not be exact.
+
+        With weights, rows are drawn in proportion to them, and weigh alike.
+        """
+        rough = replace(self, tolerance=_CONVERGED_WHILE_EXPLORING)
+        if len(self.target) <= most:
+            return rough
+        share = None if self.weights is None else (self.weights / self.weights.sum()).numpy()
+        chosen = np.random.default_rng(0).choice(len(self.target), most, replace=share is not None, p=share)
+        index = torch.from_numpy(np.sort(chosen))
+        return replace(
+            rough,
+            columns={name: column[index] for name, column in self.columns.items()},
+            target=self.target[index],
+            weights=None,
+        )
+
+    def measure(self, expression: Expression) -> Candidate:
+        """Return the expression with its loss and complexity."""
+        value = self.search.loss_function(evaluate(expression, self.columns), self.target, self.weights)
+        return Candidate(expression, self.search.rules.count(expression), value)
+
+    def loss_of_rounding(self) -> float:
+        """Return the loss of an error in the last digit of every target: smaller differences are rounding."""
+        step = compute_resolution(self.target.numpy())
+        return self.search.loss_function(self.target + step, self.target, self.weights)
+
+    def fit_line(self, expression: Expression) -> tuple[float, float]:
+        """Return the least-squares a and b of a * expression + b; 1 and 0 if the values do not vary or overflow."""
+        share = torch.ones_like(self.target) if self.weights is None else self.weights
+        share = share / share.sum()
+        values = evaluate(expression, self.columns).expand_as(self.target)
+        unit = values.abs().max()
+        values = values / unit
+        middle, target_middle = (share * values).sum(), (share * self.target).sum()
+        deviation = values - middle
+        factor = (share * deviation * (self.target - target_middle)).sum() / (
+            share * deviation.square()
+        ).sum()
+        a, b = float(factor / unit), float(target_middle - factor * middle)
+        return (a, b) if a and math.isfinite(a) and math.isfinite(b) else (1.0, 0.0)
+
+    def refit(self, expression: Expression) -> Candidate:
+        """Return the expression with its best constants if ``search.refine`` is set, and else as it is.
+
+        After the deadline, constants stay as they are.
+        """
+        if self.search.refine:
+            expression = refit_constants(
+                expression,
+                self.columns,
+                self.target,
+                self.weights,
+                self.search.loss_function,
+                self.tolerance,
+                self.deadline,
+            )
+        return self.measure(simplify(expression))
