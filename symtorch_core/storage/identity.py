@@ -64,7 +64,8 @@ def identify(value: Any, name: str = "the value") -> Any:
 def to_bytes(tensor: Tensor) -> bytes:
     """Return the bytes of a tensor, behind its precision and shape."""
     rows = tensor.detach().cpu().contiguous()
-    return f"{rows.dtype}{tuple(rows.shape)}".encode() + rows.reshape(-1).view(torch.uint8).numpy().tobytes()
+    line = rows.as_strided((rows.numel(),), (1,))  # reshape keeps any stride of a single number
+    return f"{rows.dtype}{tuple(rows.shape)}".encode() + line.view(torch.uint8).numpy().tobytes()
 
 
 @final
