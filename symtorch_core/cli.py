@@ -19,6 +19,7 @@ from rich.text import Text
 from symtorch_core.components.options import Configurable, Finding
 from symtorch_core.components.registry import CORE_DISTRIBUTION, KINDS, Available, Registry, registry
 from symtorch_core.errors import FileFormatError, MissingDependencyError, SymTorchError, UnknownComponentError
+from symtorch_core.storage.locks import hold_lock
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -178,7 +179,7 @@ def _run(study: Study, out: Path) -> None:
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with progress_bars() as bars:
+        with hold_lock(out / "run.lock", "a study"), progress_bars() as bars:
             report = study.run(out, [bars])
     except KeyboardInterrupt:
         _print_line(console, f"stopped; the same command goes on with what is finished in {out}")

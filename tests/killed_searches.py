@@ -8,6 +8,7 @@ stopped, and those of a run in a folder that was killed some times. It forks, so
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -25,7 +26,7 @@ import torch
 import symtorch_core as st
 from symtorch_core.events import Event
 
-ROWS = 60
+ROWS = 40
 KILLS = 2
 
 
@@ -55,6 +56,8 @@ def search(folder: Path | None, settings: Mapping[str, Any], answer: Path, kill_
         resume=folder,
         callbacks=[count],
         progress=False,
+        out_of_range=False,
+        test_fraction=0,
     )
     answer.write_text(json.dumps({"fronts": [front.to_json() for front in result.fronts], "events": events}))
 
@@ -79,6 +82,7 @@ def main() -> None:
     warnings.simplefilter("error")
     for line in sys.stdin:
         settings = json.loads(line)
+        importlib.import_module(f"symtorch_{settings['regressor']}.regressor")  # once, and not in each child
         moments = random.Random(settings["seed"])
         started = time.monotonic()
         whole = run(None, settings)

@@ -38,11 +38,15 @@ def program() -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize(
     ("regressor", "niterations", "options", "weighted"),
     [
-        ("torchgp", 60, {"population_size": 60}, False),
-        ("torchgp", 30, {"population_size": 60, "islands": 2, "n_jobs": 2}, True),
+        ("torchgp", 20, {"population_size": 30}, False),
+        pytest.param(
+            "torchgp", 30, {"population_size": 30, "islands": 2, "n_jobs": 2}, True, marks=pytest.mark.slow
+        ),
         ("sparse", 1, {}, True),
         ("gplearn", 4, {"population_size": 60, "populations": 1}, False),
-        ("gplearn", 4, {"population_size": 60, "populations": 1, "n_jobs": 2}, True),
+        pytest.param(
+            "gplearn", 4, {"population_size": 60, "populations": 1, "n_jobs": 2}, True, marks=pytest.mark.slow
+        ),
         ("operon", 4, {"population_size": 50, "islands": 1}, True),
         ("pysr", 3, {"deterministic": True, "worker": WORKER}, False),
     ],
