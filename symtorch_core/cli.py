@@ -177,15 +177,15 @@ def _run(study: Study, out: Path) -> None:
     from symtorch_core.events.progress import progress_bars  # here, so that the other commands start fast
 
     console = Console()
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with hold_lock(out / "run.lock", "a study"), progress_bars() as bars:
-            report = study.run(out, [bars])
-    except KeyboardInterrupt:
-        _print_line(console, f"stopped; the same command goes on with what is finished in {out}")
-        raise typer.Exit(_INTERRUPTED) from None
-    console.print(report)
-    _print_line(console, f"wrote {report.write(out)}")
+    with hold_lock(out / "run.lock", "a study"):
+        try:
+            with progress_bars() as bars:
+                report = study.run(out, [bars])
+        except KeyboardInterrupt:
+            _print_line(console, f"stopped; the same command goes on with what is finished in {out}")
+            raise typer.Exit(_INTERRUPTED) from None
+        console.print(report)
+        _print_line(console, f"wrote {report.write(out)}")
 
 
 def _list_studies(console: Console) -> None:
