@@ -508,7 +508,8 @@ def test_a_second_run_of_a_search_is_refused_while_the_first_one_is_at_it(tmp_pa
     assert len(refused) == 2
     assert str(tmp_path) in refused[0]
     assert "another folder" in refused[0]
-    start()
+    with FrontStore(tmp_path, **{**RUN, "regressor": Told()}).lock(ROWS):
+        start()  # finished work is read whoever is at work
 
 
 def test_a_full_disk_does_not_lose_a_finished_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,16 +100,16 @@ def regress(
         else:
             notify(callbacks, replace(event, output=column))
 
-    with nullcontext() if checkpoint is None else checkpoint.lock(T):
-        try:
-            for members in together:
-                fronts = None if checkpoint is None else checkpoint.load(T[:, members])
-                if fronts is None:
-                    missing += members
-                else:
-                    for column, front in zip(members, fronts, strict=True):
-                        finish(column, front)
-            if missing:
+    try:
+        for members in together:
+            fronts = None if checkpoint is None else checkpoint.load(T[:, members])
+            if fronts is None:
+                missing += members
+            else:
+                for column, front in zip(members, fronts, strict=True):
+                    finish(column, front)
+        if missing:
+            with nullcontext() if checkpoint is None else checkpoint.lock(T):
                 fronts = engine.fit(
                     Z,
                     T[:, missing],
@@ -120,14 +120,14 @@ def regress(
                     callbacks=[relay],
                     folder=None if checkpoint is None else checkpoint.folder(T[:, missing]),
                 )
-                found.update(zip(missing, fronts, strict=True))
-        except (KeyboardInterrupt, BackendError) as error:
-            if not found:
-                raise
-            if isinstance(error, BackendError):
-                warnings.warn(f"{error}\nWhat it found before that is kept.", RuntimeWarning, stacklevel=3)
-            notify(callbacks, Interrupted(len(found)))
-            return found, True
+            found.update(zip(missing, fronts, strict=True))
+    except (KeyboardInterrupt, BackendError) as error:
+        if not found:
+            raise
+        if isinstance(error, BackendError):
+            warnings.warn(f"{error}\nWhat it found before that is kept.", RuntimeWarning, stacklevel=3)
+        notify(callbacks, Interrupted(len(found)))
+        return found, True
     return found, False
 
 
