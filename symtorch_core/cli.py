@@ -19,6 +19,7 @@ from rich.text import Text
 from symtorch_core.components.options import Configurable, Finding
 from symtorch_core.components.registry import CORE_DISTRIBUTION, KINDS, Available, Registry, registry
 from symtorch_core.errors import FileFormatError, MissingDependencyError, SymTorchError, UnknownComponentError
+from symtorch_core.storage.locks import hold_lock
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -176,15 +177,15 @@ def _run(study: Study, out: Path) -> None:
     from symtorch_core.events.progress import progress_bars  # here, so that the other commands start fast
 
     console = Console()
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with progress_bars() as bars:
-            report = study.run(out, [bars])
-    except KeyboardInterrupt:
-        _print_line(console, f"stopped; the same command goes on with what is finished in {out}")
-        raise typer.Exit(_INTERRUPTED) from None
-    console.print(report)
-    _print_line(console, f"wrote {report.write(out)}")
+    with hold_lock(out / "run.lock", "a study"):
+        try:
+            with progress_bars() as bars:
+                report = study.run(out, [bars])
+        except KeyboardInterrupt:
+            _print_line(console, f"stopped; the same command goes on with what is finished in {out}")
+            raise typer.Exit(_INTERRUPTED) from None
+        console.print(report)
+        _print_line(console, f"wrote {report.write(out)}")
 
 
 def _list_studies(console: Console) -> None:

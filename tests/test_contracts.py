@@ -56,6 +56,27 @@ class CarelessRegressor(OutputwiseRegressor):
         return [parse(text, problem.variable_names)]
 
 
+@final
+@dataclass(frozen=True)
+class CrowdedRegressor(OutputwiseRegressor):
+    """A backend whose result depends on the place of an output among others."""
+
+    name: ClassVar[str] = "crowded"
+    n_jobs: int = 1
+
+    def check(self, search: SearchSpace) -> None:
+        """Accept every search."""
+
+    def search(self, problem: Problem) -> list[Expression]:
+        return [parse(problem.variable_names[problem.output])]
+
+
+def test_the_contract_notices_outputs_that_are_not_independent() -> None:
+    SUITE.test_outputs_declared_independent_do_not_depend_on_their_company(CarelessRegressor())
+    with pytest.raises(AssertionError):
+        SUITE.test_outputs_declared_independent_do_not_depend_on_their_company(CrowdedRegressor())
+
+
 def test_the_contract_notices_a_backend_that_ignores_definitions() -> None:
     with pytest.raises(AssertionError):
         SUITE.test_a_definition_is_honoured_or_refused(ScriptedRegressor(equations=POLYNOMIALS))

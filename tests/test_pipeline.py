@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -356,6 +357,7 @@ class Stopped(st.Regressor):
     """Finishes the first output, and is stopped in the second."""
 
     name: ClassVar[str] = "stopped"
+    independent_outputs: ClassVar[bool] = True
 
     def fit(
         self, X: Tensor, Y: Tensor, *, callbacks: Sequence[Callback] = (), **_: Any
@@ -412,10 +414,10 @@ class TestBreakdown:
         for pair, shows in (((rows(), targets(rows())), True), ((rows(), targets(rows())), False)):
             with pytest.raises(st.BackendError) if not shows else pytest.warns(RuntimeWarning):
                 distill(pair, regressor=Broken(shows=shows), resume=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(list(tmp_path.glob("search-*/"))) == 1
         with pytest.raises(st.BackendError):
             distill((rows(), 2 * targets(rows())), regressor=Broken(shows=False), resume=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 2
+        assert len(list(tmp_path.glob("search-*/"))) == 2
 
 
 class TestInterrupted:
@@ -455,7 +457,7 @@ class TestInterrupted:
         )
         assert result.interrupted
         assert [str(front[-1].expression) for front in result.fronts] == ["2.0*x0", "2.0*x0"]
-        assert len(list(tmp_path.iterdir())) == 1  # the finished output, not the stopped one
+        assert len(list(tmp_path.glob("fronts-*"))) == 1  # the finished output, not the stopped one
 
     def test_a_callback_may_interrupt(self) -> None:
         def enough(event: Event) -> None:
@@ -512,6 +514,36 @@ class TestResume:
         self.searched(tmp_path)
         assert self.searched(tmp_path, **change)[0] == [0, 1, 2]
 
+    def test_losses_given_as_functions_are_told_apart(self, tmp_path: Path) -> None:
+        shares = [0.1, 0.9, 0.1]
+        losses = [lambda r, share=share: torch.maximum(share * r, (share - 1) * r) for share in shares]
+        searched, fronts = [], []
+        for loss in losses:
+            outputs, result = self.searched(tmp_path, k=1, loss=loss)
+            searched.append(outputs)
+            fronts.append(result.fronts[0])
+        assert searched == [[0], [0], []]
+        assert fronts[0] != fronts[1]
+        assert fronts[0] == fronts[2]
+
+    def test_a_loss_that_no_other_run_could_know_again_is_refused_before_any_work(
+        self, tmp_path: Path
+    ) -> None:
+        lock = threading.Lock()
+
+        def loss(r: Tensor) -> Tensor:
+            with lock:
+                return r.abs()
+
+        def block(x: Tensor) -> Tensor:
+            raise AssertionError("this is work")
+
+        with pytest.raises(
+            st.SearchError, match="'lock' of 'loss' of the search, the function 'loss' holds a lock"
+        ):
+            st.distill(block, rows(), loss=loss, resume=tmp_path / "new", regressor=ScriptedRegressor())
+        assert not (tmp_path / "new").exists()
+
     def test_other_workers_are_no_other_setting(self, tmp_path: Path) -> None:
         self.searched(tmp_path)
         files = sorted(tmp_path.iterdir())
@@ -538,7 +570,7 @@ class TestResume:
 
     def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:
         self.searched(tmp_path)
-        path = min(tmp_path.iterdir())
+        path = min(tmp_path.glob("fronts-*"))
         path.write_text(path.read_text()[:-9])
         with pytest.raises(st.FileFormatError, match=rf"{path.name} is damaged .*delete it"):
             self.searched(tmp_path)

@@ -35,6 +35,7 @@ from symtorch_core.search.problem import Problem
 from symtorch_core.search.regressor import OutputwiseRegressor, Regressor, read_start
 from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.studies import Store
 from symtorch_core.testing.scripted import ScriptedRegressor
 
 
@@ -256,7 +257,18 @@ def test_its_field_names_are_what_distill_may_pass_on() -> None:
 
 
 ROWS = torch.rand(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-LINE = ParetoFront([Candidate(parse("2.0*a"), 3, 0.5)])
+
+
+def measure_line(
+    y: torch.Tensor, weights: torch.Tensor | None = None, search: SearchSpace | None = None
+) -> ParetoFront:
+    """Return the front of 2 a for a target, measured as the core does."""
+    equation, search = parse("2.0*a"), search or SearchSpace()
+    loss = search.loss_function(2.0 * ROWS[:, 0], y.double(), weights)
+    return ParetoFront([Candidate(equation, search.rules.count(equation), loss)])
+
+
+LINE = measure_line(ROWS[:, 0])
 RUN: dict[str, Any] = {
     "X": ROWS,
     "weights": None,
@@ -283,16 +295,26 @@ RUN: dict[str, Any] = {
     ids=lambda change: next(iter(change)),
 )
 def test_a_finished_front_is_of_its_data_and_settings_alone(tmp_path: Path, change: dict[str, Any]) -> None:
-    folder, y = tmp_path / "new" / "folder", ROWS[:, 0]
+    folder, y = tmp_path / "new" / "folder", ROWS[:, :1]
     store = FrontStore(folder, **RUN)
     assert store.load(y) is None
-    store.save(y, LINE)
+    store.save(y, [LINE])
     other = FrontStore(folder, **{**RUN, **change})
     assert other.load(y) is None
     assert other.folder(ROWS) != store.folder(ROWS)
     assert store.load(2 * y) is None
+    assert store.load(ROWS) is None  # a set of two outputs
     again = FrontStore(folder, **{**RUN, "regressor": ScriptedRegressor(equations=("a",), n_jobs=2)})
-    assert again.load(y) == LINE
+    assert again.load(y) == [LINE]
+
+
+def test_a_set_of_fronts_is_kept_in_one_file(tmp_path: Path) -> None:
+    fronts = [measure_line(ROWS[:, 0]), measure_line(ROWS[:, 1])]
+    store = FrontStore(tmp_path, **RUN)
+    store.save(ROWS, fronts)
+    assert store.load(ROWS) == fronts
+    assert store.load(ROWS.flip(1)) is None
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_folder_of_a_backend_is_beside_the_fronts_and_of_its_targets(tmp_path: Path) -> None:
@@ -303,14 +325,48 @@ def test_the_folder_of_a_backend_is_beside_the_fronts_and_of_its_targets(tmp_pat
     assert len({store.folder(ROWS), store.folder(ROWS[:, :1]), store.folder(2 * ROWS)}) == 3
 
 
-@pytest.mark.parametrize("content", ["[{}]", '[{"equation": "q", "complexity": 1, "loss": 1.0}]'])
-def test_a_file_that_holds_no_front_is_named(tmp_path: Path, content: str) -> None:
+FALSE = [
+    {},
+    {"equation": "q", "complexity": 1, "loss": 1.0, "validation_loss": None},
+    {"equation": "a*0.0", "complexity": 3, "loss": 0.0, "validation_loss": None},
+    {"equation": "2.0*a", "complexity": 3, "loss": 1.001 * LINE[0].loss, "validation_loss": None},
+    {"equation": "2.0*a", "complexity": 1, "loss": LINE[0].loss, "validation_loss": None},
+]
+
+
+@pytest.mark.parametrize("entry", FALSE, ids=lambda entry: entry.get("equation", "nothing"))
+def test_a_front_that_is_not_of_the_rows_is_refused_whatever_its_checksum(
+    tmp_path: Path, entry: dict[str, Any]
+) -> None:
     store = FrontStore(tmp_path, **RUN)
-    store.save(ROWS[:, 0], LINE)
+    store.save(ROWS[:, :1], [LINE])
     (path,) = tmp_path.iterdir()
-    path.write_text(content)
-    with pytest.raises(FileFormatError, match=rf"{path.name} is damaged .*delete it"):
-        store.load(ROWS[:, 0])
+    Store(tmp_path).write_json(path.stem, [[entry]])
+    with pytest.raises(
+        FileFormatError, match=rf"{path.name} is damaged .*delete it, and its work is done again"
+    ):
+        store.load(ROWS[:, :1])
+
+
+def test_an_exact_front_is_the_same_on_a_machine_that_rounds_otherwise(tmp_path: Path) -> None:
+    store, exact = FrontStore(tmp_path, **RUN), 2 * ROWS[:, :1]
+    for loss in (0.0, 1e-33):
+        store.save(exact, [ParetoFront([Candidate(parse("2.0*a"), 3, loss)])])
+        assert store.load(exact) == [ParetoFront([Candidate(parse("2.0*a"), 3, loss)])]
+
+
+def test_no_byte_of_a_front_can_change_unnoticed(tmp_path: Path) -> None:
+    store = FrontStore(tmp_path, **RUN)
+    store.save(ROWS[:, :1], [LINE])
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for other in {b"0", b"9", b" ", b"x", bytes([whole[place] ^ 1])} - {whole[place : place + 1]}:
+            path.write_bytes(whole[:place] + other + whole[place + 1 :])
+            try:
+                assert store.load(ROWS[:, :1]) == [LINE], path.read_text()
+            except FileFormatError as error:
+                assert str(path) in str(error)  # noqa: PT017 - a change of blanks is no damage
 
 
 @final
@@ -320,6 +376,7 @@ class Told(Regressor):
 
     name: ClassVar[str] = "told"
     neutral_options: ClassVar[tuple[str, ...]] = ("ends", "given")
+    independent_outputs: ClassVar[bool] = True
     ends: BaseException | None = None
     given: list[dict[str, Any]] = field(default_factory=list)
 
@@ -327,15 +384,29 @@ class Told(Regressor):
         self, X: torch.Tensor, Y: torch.Tensor, *, callbacks: Sequence[Callback] = (), **settings: Any
     ) -> list[ParetoFront]:
         self.given.append({"X": X, "Y": Y, **settings})
+        fronts = [measure_line(y, settings["weights"], settings["search"]) for y in Y.T]
         notify(callbacks, StageTold("regress", "started"))
-        for column in range(Y.shape[1]):
+        for column, front in enumerate(fronts):
             notify(callbacks, OutputProgressed(column, 0.5))
             notify(callbacks, OutputImproved(column, "a", 0.5, 1))
             if self.ends is not None and column == 1:
-                notify(callbacks, OutputInterrupted(column, LINE))
+                notify(callbacks, OutputInterrupted(column, front))
                 raise self.ends
-            notify(callbacks, OutputFinished(column, LINE))
-        return [LINE] * Y.shape[1]
+            notify(callbacks, OutputFinished(column, front))
+        return fronts
+
+
+@final
+@dataclass(frozen=True)
+class Joint(Regressor):
+    """The same with outputs that belong together."""
+
+    name: ClassVar[str] = "joint"
+    neutral_options: ClassVar[tuple[str, ...]] = ("engine",)
+    engine: Told = field(default_factory=Told)
+
+    def fit(self, X: torch.Tensor, Y: torch.Tensor, **settings: Any) -> list[ParetoFront]:
+        return self.engine.fit(X, Y, **settings)
 
 
 def test_a_backend_gets_the_whole_search_and_its_events_have_the_numbers_of_the_outputs(
@@ -352,11 +423,12 @@ def test_a_backend_gets_the_whole_search_and_its_events_have_the_numbers_of_the_
         return found, events
 
     engine = Told()
-    assert run(engine, 1, resume=tmp_path)[0] == {0: LINE}
+    lines = [measure_line(y, weights, search) for y in Y.T]
+    assert run(engine, 1, resume=tmp_path)[0] == {0: lines[1]}
     found, events = run(engine, 0, 1, 2, resume=tmp_path)
-    assert found == dict.fromkeys(range(3), LINE)
+    assert found == dict(enumerate(lines))
     assert events == [
-        OutputFinished(1, LINE),  # from the disk
+        OutputFinished(1, lines[1]),  # from the disk
         StageTold("regress", "started"),
         *(
             event
@@ -364,7 +436,7 @@ def test_a_backend_gets_the_whole_search_and_its_events_have_the_numbers_of_the_
             for event in (
                 OutputProgressed(column, 0.5),
                 OutputImproved(column, "a", 0.5, 1),
-                OutputFinished(column, LINE),
+                OutputFinished(column, lines[column]),
             )
         ),
     ]
@@ -380,27 +452,81 @@ def test_a_backend_gets_the_whole_search_and_its_events_have_the_numbers_of_the_
     assert len(engine.given) == 4  # under other weights it is another search
 
 
-def test_of_a_stopped_search_the_best_so_far_is_kept_and_not_saved(tmp_path: Path) -> None:
-    for ends in (KeyboardInterrupt(), BackendError("out of memory")):
-        events: list[Event] = []
-        settings: dict[str, Any] = {"callbacks": [events.append], "resume": tmp_path / type(ends).__name__}
+@pytest.mark.parametrize("joint", [False, True], ids=["independent", "joint"])
+@pytest.mark.parametrize(
+    "ends", [KeyboardInterrupt(), BackendError("out of memory")], ids=["user", "backend"]
+)
+def test_of_a_stopped_search_the_best_so_far_is_kept_and_not_saved(
+    tmp_path: Path, ends: BaseException, joint: bool
+) -> None:
+    events: list[Event] = []
+    Y = torch.cat([ROWS, 2 * ROWS], 1)
+    lines = [measure_line(y) for y in Y.T]
 
-        def run(engine: Told, settings: dict[str, Any] = settings) -> tuple[dict[int, ParetoFront], bool]:
-            return regress(
-                engine, ROWS, torch.cat([ROWS, 2 * ROWS], 1), SearchSpace(), ["a", "b"], **settings
-            )
+    def run(engine: Told) -> tuple[dict[int, ParetoFront], bool]:
+        backend = Joint(engine) if joint else engine
+        return regress(
+            backend, ROWS, Y, SearchSpace(), ["a", "b"], callbacks=[events.append], resume=tmp_path
+        )
 
-        if isinstance(ends, BackendError):
-            with pytest.warns(RuntimeWarning, match="out of memory\n.*is kept"):
-                found, stopped = run(Told(ends))
-        else:
+    if isinstance(ends, BackendError):
+        with pytest.warns(RuntimeWarning, match="out of memory\n.*is kept"):
             found, stopped = run(Told(ends))
-        assert (found, stopped) == ({0: LINE, 1: LINE}, True)
-        assert events[-2:] == [OutputInterrupted(1, LINE), Interrupted(2)]
-        engine = Told()
-        found, stopped = run(engine)
-        assert (sorted(found), stopped) == ([0, 1, 2, 3], False)
-        assert engine.given[0]["Y"].shape == (50, 3)
+    else:
+        found, stopped = run(Told(ends))
+    assert (found, stopped) == ({0: lines[0], 1: lines[1]}, True)
+    assert events[-2:] == [OutputInterrupted(1, lines[1]), Interrupted(2)]
+    engine = Told()
+    assert run(engine) == (dict(enumerate(lines)), False)
+    assert engine.given[0]["Y"].shape == (50, 4 if joint else 3)
+    assert run(engine) == (dict(enumerate(lines)), False)
+    assert len(engine.given) == 1
+
+
+def test_outputs_that_belong_together_are_searched_again_in_other_company(tmp_path: Path) -> None:
+    engine = Told()
+    for columns in ([0, 1], [0], [0, 1], [1, 0]):
+        regress(Joint(engine), ROWS, ROWS[:, columns], SearchSpace(), ["a", "b"], resume=tmp_path)
+    assert [tuple(given["Y"].shape) for given in engine.given] == [(50, 2), (50, 1), (50, 2)]
+
+
+def test_a_second_run_of_a_search_is_refused_while_the_first_one_is_at_it(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def start(seed: int = 0, callbacks: Sequence[Callback] = ()) -> None:
+        regress(
+            Told(), ROWS, ROWS, SearchSpace(), ["a", "b"], seed=seed, resume=tmp_path, callbacks=callbacks
+        )
+
+    def start_another(event: Event) -> None:
+        if isinstance(event, OutputProgressed):
+            with pytest.raises(SearchError, match="another run is doing the same search") as caught:
+                start()
+            refused.append(str(caught.value))
+            start(seed=1)  # another search, side by side
+
+    start(callbacks=[start_another])
+    assert len(refused) == 2
+    assert str(tmp_path) in refused[0]
+    assert "another folder" in refused[0]
+    with FrontStore(tmp_path, **{**RUN, "regressor": Told()}).lock(ROWS):
+        start()  # finished work is read whoever is at work
+
+
+def test_a_full_disk_does_not_lose_a_finished_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", write)
+        with pytest.warns(
+            RuntimeWarning, match=rf"{tmp_path}.*fronts-.*json was not written .*No space left"
+        ):
+            found, stopped = regress(Told(), ROWS, ROWS, SearchSpace(), ["a", "b"], resume=tmp_path)
+    assert (found, stopped) == ({0: measure_line(ROWS[:, 0]), 1: measure_line(ROWS[:, 1])}, False)
+    engine = Told()
+    regress(engine, ROWS, ROWS, SearchSpace(), ["a", "b"], resume=tmp_path)
+    assert len(engine.given) == 1  # searched again, since nothing was saved
 
 
 def test_an_output_that_was_not_reached_gets_its_best_constant_under_the_weights() -> None:

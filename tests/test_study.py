@@ -231,6 +231,23 @@ def test_one_that_is_stopped_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("installed")
+def test_a_second_one_in_its_folder_is_refused_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure, refused = CircleStudy.run, []
+
+    def run_within(study: CircleStudy, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
+        with pytest.raises(
+            SearchError, match="another run is doing a study in here now .*another folder"
+        ) as caught:
+            run("circle", "--out", "here")
+        refused.append(caught.value)
+        return measure(study, folder, callbacks)
+
+    monkeypatch.setattr(CircleStudy, "run", run_within)
+    assert run("circle", "--out", "here")[0] == 0
+    assert len(refused) == 1
+
+
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(("circle", "--side", "left"), "'left' is not one of"), (("circle", "--corner", "3"), "No such option")],

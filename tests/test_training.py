@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import FileFormatError
+from symtorch_core import FileFormatError, SearchError
 from symtorch_core.events import Event, Interrupted, StageAdvanced, StageFinished, StageStarted
 from symtorch_core.studies import Checkpoint, Descent, compute_learning_rate, descend, fork_seed
 
@@ -160,6 +160,56 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     train(network, 1, checkpoint=Checkpoint(file, network, "one"))
     with pytest.raises(FileFormatError, match="another training"):
         train(network, 1, checkpoint=Checkpoint(file, network, "two"))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    file, network = tmp_path / "training.pt", line()
+    train(network, 1, checkpoint=Checkpoint(file, network))
+    whole = file.read_bytes()
+    weight = whole.index(network.weight.detach().numpy().tobytes())
+    for damaged in (
+        b"",
+        whole[:-9],
+        whole[: len(whole) // 2],
+        whole[:weight] + b"\x00" + whole[weight + 1 :],
+        whole[: weight + 7] + bytes([whole[weight + 7] ^ 1]) + whole[weight + 8 :],
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(
+            FileFormatError, match="training.pt is damaged .*delete it, and its training starts again"
+        ):
+            train(network, 1, checkpoint=Checkpoint(file, network))
+
+
+def test_a_training_is_refused_while_another_one_has_its_checkpoint(tmp_path: Path) -> None:
+    network, refused = line(), []
+
+    def start_another(step: int) -> None:
+        if step == 2:
+            with pytest.raises(SearchError, match="another run is doing this training") as caught:
+                train(line(), 1, checkpoint=Checkpoint(tmp_path / "training.pt", network))
+            refused.append(str(caught.value))
+            train(line(), 1, checkpoint=Checkpoint(tmp_path / "other.pt", network))
+
+    train(network, 1, checkpoint=Checkpoint(tmp_path / "training.pt", network), before_step=start_another)
+    assert len(refused) == 1
+    assert str(tmp_path) in refused[0]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("file write failed")])
+def test_a_training_goes_on_where_its_checkpoint_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def save(*_: object) -> None:
+        raise error
+
+    with_disk, without = line(), line()
+    train(with_disk, 3)
+    with monkeypatch.context() as full:
+        full.setattr(torch, "save", save)
+        with pytest.warns(RuntimeWarning, match="training.pt was not written"):
+            train(without, 3, checkpoint=Checkpoint(tmp_path / "training.pt", without, every=2))
+    assert torch.equal(with_disk.weight, without.weight)
 
 
 def test_callbacks_hear_every_step_once() -> None:

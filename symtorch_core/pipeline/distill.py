@@ -101,7 +101,7 @@ def distill(
             set False if each call is expensive, or inputs must be integers.
         max_rows: number of rows kept of those that pass through the block, a uniform sample; arrays are used in full.
         seed: same seed, same result.
-        resume: folder where each finished front is saved at once, and looked up before searching.
+        resume: folder where finished fronts are saved at once, and looked up before searching.
         callbacks: functions called with every :class:`symtorch_core.events.Event`.
         progress: draw progress bars if standard error is a terminal.
         **search_fields: fields of :class:`SearchSpace`, such as ``niterations=100``.
@@ -116,7 +116,8 @@ def distill(
 
     Raises:
         CaptureError: the data do not give usable rows.
-        SearchError: an option is unknown or cannot be honoured.
+        SearchError: an option is unknown or cannot be honoured, or the same search is running in the ``resume`` folder.
+        FileFormatError: a file in the ``resume`` folder is damaged.
         UnknownComponentError, MissingDependencyError: a component is unknown or cannot be imported; the message lists
             the known ones.
         SelectionError: the rule chooses nothing.

@@ -27,6 +27,7 @@ from symtorch_core.components.options import Configurable
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, SearchError, SelectionError, find_close
 from symtorch_core.reduction.reducer import Reducer
+from symtorch_core.search.checkpoint import identify_search
 from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.space import SearchSpace
@@ -109,7 +110,8 @@ def resolve_components(arguments: Mapping[str, Any]) -> Components:
         arguments: those of :func:`symtorch_core.distill`, by name.
 
     Raises:
-        SearchError: an option has no owner (the message names the closest one), or is invalid.
+        SearchError: an option has no owner (the message names the closest one), is invalid, or with ``resume`` cannot
+            be known again by another run.
         UnknownComponentError, MissingDependencyError: a component is unknown or cannot be imported; the message lists
             the known ones.
     """
@@ -138,12 +140,17 @@ def resolve_components(arguments: Mapping[str, Any]) -> Components:
         if search_fields:
             raise SearchError(f"give search= or its fields, not both: {', '.join(search_fields)}")
     collector, engine, narrower = (part.make() for part in parts)
+    resolved = engine.resolve_search(search or SearchSpace(**search_fields))
+    if arguments["resume"] is not None:
+        identify_search(
+            resolved, engine
+        )  # its result is not needed yet: a refusal must come before the capture
     return Components(
         capture=collector,
         capture_options=parts[0].options,
         regressor=engine,
         reducer=narrower,
-        search=engine.resolve_search(search or SearchSpace(**search_fields)),
+        search=resolved,
     )
 
 

@@ -83,10 +83,7 @@ class Problem:
             self._tell(OutputInterrupted(self.output, front))
 
     def _tell(self, event: Event) -> None:
-        try:
-            notify(self.callbacks, event)
-        except Exception as error:
-            raise _CallbackError from error
+        notify(self.callbacks, event)
 
     def build_front(self, equations: Iterable[Expression]) -> ParetoFront:
         """Return the front of these equations; see :func:`build_front`."""
@@ -102,14 +99,10 @@ class Problem:
             found: the equations; the block adds to this list.
 
         Raises:
-            BackendError: the block raised an error that is not one of the framework's, and not a callback's.
+            BackendError: the block raised an error that is not one of the framework's.
         """
         try:
             yield
-        except _CallbackError as failed:
-            if failed.__cause__ is None:
-                raise
-            raise failed.__cause__  # noqa: B904 - the caller's own error, as it was raised
         except (KeyboardInterrupt, Exception) as error:
             with suppress(Exception):  # the equations themselves may be what failed
                 self.report_stop(found)
@@ -133,7 +126,3 @@ class Problem:
             rows = generator.choice(n, size=min(n, most), replace=True, p=self.weights / self.weights.sum())
         rows.sort()
         return self.X[rows], self.y[rows]
-
-
-class _CallbackError(Exception):
-    """An error in a callback, which is the caller's and no failure of the search; it is the cause."""

@@ -35,6 +35,11 @@ class Regressor(Configurable):
 
     neutral_options: ClassVar[tuple[str, ...]] = ("n_jobs",)
     """Options that do not change the result: a stopped search may go on with other values of them."""
+    independent_outputs: ClassVar[bool] = False
+    """Whether the front of an output is the same, to the last digit, whichever others are searched with it.
+
+    Finished fronts of independent outputs are saved one by one; others together, when all of them are there.
+    """
 
     def resolve_search(self, search: SearchSpace) -> SearchSpace:
         """Return the search as this backend runs it, if its own options change the loss.
@@ -92,6 +97,7 @@ class OutputwiseRegressor(Regressor):
     is stopped by Ctrl-C or by an error, it sends the fronts of what was found until then.
     """
 
+    independent_outputs: ClassVar[bool] = True
     n_jobs: int
 
     @abstractmethod

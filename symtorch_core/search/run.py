@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def regress(
         weights: shape (n,), or None.
         seed: same seed, same fronts.
         callbacks: called with each event.
-        resume: folder of finished fronts; None to keep none.
+        resume: folder of finished fronts; None to keep none. Fronts of outputs that belong together are kept together,
+            when all are finished, so that a repetition gives what an uninterrupted run gives.
 
     Returns:
         The front of each column, and whether the search was stopped, by the user or by a failure of the
@@ -59,18 +61,30 @@ def regress(
 
     Raises:
         KeyboardInterrupt, BackendError: the search was stopped before there was any front.
-        SearchError: the loss of a column overflows or vanishes, or the search names variables that there are not.
+        SearchError: the loss of a column overflows or vanishes, the search names variables that there are not, or,
+            with ``resume``, it cannot be known again or is running in that folder now.
+        FileFormatError: a file in the folder is damaged.
     """
     search.check_variables(variable_names)
     check_targets(search.loss_function, T, weights)
     names = tuple(variable_names)
     checkpoint = None if resume is None else FrontStore(resume, Z, weights, search, engine, names, seed)
+    columns = range(T.shape[1])
+    together = [[column] for column in columns] if engine.independent_outputs else [list(columns)]
+    set_of = {column: members for members in together for column in members}
     found: dict[int, ParetoFront] = {}
+    finished: dict[int, ParetoFront] = {}
     missing: list[int] = []
 
     def finish(column: int, front: ParetoFront) -> None:
         found[column] = front
         notify(callbacks, OutputFinished(column, front))
+
+    def save(column: int, front: ParetoFront) -> None:
+        finished[column] = front
+        members = set_of[column]
+        if checkpoint is not None and finished.keys() >= set(members):
+            checkpoint.save(T[:, members], [finished[member] for member in members])
 
     def relay(event: Event) -> None:
         # Backends number the columns they received; all other code numbers all columns.
@@ -80,31 +94,32 @@ def regress(
         column = missing[event.output]
         if isinstance(event, OutputInterrupted):
             found[column] = event.front
-        if not isinstance(event, OutputFinished):
+        if isinstance(event, OutputFinished):
+            save(column, event.front)
+            finish(column, event.front)
+        else:
             notify(callbacks, replace(event, output=column))
-            return
-        if checkpoint is not None:
-            checkpoint.save(T[:, column], event.front)
-        finish(column, event.front)
 
     try:
-        for column in range(T.shape[1]):
-            front = None if checkpoint is None else checkpoint.load(T[:, column])
-            if front is None:
-                missing.append(column)
+        for members in together:
+            fronts = None if checkpoint is None else checkpoint.load(T[:, members])
+            if fronts is None:
+                missing += members
             else:
-                finish(column, front)
+                for column, front in zip(members, fronts, strict=True):
+                    finish(column, front)
         if missing:
-            fronts = engine.fit(
-                Z,
-                T[:, missing],
-                search=search,
-                variable_names=names,
-                weights=weights,
-                seed=seed,
-                callbacks=[relay],
-                folder=None if checkpoint is None else checkpoint.folder(T[:, missing]),
-            )
+            with nullcontext() if checkpoint is None else checkpoint.lock(T):
+                fronts = engine.fit(
+                    Z,
+                    T[:, missing],
+                    search=search,
+                    variable_names=names,
+                    weights=weights,
+                    seed=seed,
+                    callbacks=[relay],
+                    folder=None if checkpoint is None else checkpoint.folder(T[:, missing]),
+                )
             found.update(zip(missing, fronts, strict=True))
     except (KeyboardInterrupt, BackendError) as error:
         if not found:

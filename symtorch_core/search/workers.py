@@ -38,8 +38,8 @@ class Permit:
     parent: int
 
     def is_withdrawn(self) -> bool:
-        """Return whether the work has to stop."""
-        return not self.file.exists()
+        """Return whether the work has to stop; on another machine, where there is no such folder, it never has."""
+        return self.file.parent.exists() and not self.file.exists()
 
     @contextmanager
     def use(self) -> Iterator[None]:

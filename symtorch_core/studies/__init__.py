@@ -4,7 +4,8 @@ from symtorch_core.storage.files import write_whole
 from symtorch_core.storage.store import Store, make_key
 from symtorch_core.studies.report import Chapter, Claim, Drawing, build_footer
 from symtorch_core.studies.study import Study, StudyReport, require_finished, setting
-from symtorch_core.training.descend import Checkpoint, Descent, descend
+from symtorch_core.training.checkpoint import Checkpoint
+from symtorch_core.training.descend import Descent, descend
 from symtorch_core.training.schedule import compute_learning_rate, fork_seed
 from symtorch_core.views.figures import render_svg
 from symtorch_core.views.page import build_front_part

@@ -143,6 +143,16 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         shared = dataclasses.replace(outputwise, n_jobs=2)  # type: ignore[type-var]
         assert self.fit(alone, Y, niterations=3) == self.fit(shared, Y, niterations=3)
 
+    def test_outputs_declared_independent_do_not_depend_on_their_company(self, regressor: Regressor) -> None:
+        if not regressor.independent_outputs:
+            pytest.skip("searches all outputs together")
+        Y = torch.stack([law(inputs()), torch.sin(3 * inputs()[:, 0]) * inputs()[:, 1]], dim=1)
+        together = self.fit(regressor, Y, niterations=3)
+        assert together == [
+            *self.fit(regressor, Y[:, :1], niterations=3),
+            *self.fit(regressor, Y[:, 1:], niterations=3),
+        ]
+
     @pytest.mark.parametrize("refine", [True, False])
     @pytest.mark.parametrize("rows", [ROWS, 3000])
     def test_rows_of_weight_zero_do_not_matter(self, regressor: Regressor, rows: int, refine: bool) -> None:

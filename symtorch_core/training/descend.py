@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, final
 
 import torch
@@ -25,29 +24,9 @@ from symtorch_core.events import (
     Stopwatch,
     notify,
 )
-from symtorch_core.storage.files import write_whole
+from symtorch_core.training.checkpoint import Checkpoint
 
-_SCHEMA: Final = 2
 _REPORTS: Final = 250  # number of progress reports in a training of many steps
-
-
-@final
-@dataclass(frozen=True)
-class Checkpoint:
-    """File of a training, from which a stopped one continues exactly.
-
-    Attributes:
-        file: path of the file.
-        module: module with everything that changes during training, buffers included.
-        key: digest of everything that determines the training, see :func:`symtorch_core.studies.make_key`; a file of
-            another training is refused.
-        every: number of steps between two writes.
-    """
-
-    file: Path
-    module: nn.Module
-    key: str = ""
-    every: int = 1000
 
 
 @final
@@ -133,50 +112,53 @@ def descend(
     2.0
 
     Raises:
-        FileFormatError: the checkpoint belongs to another training, or was written on another kind of device.
+        FileFormatError: the checkpoint is damaged, belongs to another training, or was written on another kind of
+            device.
+        SearchError: another process trains with this checkpoint now.
     """
-    run = _Run(list(parameters), optimizer, schedule, generator, epochs)
-    first = batches(0)
-    per_epoch, steps = len(first), len(first) * epochs
-    if checkpoint is not None:
-        run.restore(checkpoint, steps)
-    progress = _Progress(stage, () if stage is None else tuple(callbacks), steps, run.step)
-    progress.start(epochs if judge else steps)
-    before = lowest = math.nan if judge is None else _evaluate_judge(judge)
-    best, idle, done, interrupted = run.state() if judge else [], 0, 0, False
-    try:
-        for epoch in range(run.step // max(1, per_epoch), epochs):
-            part = first if epoch == 0 else batches(epoch)
-            for batch in itertools.islice(part, run.step - epoch * per_epoch, None):
-                if before_step is not None:
-                    before_step(run.step)
-                loss = run.take_step(cost, batch, clip, epoch, per_epoch)
-                if checkpoint is not None and run.step % checkpoint.every == 0 and run.step < steps:
-                    run.write(checkpoint)
+    with nullcontext() if checkpoint is None else checkpoint.lock():
+        run = _Run(list(parameters), optimizer, schedule, generator, epochs)
+        first = batches(0)
+        per_epoch, steps = len(first), len(first) * epochs
+        if checkpoint is not None:
+            run.restore(checkpoint, steps)
+        progress = _Progress(stage, () if stage is None else tuple(callbacks), steps, run.step)
+        progress.start(epochs if judge else steps)
+        before = lowest = math.nan if judge is None else _evaluate_judge(judge)
+        best, idle, done, interrupted = run.state() if judge else [], 0, 0, False
+        try:
+            for epoch in range(run.step // max(1, per_epoch), epochs):
+                part = first if epoch == 0 else batches(epoch)
+                for batch in itertools.islice(part, run.step - epoch * per_epoch, None):
+                    if before_step is not None:
+                        before_step(run.step)
+                    loss = run.take_step(cost, batch, clip, epoch, per_epoch)
+                    if checkpoint is not None and run.step % checkpoint.every == 0 and run.step < steps:
+                        run.write(checkpoint)
+                    if judge is None:
+                        progress.report_step(run.step, loss)
+                done = epoch + 1
                 if judge is None:
-                    progress.report_step(run.step, loss)
-            done = epoch + 1
+                    continue
+                now = _evaluate_judge(judge)
+                idle = 0 if now < lowest else idle + 1
+                if now < lowest:
+                    lowest, best = now, run.state()
+                progress.report_epoch(now, lowest, before)
+                if patience is not None and idle >= patience:
+                    break
+        except KeyboardInterrupt:
             if judge is None:
-                continue
-            now = _evaluate_judge(judge)
-            idle = 0 if now < lowest else idle + 1
-            if now < lowest:
-                lowest, best = now, run.state()
-            progress.report_epoch(now, lowest, before)
-            if patience is not None and idle >= patience:
-                break
-    except KeyboardInterrupt:
-        if judge is None:
-            raise
-        interrupted = True
-        progress.notify(Interrupted(1))
-    finally:
-        if judge is not None:
-            run.reset_parameters(best)
-    if checkpoint is not None and run.step > run.restored:
-        run.write(checkpoint)
-    progress.notify(StageFinished(progress.name, run.watch.seconds()))
-    return Descent(before, lowest, done, run.losses.cpu(), run.seconds(), interrupted)
+                raise
+            interrupted = True
+            progress.notify(Interrupted(1))
+        finally:
+            if judge is not None:
+                run.reset_parameters(best)
+        if checkpoint is not None and run.step > run.restored:
+            run.write(checkpoint)
+        progress.notify(StageFinished(progress.name, run.watch.seconds()))
+        return Descent(before, lowest, done, run.losses.cpu(), run.seconds(), interrupted)
 
 
 @final
@@ -272,8 +254,6 @@ class _Run:
 
     def write(self, checkpoint: Checkpoint) -> None:
         state = {
-            "schema": _SCHEMA,
-            "key": checkpoint.key,
             "step": self.step,
             "seconds": self.seconds(),
             "module": checkpoint.module.state_dict(),
@@ -282,25 +262,19 @@ class _Run:
             "generator": None if self.generator is None else self.generator.get_state(),
             "losses": self.losses,
         }
-        with write_whole(checkpoint.file) as unfinished:
-            torch.save(state, unfinished)
+        checkpoint.write(state)
 
     def restore(self, checkpoint: Checkpoint, steps: int) -> None:
-        file = checkpoint.file
-        if not file.exists():
+        state = checkpoint.read(self.losses.device)
+        if state is None:
             return
-        state = torch.load(file, map_location=self.losses.device, weights_only=True)
-        if state.get("schema") != _SCHEMA or state.get("key") != checkpoint.key:
-            raise FileFormatError(
-                f"{file} is a checkpoint of another training: give another folder, or remove it"
-            )
         finished = state["step"] >= steps  # a finished training can be read anywhere
         if self.generator is not None and not finished:
             noise = state["generator"].cpu()
             if noise.shape != self.generator.get_state().shape:
                 raise FileFormatError(
-                    f"{file} was trained on another kind of device, whose random numbers cannot be continued on "
-                    f"{self.generator.device}: continue on that device, or give another folder"
+                    f"{checkpoint.file} was trained on another kind of device, whose random numbers cannot be "
+                    f"continued on {self.generator.device}: continue on that device, or give another folder"
                 )
             self.generator.set_state(noise)
         checkpoint.module.load_state_dict(state["module"])

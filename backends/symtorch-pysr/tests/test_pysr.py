@@ -306,6 +306,69 @@ def test_what_cannot_be_started_from_is_refused() -> None:
         distill(regressor_options={"start": "sin(beta)"})
 
 
+BOTH = torch.cat([LAW, X[:, :1] * X[:, 1:]], dim=1)
+FOREIGN = '19,0.0,"sjn(x0)";21,1.0,"x0 * 3.0"'
+
+
+def test_fronts_that_were_not_all_built_are_built_from_the_tables_of_the_search_that_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STAND_IN_ROWS", FOREIGN)
+    whole = distill(BOTH)
+
+    def die(event: Event) -> None:
+        if isinstance(event, OutputFinished):
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        distill(BOTH, resume=tmp_path, callbacks=[die])
+    monkeypatch.setenv("STAND_IN", "refuse")  # no other search may start
+    assert distill(BOTH, resume=tmp_path).fronts == whole.fronts
+    assert [entry.equation for entry in whole.fronts[0].unrunnable] == ["sjn(beta)"]
+
+
+def test_damaged_tables_of_a_search_that_ended_are_refused(tmp_path: Path) -> None:
+    distill(resume=tmp_path)
+    (fronts,), (tables,) = tmp_path.glob("fronts-*"), tmp_path.glob("search-*/tables.json")
+    fronts.unlink()
+    tables.write_text(tables.read_text().replace("sin(x0)", "sin(x1)"))
+    with pytest.raises(
+        st.FileFormatError, match="tables.json is damaged .*delete it, and its work is done again"
+    ):
+        distill(resume=tmp_path)
+
+
+def test_of_a_killed_search_only_what_the_core_can_measure_is_taken_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STAND_IN_ROWS", FOREIGN)
+    monkeypatch.setenv("STAND_IN", "crash")
+    with pytest.warns(RuntimeWarning, match="SIGSEGV"):
+        distill(resume=tmp_path)
+    monkeypatch.setenv("STAND_IN", "")
+    monkeypatch.setenv("STAND_IN_ROWS", "")
+    result = distill(resume=tmp_path)
+    assert result.front().unrunnable == ()
+    guesses = max(tmp_path.rglob("seen.txt")).read_text().partition("guesses")[2]
+    assert "x0 * 3.0" in guesses
+    assert "sjn" not in guesses
+
+
+def test_a_deterministic_search_that_was_killed_ends_as_if_it_had_not_been(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"regressor_options": {"deterministic": True}, "refine": False}
+    whole = distill(**settings)
+    monkeypatch.setenv("STAND_IN", "crash")
+    monkeypatch.setenv("STAND_IN_ROWS", '2,0.0,"sin(sin(x0))"')
+    with pytest.warns(RuntimeWarning, match="SIGSEGV"):
+        distill(resume=tmp_path, **settings)
+    monkeypatch.setenv("STAND_IN", "")
+    monkeypatch.setenv("STAND_IN_ROWS", "")
+    assert distill(resume=tmp_path, **settings).front() == whole.front()
+    assert "guesses" not in max(tmp_path.rglob("seen.txt")).read_text()
+
+
 def test_custom_operators_run_written_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STAND_IN_ROWS", '19,0.0,"(gauss(x0) * 3.0f0) + symtorch_sqrt_abs(x1)"')
     target = 3 * torch.exp(-X[:, :1].square()) + X[:, 1:].abs().sqrt()

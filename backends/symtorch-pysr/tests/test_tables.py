@@ -33,6 +33,12 @@ def test_a_copy_that_was_cut_short_gives_way_to_the_whole_one(tmp_path: Path) ->
     assert read_table(path) == []
 
 
+def test_a_line_whose_figures_cannot_be_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "hall_of_fame.csv"
+    path.write_text(WHOLE + '0,0.0,"x0"\n1e999,0.0,"x0"\n3,NaN,"x0"\n3,Inf,"x0"\n-3,0.0,"x0"\n')
+    assert [row.complexity for row in read_table(path)] == [1, 5, 9]
+
+
 def test_the_files_of_several_outputs_are_numbered_from_one() -> None:
     assert name_table(0, 1) == "hall_of_fame.csv"
     assert [name_table(i, 2) for i in range(2)] == ["hall_of_fame_output1.csv", "hall_of_fame_output2.csv"]

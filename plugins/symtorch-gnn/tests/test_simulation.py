@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from symtorch_core import SearchError
+from symtorch_core import FileFormatError, SearchError
 from symtorch_gnn import simulation
 from symtorch_gnn.forces import FORCES, Force, compute_pair_forces
 from symtorch_gnn.simulation import STEPS, compute_accelerations, compute_energy, load_or_simulate, simulate
@@ -117,9 +118,11 @@ def test_a_file_is_read_only_for_the_same_settings(tmp_path: Path, monkeypatch: 
     assert not torch.equal(load_or_simulate(tmp_path, force, 4, seed=1, steps=20).states, made.states)
     load_or_simulate(tmp_path, force, 4, seed=0, steps=20, tolerance=1e-3)
     assert len(list(tmp_path.iterdir())) == 3
-    # A file of that name that tells other settings is made anew.
+    other = replace(force, slope=lambda r, q1, q2, m1, m2: r)  # under one name
+    assert not torch.equal(load_or_simulate(tmp_path, other, 4, seed=0, steps=20).states, made.states)
     next(path for path in tmp_path.iterdir() if path != file).replace(file)
-    assert torch.equal(load_or_simulate(tmp_path, force, 4, seed=0, steps=20).states, made.states)
+    with pytest.raises(FileFormatError, match=f"{file.name} is damaged .*name.*delete it"):
+        load_or_simulate(tmp_path, force, 4, seed=0, steps=20)
 
 
 def test_what_cannot_be_simulated_is_said() -> None:

@@ -26,8 +26,9 @@ from symtorch_pysr.arguments.job import check_options, list_options
 from symtorch_pysr.arguments.losses import read_core_loss
 from symtorch_pysr.arguments.parameters import read_installed
 from symtorch_pysr.julia import check_julia
+from symtorch_pysr.search.data import Data
 from symtorch_pysr.search.folders import open_run_folder
-from symtorch_pysr.search.search import Data, Search
+from symtorch_pysr.search.search import Search
 
 _WORKER = (sys.executable, "-P", "-m", "symtorch_pysr.worker")
 
@@ -43,7 +44,8 @@ class PySRRegressor(Regressor):
 
     Attributes:
         deterministic: whether the same seed gives the same result, by a serial search with PySR's ``random_state``.
-            By default PySR uses many threads, which is faster, but no two searches are the same.
+            By default PySR uses many threads, which is faster, but no two searches are the same. With ``resume=``, a
+            deterministic search that was killed starts anew, and another one from the equations on disk.
         start: equations to start from: text in the variables, candidates, or a whole front (PySR 2).
         elementwise_loss: Julia code for the loss, in place of the search's. The core must be able to read it, or the
             search must have the same loss as a torch function; see
@@ -147,7 +149,7 @@ class PySRRegressor(Regressor):
                 data,
                 search=search,
                 pysr=pysr,
-                run=run,
+                run=replace(run, earlier=()) if self.deterministic else run,
                 worker=self.worker,
                 seed=seed if self.deterministic else None,
                 start=tuple(parse(str(text), data.names) for text in self.start),

@@ -54,6 +54,8 @@ class SparseRegressor(Regressor):
     """
 
     name: ClassVar[str] = "sparse"
+    # One product sums over the rows for all outputs, and its last digits depend on their number.
+    independent_outputs: ClassVar[bool] = False
 
     degree: int = 2
     mixed: bool = False

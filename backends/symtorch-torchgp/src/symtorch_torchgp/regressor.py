@@ -35,6 +35,7 @@ from symtorch_core.search import (
 )
 from symtorch_torchgp.data.task import Task
 from symtorch_torchgp.evolution.archive import Archive
+from symtorch_torchgp.evolution.progress import Progress, read_progress, write_progress
 from symtorch_torchgp.evolution.rounds import Outcome, Round, evolve
 from symtorch_torchgp.fitting.scaling import build_expressions
 from symtorch_torchgp.programs.postfix import Programs
@@ -53,7 +54,8 @@ class TorchGPRegressor(Regressor):
 
     An iteration is a generation: one child for every program of every output that is not solved yet. The search runs
     in rounds. In each, a new population evolves until it stagnates, so that one bad start does not decide the result.
-    The best programs of all rounds are kept.
+    The best programs of all rounds are kept, and with ``resume=`` written to disk after each round: a search that
+    was killed goes on from there, to the same result.
 
     Attributes:
         population_size: programs for one output; fewer for each where there are many outputs.
@@ -107,7 +109,7 @@ class TorchGPRegressor(Regressor):
         if not search.operators:
             raise SearchError("torchgp needs at least one operator")
         task = Task(X, Y, weights, search, tuple(variable_names))
-        return _Search(self, task, seed, tuple(callbacks)).run()
+        return _Search(self, task, seed, tuple(callbacks), folder).run()
 
 
 @final
@@ -115,9 +117,15 @@ class _Search:
     """Rounds of evolution until the outputs are solved or a limit is reached."""
 
     def __init__(
-        self, options: TorchGPRegressor, task: Task, seed: int, callbacks: tuple[Callback, ...]
+        self,
+        options: TorchGPRegressor,
+        task: Task,
+        seed: int,
+        callbacks: tuple[Callback, ...],
+        folder: Path | None,
     ) -> None:
         self._options, self._task, self._seed, self._callbacks = options, task, seed, callbacks
+        self._folder = folder
         self._device = torch.device(options.device) if options.device else task.X.device
         self._primitives = Primitives.of(task.search, task.names, self._device)
         self._columns = range(task.Y.shape[1])
@@ -146,38 +154,56 @@ class _Search:
         return tuple(column for column in self._columns if column not in self._fronts)
 
     def _run_rounds(self) -> None:
-        watch, search = Stopwatch(), self._task.search
+        watch, search, now = Stopwatch(), self._task.search, self._read_progress()
+        varying = [column for column in self._columns if not self._task.is_constant(column)]
         for column in self._columns:
-            if self._task.is_constant(column):
+            if column in now.finished or column not in varying:
                 self._finish(column)
-        limit = search.timeout_in_seconds
-        budget = None if limit is None else (limit - reserve_for_front(limit)) * len(self._list_open())
-        self._deadline = Deadline.after(None if limit is None else limit * len(self._list_open()))
-        rows, generations, turn, idle = self._options.search_rows, 0, 0, 0
-        while self._list_open() and generations < search.niterations and idle < self._options.patience:
-            left = None if budget is None else budget - watch.seconds()
-            if left is not None and left <= 0:
-                break
+        limit, earlier = search.timeout_in_seconds, now.seconds
+        budget = None if limit is None else (limit - reserve_for_front(limit)) * len(varying)
+        self._deadline = Deadline.after(None if limit is None else limit * len(varying) - earlier)
+        while (
+            self._list_open()
+            and now.generations < search.niterations
+            and now.idle < self._options.patience
+            and (budget is None or now.seconds < budget)
+        ):
             before = self._archive.losses.cummin(1).values
             plan = Round(
                 outputs=self._list_open(),
-                generations=min(compute_luby(turn) * _SHORTEST_ROUND, search.niterations - generations),
-                seconds=left,
-                rows=rows,
-                start=self._choose_start(turn),
+                generations=min(
+                    compute_luby(now.turn) * _SHORTEST_ROUND, search.niterations - now.generations
+                ),
+                seconds=None if budget is None else budget - now.seconds,
+                rows=now.rows,
+                start=self._choose_start(now.turn),
                 seed=self._seed,
-                number=turn * self._options.islands,
+                number=now.turn * self._options.islands,
                 population_size=self._options.population_size,
                 exact_below=self._options.stop_below,
                 device=self._device,
             )
-            outcomes = self._run_islands(plan, generations)
-            generations += max(1, *(outcome.generations for outcome in outcomes))
-            turn += 1
-            if all(outcome.overfitted for outcome in outcomes):
-                rows = min(2 * rows, len(self._task.X))
+            outcomes = self._run_islands(plan, now.generations)
+            overfitted = all(outcome.overfitted for outcome in outcomes)
             after = self._archive.losses.cummin(1).values
-            idle = 0 if bool((after < _PROGRESS * before).any()) else idle + 1
+            now = Progress(
+                rows=min(2 * now.rows, len(self._task.X)) if overfitted else now.rows,
+                generations=now.generations + max(1, *(outcome.generations for outcome in outcomes)),
+                turn=now.turn + 1,
+                idle=0 if bool((after < _PROGRESS * before).any()) else now.idle + 1,
+                seconds=earlier + watch.seconds(),
+                finished=tuple(self._fronts),
+            )
+            if self._folder is not None:
+                write_progress(self._folder, now, self._archive)
+
+    def _read_progress(self) -> Progress:
+        """Return how far the search is, and take over the archive of an earlier attempt."""
+        kept = None if self._folder is None else read_progress(self._folder, self._device)
+        if kept is None:
+            return Progress(self._options.search_rows)
+        progress, self._archive = kept
+        return progress
 
     def _choose_start(self, turn: int) -> Programs:
         """Return the programs that a round starts from: long rounds also start from the best of all rounds."""

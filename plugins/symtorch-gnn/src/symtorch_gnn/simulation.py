@@ -104,17 +104,21 @@ def load_or_simulate(
     every: int = EVERY,
     tolerance: float = TOLERANCE,
 ) -> Trajectories:
-    """Return trajectories from a file in ``folder``; where there is none, :func:`simulate` them and keep them there."""
+    """Return trajectories from a file in ``folder``; where there is none, :func:`simulate` them and keep them there.
+
+    Raises:
+        FileFormatError: the file is damaged, or was made with other settings and renamed.
+    """
     settings = {"particles": particles, "steps": steps, "every": every, "tolerance": tolerance}
-    key = make_key([force.name, force.dt, simulations, seed, settings])
-    store, name = Store(folder), f"{force.name}-{key}"
+    # Not the name of the force alone: somebody's own may have one of ours.
+    store, name = Store(folder), f"{force.name}-{make_key([force, simulations, seed, settings])}"
     kept = store.read_tensors(name)
-    if kept is not None and kept[1] == key:  # not a file that somebody renamed
+    if kept is not None:
         return Trajectories(**kept[0])
     made = simulate(
         force, simulations, seed, particles=particles, steps=steps, every=every, tolerance=tolerance
     )
-    store.write_tensors(name, vars(made), key)
+    store.write_tensors(name, vars(made))
     return made
 
 

@@ -97,9 +97,9 @@ def train(
         loss = _build_loss(problem, settings, network, constants, seed, physics)
         seconds = _descend(loss, module, settings, folder / name, key, stage, callbacks)
         about = {"loss": float(loss().detach()), "seconds": seconds}
-        store.write_tensors(name, module.state_dict(), about)
-        for checkpoint in _checkpoints(folder / name):
-            checkpoint.unlink(missing_ok=True)
+        if store.write_tensors(name, module.state_dict(), about):
+            for checkpoint in _checkpoints(folder / name):
+                checkpoint.unlink(missing_ok=True)
     else:
         notify(callbacks, StageStarted(stage, 1))
         state, about = kept

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import final
 
 from symtorch_core import SearchError
+from symtorch_core.studies import Store
 
 
 @final
@@ -19,14 +20,16 @@ class Run:
     """The folder of one search.
 
     Attributes:
-        folder: PySR's run directory, ``output_directory/run_id``.
+        folder: PySR's run directory, ``output_directory/run_id``; the first one to write there creates it.
         earlier: folders of earlier attempts at the same search that did not end.
         kept: whether the folder is kept.
+        tables: where the tables of a search that has ended are kept until its fronts are; None for nowhere.
     """
 
     folder: Path
     earlier: tuple[Path, ...] = ()
     kept: bool = True
+    tables: Store | None = None
 
 
 @contextmanager
@@ -52,8 +55,7 @@ def open_run_folder(
     elif folder is not None:
         earlier = tuple(sorted(folder.resolve().glob("attempt-*")))
         attempt = folder.resolve() / f"attempt-{len(earlier) + 1:03d}"
-        attempt.mkdir(parents=True)
-        yield Run(attempt, earlier)
+        yield Run(attempt, earlier, tables=Store(folder))
     else:
         with tempfile.TemporaryDirectory(prefix="symtorch-pysr-") as temporary:
             yield Run(Path(temporary) / "run", kept=False)

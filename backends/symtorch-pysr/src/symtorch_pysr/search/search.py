@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TextIO, final
+from typing import Any, TextIO, final
 
 import numpy as np
-from torch import Tensor
 
 from symtorch_core import BackendError, ParetoFront, SearchSpace
 from symtorch_core.events import (
@@ -25,71 +24,21 @@ from symtorch_core.events import (
     notify,
 )
 from symtorch_core.expressions import Expression
-from symtorch_core.search import (
-    AT_ONCE,
-    NEVER,
-    Deadline,
-    Unrunnable,
-    build_front,
-    fits_single,
-    is_constant,
-    reserve_for_front,
-)
+from symtorch_core.search import AT_ONCE, NEVER, Deadline, Unrunnable, build_front, reserve_for_front
 from symtorch_pysr.arguments.expressions import name_variable, write_julia
 from symtorch_pysr.arguments.job import Arguments, build_arguments
 from symtorch_pysr.arguments.operators import translate_operators
 from symtorch_pysr.arguments.parameters import Installation
 from symtorch_pysr.julia import make_julia_error
+from symtorch_pysr.search.data import Data
 from symtorch_pysr.search.folders import Run
 from symtorch_pysr.search.process import Exit, Message, OutputLine, describe_end, listen
 from symtorch_pysr.search.tables import Row, name_table, read_table, rename_variables, translate_rows
 
 _LINES_SHOWN = 20
+_TABLES = "tables"
 _SECONDS_BETWEEN_READS = 0.5
 _PROGRESS = re.compile(r"Progress: *(\d+) */ *(\d+) total iterations")
-
-
-@final
-@dataclass(frozen=True)
-class Data:
-    """The rows of a search.
-
-    Attributes:
-        X: inputs, shape (n, d), float64.
-        Y: targets, shape (n, k), float64.
-        weights: shape (n,), float64, or None.
-        names: d names of the columns of X.
-        varying: the columns of Y that are not constant.
-    """
-
-    X: np.ndarray
-    Y: np.ndarray
-    weights: np.ndarray | None
-    names: tuple[str, ...]
-    varying: tuple[int, ...]
-
-    @classmethod
-    def of(cls, X: Tensor, Y: Tensor, weights: Tensor | None, names: tuple[str, ...]) -> Self:
-        """Build the rows from tensors on any device."""
-        targets = Y.double().cpu().numpy()
-        row_weights = None if weights is None else weights.double().cpu().numpy()
-        columns = tuple(
-            column for column in range(targets.shape[1]) if not is_constant(targets[:, column], row_weights)
-        )
-        return cls(X.double().cpu().numpy(), targets, row_weights, names, columns)
-
-    @property
-    def fits_single(self) -> bool:
-        """Whether PySR's default, single precision, can tell the values apart."""
-        return all(map(fits_single, [*self.X.T, *self.Y[:, list(self.varying)].T]))
-
-    def write(self, path: Path) -> None:
-        """Write the arrays for the worker; PySR takes weights in the shape of the targets."""
-        y = self.Y[:, list(self.varying)]
-        arrays = {"X": self.X, "y": y[:, 0] if y.shape[1] == 1 else y}
-        if self.weights is not None:
-            arrays["weights"] = np.broadcast_to(self.weights, arrays["y"].T.shape).T
-        np.savez(path, allow_pickle=False, **arrays)
 
 
 @final
@@ -131,16 +80,20 @@ class Search:
             BackendError: the search failed; callbacks have received the best equations so far.
             MissingDependencyError: there is no Julia.
         """
-        arguments = self._build_arguments()
+        rows = self._load_tables()
+        arguments = self._build_arguments() if rows is None else None
         fronts: dict[int, ParetoFront] = {}
         for column in sorted(set(range(self.data.Y.shape[1])) - set(self.data.varying)):
-            self._finish(column, fronts, NEVER)
+            self._finish(column, [], fronts, NEVER)
         try:
-            if self.data.varying:
+            if arguments is not None and self.data.varying:
                 self._run_worker(arguments)
+            if rows is None:
+                rows = [self._collect_rows(column) for column in self.data.varying]
+                self._save_tables(rows)
             deadline = self._start_fronts()
-            for position, column in enumerate(self.data.varying):
-                self._finish(column, fronts, deadline.share(len(self.data.varying) - position))
+            for position, (column, found) in enumerate(zip(self.data.varying, rows, strict=True)):
+                self._finish(column, found, fronts, deadline.share(len(rows) - position))
         except BackendError:
             self._hand_over(fronts, self._start_fronts())
             raise
@@ -153,6 +106,19 @@ class Search:
         """Return the end of the time for all fronts; Julia may have taken its own time to start and to stop."""
         limit = self.search.timeout_in_seconds
         return Deadline.after(None if limit is None else reserve_for_front(limit) * len(self.data.varying))
+
+    def _load_tables(self) -> list[list[Row]] | None:
+        """Return the rows for each varying output of an earlier attempt that ended before its fronts were kept.
+
+        Raises:
+            FileFormatError: their file is damaged.
+        """
+        kept = None if self.run.tables is None else self.run.tables.read_json(_TABLES)
+        return None if kept is None else [[Row(*row) for row in table] for table in kept]
+
+    def _save_tables(self, rows: Sequence[Sequence[Row]]) -> None:
+        if self.run.tables is not None:
+            self.run.tables.write_json(_TABLES, [[astuple(row) for row in table] for table in rows])
 
     def _build_arguments(self) -> Arguments:
         guesses = self._write_guesses()
@@ -177,11 +143,10 @@ class Search:
             **{name: name_variable(column) for column, name in enumerate(self.data.names)},
         }
         given = [write_julia(equation, self.search, names) for equation in self.start]
-        earlier = self.run.earlier if self.pysr.takes_guesses else ()
         return [
             [
                 *given,
-                *dict.fromkeys(row.equation for folder in earlier for row in self._read_rows(column, folder)),
+                *(row.equation for row in (self._read_earlier(column) if self.pysr.takes_guesses else ())),
             ]
             for column in self.data.varying
         ]
@@ -189,7 +154,7 @@ class Search:
     def _run_worker(self, arguments: Arguments) -> None:
         """Write the job, and run the worker to its end."""
         folder = self.run.folder
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         written = {"output_directory": str(folder.parent), "run_id": folder.name}
         job = replace(arguments, init={**arguments.init, **written})
         folder.joinpath("job.json").write_text(job.to_json(), encoding="utf-8")
@@ -286,30 +251,42 @@ class Search:
         outputs = len(self.data.varying)
         return read_table(folder / name_table(self.data.varying.index(column), outputs))
 
-    def _read_equations(
-        self, column: int, folders: Sequence[Path]
-    ) -> tuple[list[Expression], list[Unrunnable]]:
-        """Return the equations of these attempts that the core can compute, and those that it cannot."""
-        rows = dict.fromkeys(row for folder in folders for row in self._read_rows(column, folder))
+    def _read_earlier(self, column: int) -> list[Row]:
+        """Return the rows of earlier attempts whose equations the core can compute, and so measure anew.
+
+        Others are left out: the file of an attempt that was killed may be damaged.
+        """
+        rows = dict.fromkeys(row for folder in self.run.earlier for row in self._read_rows(column, folder))
+        return [row for row in rows if self._translate([row])[0]]
+
+    def _collect_rows(self, column: int) -> list[Row]:
+        """Return the rows that the front of an output is built from."""
+        return list(dict.fromkeys([*self._read_earlier(column), *self._read_rows(column, self.run.folder)]))
+
+    def _translate(self, rows: Iterable[Row]) -> tuple[list[Expression], list[Unrunnable]]:
+        """Return the equations that the core can compute, and those that it cannot."""
         definitions = translate_operators(self.search, self.pysr.major).definitions
         return translate_rows(rows, self.data.names, definitions)
 
-    def _finish(self, column: int, fronts: dict[int, ParetoFront], deadline: Deadline) -> None:
-        fronts[column] = self._build_front(column, deadline)
+    def _finish(
+        self, column: int, rows: Sequence[Row], fronts: dict[int, ParetoFront], deadline: Deadline
+    ) -> None:
+        fronts[column] = self._build_front(column, rows, deadline)
         notify(self.callbacks, OutputFinished(column, fronts[column]))
 
     def _hand_over(self, fronts: Mapping[int, ParetoFront], deadline: Deadline) -> None:
         """Report the fronts so far of outputs that are not finished."""
         for column in self.data.varying:
             if column not in fronts and self._read_rows(column, self.run.folder):
-                notify(self.callbacks, OutputInterrupted(column, self._build_front(column, deadline)))
+                front = self._build_front(column, self._collect_rows(column), deadline)
+                notify(self.callbacks, OutputInterrupted(column, front))
 
-    def _build_front(self, column: int, deadline: Deadline) -> ParetoFront:
+    def _build_front(self, column: int, rows: Sequence[Row], deadline: Deadline) -> ParetoFront:
         data = self.data
         equations: list[Expression] = []
         unrunnable: list[Unrunnable] = []
         if column in data.varying:
-            equations, unrunnable = self._read_equations(column, (*self.run.earlier, self.run.folder))
+            equations, unrunnable = self._translate(rows)
             equations += self.start
         search = self.search
         if search.definitions:  # for PySR's maxsize, each definition counts as one operator

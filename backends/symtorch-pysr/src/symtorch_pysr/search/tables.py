@@ -7,6 +7,7 @@ a killed search leaves one whole copy.
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def name_table(output: int, outputs: int) -> str:
 def read_table(path: Path) -> list[Row]:
     """Return the rows of a hall of fame, from the longer of its two copies; no rows if there is no file.
 
-    Lines that a crash has cut short are left out.
+    Lines that a crash has cut short, or whose figures cannot be, are left out.
     """
     copies = (_read_copy(copy) for copy in (path, path.with_name(path.name + ".bak")))
     return max(copies, key=len)
@@ -54,9 +55,11 @@ def _read_copy(path: Path) -> list[Row]:
         if len(fields) != 3 or not line.rstrip().endswith('"'):
             continue
         try:
-            rows.append(Row(int(float(fields[0])), float(as_double(fields[1])), fields[2]))
+            complexity, loss = float(fields[0]), float(as_double(fields[1]))
         except ValueError:
             continue
+        if math.isfinite(loss) and 1 <= complexity < math.inf:
+            rows.append(Row(int(complexity), loss, fields[2]))
     return rows
 
 

@@ -122,8 +122,8 @@ def train(
     with hide_progress_bars():
         model.eval().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    store.write_json(_FINISHED, {"seconds": done.seconds})  # last: it says that all is there
-    file.unlink()
+    if store.write_json(_FINISHED, {"seconds": done.seconds}):  # last: it says that all is there
+        file.unlink(missing_ok=True)
     return folder
 
 
