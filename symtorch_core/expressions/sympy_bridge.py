@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
 
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions.operators import OPERATORS
-from symtorch_core.expressions.tree import Call, Constant, Expression, Variable
+from symtorch_core.expressions.tree import (
+    Call,
+    Constant,
+    Expression,
+    Variable,
+    count_nodes,
+    is_exponent,
+    walk_up,
+    whole_exponent,
+)
 
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
 
+MOST_NODES: Final = 400
+"""sympy works out an equation of at most this many nodes; and, since the time for a function cannot be known, of ..."""
+MOST_NODES_IN_FUNCTION: Final = 16
+"""... functions of at most this many nodes, with whole powers written out, ..."""
+MOST_NODES_IN_CASE: Final = 8
+"""... or this many, if sympy must find out which case of the function holds, ..."""
+MOST_FUNCTIONS_IN_FUNCTION: Final = 1
+"""... with this many functions in each other below it, ..."""
+MOST_DIGITS: Final = 1000
+"""... and of numbers with at most this many digits once their powers are worked out."""
+_POWERS: Final = {"+": 1, "-": 1, "*": 1, "/": 1, "neg": 1, "inv": 1, "square": 2, "cube": 3}
+_CASES: Final = {
+    "pow_abs", "max", "min", "mod", "atan2", "greater", "less", "greater_equal", "less_equal", "cond", "logical_or",
+    "logical_and", "clamp", "cbrt", "sign", "relu", "atanh_clip", "floor", "ceil", "round", "gamma",
+}  # fmt: skip
+
 
 def to_sympy(expression: Expression, digits: int | None = None, *, real: bool = True) -> sp.Expr:
-    """Return the expression as a sympy object.
+    """Return the expression as a sympy object, in a time that grows with its size.
+
+    Functions of numbers become numbers. sympy's own functions stand for all others, as long as their arguments are
+    short (see the limits above): what sympy asks about a long one may take forever. Beyond that, the functions of the
+    result are only names, those of the table, and so are powers of numbers that no float holds.
 
     Args:
         expression: the expression to convert.
@@ -27,27 +59,115 @@ def to_sympy(expression: Expression, digits: int | None = None, *, real: bool = 
     >>> from symtorch_core.expressions import parse
     >>> to_sympy(parse("x*x + 3.0*y"), real=False).diff("x")
     2*x
+    >>> to_sympy(parse("9^9^9^9 + x"))
+    x + pow(9, pow(9, 387420489))
     """
     import sympy as sp
 
-    if not real:
-        exact = to_sympy(expression, digits)
-        return exact.xreplace({symbol: sp.Symbol(symbol.name) for symbol in exact.free_symbols})
-    if isinstance(expression, Constant):
-        return _convert_number(expression.value, digits)
-    if isinstance(expression, Variable):
-        return sp.Symbol(expression.name, real=True)
-    assert isinstance(expression, Call)
-    args = [to_sympy(child, digits) for child in expression.args]
-    result: sp.Expr = OPERATORS[expression.operator].sympy(*args)
-    return result
+    numbers = _compute_numbers(expression)
+    if _is_short(expression, numbers):
+        try:
+            exact = _build(expression, digits, numbers, real=True, by_name=False)
+            if real:
+                return exact
+            return exact.xreplace({symbol: sp.Symbol(symbol.name) for symbol in exact.free_symbols})
+        except (ArithmeticError, TypeError, ValueError):  # sympy met a pole, or compared what is not real
+            pass
+    with sp.evaluate(False):
+        return _build(expression, digits, numbers, real=real, by_name=True)
+
+
+def _build(
+    expression: Expression, digits: int | None, numbers: Mapping[int, float], *, real: bool, by_name: bool
+) -> sp.Expr:
+    """Return the expression in sympy, with its functions as sympy's or only by name."""
+    import sympy as sp
+
+    built: dict[int, sp.Expr] = {}
+    for node in walk_up(expression):
+        args = [built[id(child)] for child in node.args]
+        number = numbers.get(id(node), math.nan)
+        if isinstance(node, Variable):
+            built[id(node)] = sp.Symbol(node.name, real=True) if real else sp.Symbol(node.name)
+            continue
+        is_exact = isinstance(node, Call) and _get_power(node) is not None
+        if math.isfinite(number) and not (is_exact and not by_name):
+            built[id(node)] = _convert_number(number, digits)
+            continue
+        assert isinstance(node, Call)
+        if by_name and (not is_exact or id(node) in numbers):
+            built[id(node)] = sp.Function(_NAMES.get(node.operator, node.operator))(*args)
+        else:
+            built[id(node)] = OPERATORS[node.operator].sympy(*args)
+    return built[id(expression)]
+
+
+_NAMES: Final = {
+    "+": "add",
+    "-": "sub",
+    "*": "mul",
+    "/": "div",
+    "^": "pow",
+    "max": "Max",
+    "min": "Min",
+    "abs": "Abs",
+}
+
+
+def _compute_numbers(expression: Expression) -> dict[int, float]:
+    """Return the values of all parts without a variable, perhaps not finite ones, by the parts' ids."""
+    numbers: dict[int, float] = {}
+    for node in walk_up(expression):
+        if isinstance(node, Constant):
+            numbers[id(node)] = node.value
+        elif isinstance(node, Call) and all(id(child) in numbers for child in node.args):
+            args = torch.tensor([numbers[id(child)] for child in node.args], dtype=torch.float64)
+            numbers[id(node)] = float(OPERATORS[node.operator].torch(*args))
+    return numbers
+
+
+def _get_power(node: Call) -> int | None:
+    """Return the power to which sums, products and whole powers raise their arguments; None for another operator."""
+    if node.operator == "^":
+        return max(1, abs(whole_exponent(node))) if is_exponent(node, 1) else None
+    return _POWERS.get(node.operator)
+
+
+def _is_short(expression: Expression, numbers: Mapping[int, float]) -> bool:
+    """Return whether sympy works out the expression within a second, as far as its limits say."""
+    sizes: dict[int, int] = {}
+    functions: dict[int, int] = {}
+    lengths: dict[int, int] = {}
+    for node in walk_up(expression):
+        if not math.isfinite(numbers.get(id(node), 0.0)):
+            return False
+        power = _get_power(node) if isinstance(node, Call) else 1
+        if power is None and id(node) in numbers:
+            node_args: tuple[Expression, ...] = ()  # it becomes a number
+        else:
+            node_args = node.args
+        size = 1 + (power or 1) * sum(sizes[id(child)] for child in node_args)
+        inner = max((functions[id(child)] for child in node_args), default=0)
+        length = (power or 1) * sum(lengths[id(child)] for child in node_args)
+        if isinstance(node, Constant) and node.value.is_integer():
+            length = len(f"{node.value:.0f}")
+        if isinstance(node, Call) and power is None and node_args:
+            most = MOST_NODES_IN_CASE if node.operator in _CASES else MOST_NODES_IN_FUNCTION
+            if size > most or inner > MOST_FUNCTIONS_IN_FUNCTION:
+                return False
+            inner += 1
+        if length > MOST_DIGITS:
+            return False
+        sizes[id(node)], functions[id(node)], lengths[id(node)] = size, inner, length
+    return count_nodes(expression) <= MOST_NODES
 
 
 def _convert_number(value: float, digits: int | None) -> sp.Expr:
     import sympy as sp
 
     if digits is not None:
-        value = float(f"{value:.{digits}g}")
+        rounded = float(f"{value:.{digits}g}")
+        value = rounded if math.isfinite(rounded) else value  # 1.798e308 is none
     # Integers, so that x**2.0 and 3.0*x print in the usual way.
     if value.is_integer() and abs(value) < 1e15:
         return sp.Integer(int(value))
