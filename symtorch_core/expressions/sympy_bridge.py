@@ -7,10 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
-
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions.operators import OPERATORS
+from symtorch_core.expressions.torch_programs import compute_numbers
 from symtorch_core.expressions.tree import (
     Call,
     Constant,
@@ -64,7 +63,7 @@ def to_sympy(expression: Expression, digits: int | None = None, *, real: bool = 
     """
     import sympy as sp
 
-    numbers = _compute_numbers(expression)
+    numbers = compute_numbers(expression)
     if _is_short(expression, numbers):
         try:
             exact = _build(expression, digits, numbers, real=True, by_name=False)
@@ -112,18 +111,6 @@ _NAMES: Final = {
     "min": "Min",
     "abs": "Abs",
 }
-
-
-def _compute_numbers(expression: Expression) -> dict[int, float]:
-    """Return the values of all parts without a variable, perhaps not finite ones, by the parts' ids."""
-    numbers: dict[int, float] = {}
-    for node in walk_up(expression):
-        if isinstance(node, Constant):
-            numbers[id(node)] = node.value
-        elif isinstance(node, Call) and all(id(child) in numbers for child in node.args):
-            args = torch.tensor([numbers[id(child)] for child in node.args], dtype=torch.float64)
-            numbers[id(node)] = float(OPERATORS[node.operator].torch(*args))
-    return numbers
 
 
 def _get_power(node: Call) -> int | None:
