@@ -23,7 +23,6 @@ _LATEX_MATH: Final = str.maketrans(
     {**_LATEX, "\\": r"\backslash{}", "~": r"\sim{}", "^": r"\wedge{}", "'": r"{\prime}", " ": r"\ "}
 )
 _FORMULA: Final = ("=", "+", "-", "@")
-_MOST_ON_PLOT: Final = 60
 
 
 def show_hidden(text: str, keep: str = "") -> str:
@@ -93,13 +92,15 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"\s*[+-]?(\d+(\.\d*)?|\.\d+|inf|nan)([eE][+-]?\d+)?%?\s*", text) is not None
 
 
-def escape_plot(text: str) -> str:
+def escape_plot(text: str, most: int = 60) -> str:
     """Return a label for matplotlib, which takes ``$`` for mathematics and leaves labels with a leading _ out.
+
+    It has at most this many characters, since a longer one leaves no room for the plot.
 
     >>> escape_plot("$x$")
     '\\\\$x\\\\$'
     """
-    shown = show_hidden(shorten(text, _MOST_ON_PLOT)).replace("$", r"\$")
+    shown = show_hidden(shorten(text, most)).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 

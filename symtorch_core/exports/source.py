@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Iterator
 from importlib import resources
 from typing import Final
@@ -11,12 +12,16 @@ from jinja2 import Environment, StrictUndefined
 
 from symtorch_core.components.escaping import escape_comment, shorten
 from symtorch_core.errors import FileFormatError
-from symtorch_core.exports.code import C99, PYTHON, Language, to_program
+from symtorch_core.exports.code import C99, PYTHON, C, Language, to_program
 from symtorch_core.exports.deployed import AffineMap, Deployed
 from symtorch_core.expressions import to_text
 
 _TEMPLATES: Final = "symtorch_core.exports.templates"
-_TAKEN: Final = frozenset({"np", "math", "len", "float", "main", "floored_mod"})
+_WORDS_OF_C: Final = (
+    "auto break case char const continue default do double else enum extern for goto if inline int long main register "
+    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while floored_mod"
+)
+_TAKEN: Final = {"np", "math", "len", "float", *re.findall(r"[a-z]\w*", " ".join((_WORDS_OF_C, *C.values())))}
 _MOST_IN_COMMENT: Final = 1000
 
 
@@ -40,7 +45,9 @@ def to_c(deployed: Deployed, name: str = "equations") -> str:
 
 def _render(template: str, deployed: Deployed, name: str, language: Language, x: str, z: str) -> str:
     if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name) or name in _TAKEN:
-        raise FileFormatError(f"{name!r} cannot name a function: use letters, digits and _")
+        raise FileFormatError(
+            f"{name!r} cannot name a function: use letters, digits and _, and no word of Python or C"
+        )
     inputs = {variable: x.format(column) for column, variable in enumerate(deployed.inputs)}
     variables = {variable: z.format(column) for column, variable in enumerate(deployed.variables)}
     environment = Environment(
