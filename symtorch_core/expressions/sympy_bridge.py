@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
 
 MOST_NODES: Final = 400
-"""sympy works out an equation of at most this many nodes; and, since the time for a function cannot be known, of ..."""
+"""sympy works out an equation of at most this many nodes, ..."""
+MOST_LEVELS: Final = 40
+"""... at most this deep, where a long sum or product is one level, and, since what a function takes is unknown, of ..."""
 MOST_NODES_IN_FUNCTION: Final = 16
 """... functions of at most this many nodes, with whole powers written out, ..."""
 MOST_NODES_IN_CASE: Final = 8
@@ -96,6 +98,14 @@ def _build(
         assert isinstance(node, Call)
         if by_name and (not is_exact or id(node) in numbers):
             built[id(node)] = sp.Function(_NAMES.get(node.operator, node.operator))(*args)
+        elif by_name and node.operator in (
+            "+",
+            "-",
+        ):  # one sum of all terms, which are printed beside each other
+            right = args[1] if node.operator == "+" else -args[1]
+            built[id(node)] = sp.Add(*sp.Add.make_args(args[0]), *sp.Add.make_args(right))
+        elif by_name and node.operator == "*":
+            built[id(node)] = sp.Mul(*(factor for arg in args for factor in sp.Mul.make_args(arg)))
         else:
             built[id(node)] = OPERATORS[node.operator].sympy(*args)
     return built[id(expression)]
@@ -120,11 +130,17 @@ def _get_power(node: Call) -> int | None:
     return _POWERS.get(node.operator)
 
 
+def _get_chain(node: Expression) -> str | None:
+    """Return whether a node is part of a sum or of a product, which sympy flattens; None for any other."""
+    return {"+": "sum", "-": "sum", "*": "product"}.get(node.operator) if isinstance(node, Call) else None
+
+
 def _is_short(expression: Expression, numbers: Mapping[int, float]) -> bool:
     """Return whether sympy works out the expression within a second, as far as its limits say."""
     sizes: dict[int, int] = {}
     functions: dict[int, int] = {}
     lengths: dict[int, int] = {}
+    levels: dict[int, int] = {}
     for node in walk_up(expression):
         if not math.isfinite(numbers.get(id(node), 0.0)):
             return False
@@ -143,8 +159,14 @@ def _is_short(expression: Expression, numbers: Mapping[int, float]) -> bool:
             if size > most or inner > MOST_FUNCTIONS_IN_FUNCTION:
                 return False
             inner += 1
-        if length > MOST_DIGITS:
+        kind = _get_chain(node)
+        level = max(
+            (levels[id(child)] + (kind is None or _get_chain(child) != kind) for child in node_args),
+            default=0,
+        )
+        if length > MOST_DIGITS or level > MOST_LEVELS:
             return False
+        levels[id(node)] = level
         sizes[id(node)], functions[id(node)], lengths[id(node)] = size, inner, length
     return count_nodes(expression) <= MOST_NODES
 
