@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST_NODES: Final = 400
 """sympy works out an equation of at most this many nodes, ..."""
 MOST_LEVELS: Final = 40
-"""... at most this deep, where a long sum or product is one level, and, since what a function takes is unknown, of ..."""
+"""... at most this deep, where a long sum or product is one level, and (a function may take forever) of ..."""
 MOST_NODES_IN_FUNCTION: Final = 16
 """... functions of at most this many nodes, with whole powers written out, ..."""
 MOST_NODES_IN_CASE: Final = 8
@@ -98,19 +98,23 @@ def _build(
         assert isinstance(node, Call)
         if by_name and (not is_exact or id(node) in numbers):
             built[id(node)] = sp.Function(_NAMES.get(node.operator, node.operator))(*args)
-        elif by_name and node.operator in (
-            "+",
-            "-",
-        ):  # one sum of all terms, which are printed beside each other
+        elif by_name and node.operator in {"+", "-"}:
             right = args[1] if node.operator == "+" else -args[1]
-            built[id(node)] = sp.Add(*sp.Add.make_args(args[0]), *sp.Add.make_args(right))
+            built[id(node)] = sp.Add(*_split(sp.Add, args[0]), *_split(sp.Add, right))
         elif by_name and node.operator == "*":
-            built[id(node)] = sp.Mul(*(factor for arg in args for factor in sp.Mul.make_args(arg)))
+            built[id(node)] = sp.Mul(*_split(sp.Mul, args[0]), *_split(sp.Mul, args[1]))
         else:
             built[id(node)] = OPERATORS[node.operator].sympy(*args)
     return built[id(expression)]
 
 
+def _split(kind: Any, part: sp.Expr) -> tuple[sp.Expr, ...]:
+    """Return the terms of a short sum or the factors of a short product, so that a long one is not as deep as long."""
+    parts: tuple[sp.Expr, ...] = kind.make_args(part)
+    return parts if len(parts) <= _MOST_SPLIT else (part,)
+
+
+_MOST_SPLIT: Final = 16
 _NAMES: Final = {
     "+": "add",
     "-": "sub",
