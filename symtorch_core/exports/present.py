@@ -38,7 +38,7 @@ def adopt_constants(result: Distillation, surrogate: Surrogate) -> Distillation:
     Raises:
         FileFormatError: the surrogate is of other equations, or a present equation has no finite loss.
     """
-    surrogate = copy.deepcopy(surrogate).cpu()
+    surrogate = copy.deepcopy(surrogate).cpu().trainable(False)
     present, reduction = surrogate.expressions(), surrogate.maps()
     if len(present) != len(result.fronts):
         raise FileFormatError(
