@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, final
 
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions.operators import OPERATORS
@@ -28,14 +29,17 @@ MOST_NODES: Final = 400
 """sympy works out an equation of at most this many nodes, ..."""
 MOST_LEVELS: Final = 40
 """... at most this deep, where a long sum or product is one level, and (a function may take forever) of ..."""
-MOST_NODES_IN_FUNCTION: Final = 16
-"""... functions of at most this many nodes, with whole powers written out, ..."""
-MOST_NODES_IN_CASE: Final = 8
-"""... or this many, if sympy must find out which case of the function holds, ..."""
-MOST_FUNCTIONS_IN_FUNCTION: Final = 1
-"""... with this many functions in each other below it, ..."""
+MOST_TERMS: Final = 30
+"""... functions of at most this many terms, once products and powers of sums are multiplied out, ..."""
+MOST_TERMS_OF_CASES: Final = 6
+"""... or this many, if sympy must find out which case of the function holds, or there are functions in it, ..."""
+MOST_DEGREE: Final = 12
+"""... of at most this degree, ..."""
+MOST_FUNCTIONS: Final = 2
+"""... with at most this many functions in each other, ..."""
 MOST_DIGITS: Final = 1000
 """... and of numbers with at most this many digits once their powers are worked out."""
+_COUNTLESS: Final = 10**6
 _POWERS: Final = {"+": 1, "-": 1, "*": 1, "/": 1, "neg": 1, "inv": 1, "square": 2, "cube": 3}
 _CASES: Final = {
     "pow_abs", "max", "min", "mod", "atan2", "greater", "less", "greater_equal", "less_equal", "cond", "logical_or",
@@ -139,40 +143,67 @@ def _get_chain(node: Expression) -> str | None:
     return {"+": "sum", "-": "sum", "*": "product"}.get(node.operator) if isinstance(node, Call) else None
 
 
+@final
+@dataclass(frozen=True)
+class _Size:
+    """What sympy's work on a part of an expression depends on: see the limits above."""
+
+    terms: int = 1
+    degree: int = 1
+    functions: int = 0
+    digits: int = 0
+    levels: int = 1
+
+
 def _is_short(expression: Expression, numbers: Mapping[int, float]) -> bool:
     """Return whether sympy works out the expression within a second, as far as its limits say."""
-    sizes: dict[int, int] = {}
-    functions: dict[int, int] = {}
-    lengths: dict[int, int] = {}
-    levels: dict[int, int] = {}
+    if count_nodes(expression) > MOST_NODES or not all(map(math.isfinite, numbers.values())):
+        return False
+    sizes: dict[int, _Size] = {}
     for node in walk_up(expression):
-        if not math.isfinite(numbers.get(id(node), 0.0)):
+        size = _measure(node, [sizes[id(child)] for child in node.args], id(node) in numbers)
+        if size is None:
             return False
-        power = _get_power(node) if isinstance(node, Call) else 1
-        if power is None and id(node) in numbers:
-            node_args: tuple[Expression, ...] = ()  # it becomes a number
-        else:
-            node_args = node.args
-        size = 1 + (power or 1) * sum(sizes[id(child)] for child in node_args)
-        inner = max((functions[id(child)] for child in node_args), default=0)
-        length = (power or 1) * sum(lengths[id(child)] for child in node_args)
-        if isinstance(node, Constant) and node.value.is_integer():
-            length = len(f"{node.value:.0f}")
-        if isinstance(node, Call) and power is None and node_args:
-            most = MOST_NODES_IN_CASE if node.operator in _CASES else MOST_NODES_IN_FUNCTION
-            if size > most or inner > MOST_FUNCTIONS_IN_FUNCTION:
-                return False
-            inner += 1
-        kind = _get_chain(node)
-        level = max(
-            (levels[id(child)] + (kind is None or _get_chain(child) != kind) for child in node_args),
-            default=0,
-        )
-        if length > MOST_DIGITS or level > MOST_LEVELS:
-            return False
-        levels[id(node)] = level
-        sizes[id(node)], functions[id(node)], lengths[id(node)] = size, inner, length
-    return count_nodes(expression) <= MOST_NODES
+        sizes[id(node)] = size
+    return True
+
+
+def _measure(node: Expression, args: Sequence[_Size], is_number: bool) -> _Size | None:
+    """Return the size of a node with arguments of these sizes; None if it is beyond a limit."""
+    if isinstance(node, Constant):
+        return _Size(degree=0, digits=len(f"{node.value:.0f}") if node.value.is_integer() else 0)
+    if isinstance(node, Variable):
+        return _Size()
+    assert isinstance(node, Call)
+    power = _get_power(node)
+    if power is None and is_number:
+        return _Size(degree=0, digits=17)
+    functions = max(size.functions for size in args)
+    kind = _get_chain(node)
+    levels = max(
+        size.levels + (kind is None or _get_chain(child) != kind)
+        for child, size in zip(node.args, args, strict=True)
+    )
+    digits = (power or 1) * sum(size.digits for size in args)
+    if digits > MOST_DIGITS or levels > MOST_LEVELS:
+        return None
+    if power is None:
+        terms = sum(size.terms for size in args)
+        most = MOST_TERMS_OF_CASES if functions or node.operator in _CASES else MOST_TERMS
+        degree = max(size.degree for size in args)
+        if terms > most or degree > MOST_DEGREE or functions >= MOST_FUNCTIONS:
+            return None
+        return _Size(terms, degree, functions + 1, digits, levels)
+    if kind == "sum":
+        terms, degree = sum(size.terms for size in args), max(size.degree for size in args)
+    else:
+        terms, degree = math.prod(size.terms for size in args), sum(size.degree for size in args)
+    return _Size(_raise(terms, power), power * degree, functions, digits, levels)
+
+
+def _raise(terms: int, power: int) -> int:
+    """Return the power of a number of terms, or a large number in its place."""
+    return terms**power if power * math.log(terms) < math.log(_COUNTLESS) else _COUNTLESS
 
 
 def _convert_number(value: float, digits: int | None) -> sp.Expr:
