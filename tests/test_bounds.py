@@ -164,6 +164,8 @@ def test_sympy_works_out_what_it_can_and_names_the_rest() -> None:
     assert str(to_sympy(parse("sqrt(x^2)*sin(-y)"), real=False)) == "-sin(y)*Abs(x)"
     assert str(to_sympy(parse("sin(2)*x"), 4)) == "0.9093*x"
     assert str(to_sympy(parse("square(square(square(x + y)))"))) == "(x + y)**8"
+    layer = " + ".join(f"{i}.5*x{i}" for i in range(20))
+    assert to_sympy(parse(f"tanh({layer})")).func is sp.tanh
     long = to_sympy(parse("tanh(exp(sin(cos(x))))"))
     assert str(long) == "tanh(exp(sin(cos(x))))"
     function = sp.lambdify([sp.Symbol("x", real=True)], long, "numpy")

@@ -5,53 +5,29 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final
 
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions.operators import OPERATORS
+from symtorch_core.expressions.sympy_limits import get_power, is_short
 from symtorch_core.expressions.torch_programs import compute_numbers
 from symtorch_core.expressions.tree import (
     Call,
     Constant,
     Expression,
     Variable,
-    count_nodes,
-    is_exponent,
     walk_up,
-    whole_exponent,
 )
 
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
-
-MOST_NODES: Final = 400
-"""sympy works out an equation of at most this many nodes, ..."""
-MOST_LEVELS: Final = 40
-"""... at most this deep, where a long sum or product is one level, and (a function may take forever) of ..."""
-MOST_TERMS: Final = 30
-"""... functions of at most this many terms, once products and powers of sums are multiplied out, ..."""
-MOST_TERMS_OF_CASES: Final = 6
-"""... or this many, if sympy must find out which case of the function holds, or there are functions in it, ..."""
-MOST_DEGREE: Final = 12
-"""... of at most this degree, ..."""
-MOST_FUNCTIONS: Final = 2
-"""... with at most this many functions in each other, ..."""
-MOST_DIGITS: Final = 1000
-"""... and of numbers with at most this many digits once their powers are worked out."""
-_COUNTLESS: Final = 10**6
-_POWERS: Final = {"+": 1, "-": 1, "*": 1, "/": 1, "neg": 1, "inv": 1, "square": 2, "cube": 3}
-_CASES: Final = {
-    "pow_abs", "max", "min", "mod", "atan2", "greater", "less", "greater_equal", "less_equal", "cond", "logical_or",
-    "logical_and", "clamp", "cbrt", "sign", "relu", "atanh_clip", "floor", "ceil", "round", "gamma",
-}  # fmt: skip
 
 
 def to_sympy(expression: Expression, digits: int | None = None, *, real: bool = True) -> sp.Expr:
     """Return the expression as a sympy object, in a time that grows with its size.
 
     Functions of numbers become numbers. sympy's own functions stand for all others, as long as their arguments are
-    short (see the limits above): what sympy asks about a long one may take forever. Beyond that, the functions of the
+    short (see ``sympy_limits``): what sympy asks about a long one may take forever. Beyond that, the functions of the
     result are only names, those of the table, and so are powers of numbers that no float holds.
 
     Args:
@@ -70,7 +46,7 @@ def to_sympy(expression: Expression, digits: int | None = None, *, real: bool = 
     import sympy as sp
 
     numbers = compute_numbers(expression)
-    if _is_short(expression, numbers):
+    if is_short(expression, numbers):
         try:
             exact = _build(expression, digits, numbers, real=True, by_name=False)
             if real:
@@ -95,7 +71,7 @@ def _build(
         if isinstance(node, Variable):
             built[id(node)] = sp.Symbol(node.name, real=True) if real else sp.Symbol(node.name)
             continue
-        is_exact = isinstance(node, Call) and _get_power(node) is not None
+        is_exact = isinstance(node, Call) and get_power(node) is not None
         if math.isfinite(number) and not (is_exact and not by_name):
             built[id(node)] = _convert_number(number, digits)
             continue
@@ -129,81 +105,6 @@ _NAMES: Final = {
     "min": "Min",
     "abs": "Abs",
 }
-
-
-def _get_power(node: Call) -> int | None:
-    """Return the power to which sums, products and whole powers raise their arguments; None for another operator."""
-    if node.operator == "^":
-        return max(1, abs(whole_exponent(node))) if is_exponent(node, 1) else None
-    return _POWERS.get(node.operator)
-
-
-def _get_chain(node: Expression) -> str | None:
-    """Return whether a node is part of a sum or of a product, which sympy flattens; None for any other."""
-    return {"+": "sum", "-": "sum", "*": "product"}.get(node.operator) if isinstance(node, Call) else None
-
-
-@final
-@dataclass(frozen=True)
-class _Size:
-    """What sympy's work on a part of an expression depends on: see the limits above."""
-
-    terms: int = 1
-    degree: int = 1
-    functions: int = 0
-    digits: int = 0
-    levels: int = 1
-
-
-def _is_short(expression: Expression, numbers: Mapping[int, float]) -> bool:
-    """Return whether sympy works out the expression within a second, as far as its limits say."""
-    if count_nodes(expression) > MOST_NODES or not all(map(math.isfinite, numbers.values())):
-        return False
-    sizes: dict[int, _Size] = {}
-    for node in walk_up(expression):
-        size = _measure(node, [sizes[id(child)] for child in node.args], id(node) in numbers)
-        if size is None:
-            return False
-        sizes[id(node)] = size
-    return True
-
-
-def _measure(node: Expression, args: Sequence[_Size], is_number: bool) -> _Size | None:
-    """Return the size of a node with arguments of these sizes; None if it is beyond a limit."""
-    if isinstance(node, Constant):
-        return _Size(degree=0, digits=len(f"{node.value:.0f}") if node.value.is_integer() else 0)
-    if isinstance(node, Variable):
-        return _Size()
-    assert isinstance(node, Call)
-    power = _get_power(node)
-    if power is None and is_number:
-        return _Size(degree=0, digits=17)
-    functions = max(size.functions for size in args)
-    kind = _get_chain(node)
-    levels = max(
-        size.levels + (kind is None or _get_chain(child) != kind)
-        for child, size in zip(node.args, args, strict=True)
-    )
-    digits = (power or 1) * sum(size.digits for size in args)
-    if digits > MOST_DIGITS or levels > MOST_LEVELS:
-        return None
-    if power is None:
-        terms = sum(size.terms for size in args)
-        most = MOST_TERMS_OF_CASES if functions or node.operator in _CASES else MOST_TERMS
-        degree = max(size.degree for size in args)
-        if terms > most or degree > MOST_DEGREE or functions >= MOST_FUNCTIONS:
-            return None
-        return _Size(terms, degree, functions + 1, digits, levels)
-    if kind == "sum":
-        terms, degree = sum(size.terms for size in args), max(size.degree for size in args)
-    else:
-        terms, degree = math.prod(size.terms for size in args), sum(size.degree for size in args)
-    return _Size(_raise(terms, power), power * degree, functions, digits, levels)
-
-
-def _raise(terms: int, power: int) -> int:
-    """Return the power of a number of terms, or a large number in its place."""
-    return terms**power if power * math.log(terms) < math.log(_COUNTLESS) else _COUNTLESS
 
 
 def _convert_number(value: float, digits: int | None) -> sp.Expr:
