@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from symtorch_core.components.escaping import show_hidden
 from symtorch_core.components.options import Configurable, Finding
 from symtorch_core.components.registry import CORE_DISTRIBUTION, KINDS, Available, Registry, registry
 from symtorch_core.errors import FileFormatError, MissingDependencyError, SymTorchError, UnknownComponentError
@@ -279,4 +280,4 @@ def _print_failures(console: Console, everything: Registry) -> None:
 
 def _print_line(console: Console, line: str) -> None:
     # Text of a plugin may hold brackets, which are not rich's markup; soft wrap keeps lines whole for copying.
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(show_hidden(line, keep="\n"), markup=False, highlight=False, soft_wrap=True, emoji=False)

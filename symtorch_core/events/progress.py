@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from symtorch_core.components.escaping import shorten, show_hidden
 from symtorch_core.events.records import (
     Callback,
     Event,
@@ -39,11 +40,11 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
 
     console = console or Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[note]}", markup=True),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     stages: dict[str, TaskID] = {}
     outputs: dict[int, TaskID] = {}
@@ -53,18 +54,18 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
         def show(event: Event) -> None:
             match event:
                 case StageStarted(stage, total):
-                    stages[stage] = bars.add_task(stage, total=total, note="")
+                    stages[stage] = bars.add_task(_to_line(stage), total=total, note="")
                 case StageAdvanced(stage, steps) if stage in stages:
                     bars.advance(stages[stage], steps)
                 case StageTold(stage, text) if stage in stages:
-                    bars.update(stages[stage], note=_shorten(text))
+                    bars.update(stages[stage], note=_to_line(text))
                 case StageFinished(stage, _) if stage in stages:
                     bars.remove_task(stages.pop(stage))
                 case OutputProgressed(output, fraction):
                     bars.update(_get_task(output), completed=round(100 * fraction))
                 case OutputImproved(output, equation, loss) if loss < lowest.get(output, float("inf")):
                     lowest[output] = loss
-                    bars.update(_get_task(output), note=_shorten(f"{loss:.3g}  {equation}"))
+                    bars.update(_get_task(output), note=_to_line(f"{loss:.3g}  {equation}"))
                 case OutputFinished(output, _):
                     if output in outputs:
                         bars.remove_task(outputs.pop(output))
@@ -79,6 +80,5 @@ def progress_bars(console: Console | None = None) -> Iterator[Callback]:
         yield show
 
 
-def _shorten(text: str) -> str:
-    short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-    return short.replace("[", r"\[")
+def _to_line(text: str) -> str:
+    return show_hidden(shorten(text, _SHOWN))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final, final
 
-from symtorch_core.expressions import Call, Constant, Expression, Variable
+from symtorch_core.expressions import Call, Expression, Variable
+from symtorch_core.expressions.torch_programs import compute_numbers
+from symtorch_core.expressions.tree import share_parts, walk_up
 
 NUMPY: Mapping[str, str] = MappingProxyType(
     {
@@ -136,21 +142,89 @@ C: Mapping[str, str] = MappingProxyType(
 """Every operator of the table in C99 with <math.h>."""
 
 
-def to_source(node: Expression, operators: Mapping[str, str], names: Mapping[str, str]) -> str:
-    """Return an expression as source code.
+@final
+@dataclass(frozen=True)
+class Language:
+    """A language of source code: its operators, and the numbers that have no digits."""
+
+    operators: Mapping[str, str]
+    infinity: str
+    nan: str
+
+
+PYTHON: Final = Language(NUMPY, "math.inf", "math.nan")
+C99: Final = Language(C, "INFINITY", "NAN")
+_DEEPEST: Final = 12
+"""Brackets are nested this deep before a step is begun: Python and C both have limits."""
+
+
+@final
+@dataclass(frozen=True)
+class SourceProgram:
+    """Expressions as source code: steps, each a variable and its value, and then the results."""
+
+    steps: tuple[tuple[str, str], ...]
+    results: tuple[str, ...]
+
+
+def to_program(
+    expressions: Sequence[Expression], language: Language, names: Mapping[str, str], prefix: str = "v"
+) -> SourceProgram:
+    """Return expressions as source code in which everything is computed once.
+
+    What would stand in the code more than once, in one expression or several, or too deeply in brackets, becomes a
+    step. Functions of numbers are worked out here.
 
     Args:
-        node: the expression.
-        operators: :data:`NUMPY` or :data:`C`.
+        expressions: the expressions.
+        language: :data:`PYTHON` or :data:`C99`.
         names: names of the variables in the code.
+        prefix: of the names of the steps, unless a variable has this name.
 
     >>> from symtorch_core.expressions import parse
-    >>> to_source(parse("2*sin(x) - 1e-9"), C, {"x": "x[0]"})
-    '((2.0 * sin(x[0])) - 1e-09)'
+    >>> to_program([parse("2*sin(x) - 1e-9")], C99, {"x": "x[0]"}).results
+    ('((2.0 * sin(x[0])) - 1e-09)',)
+    >>> to_program([parse("square(square(x))")], C99, {"x": "x[0]"})
+    SourceProgram(steps=(('v0', '(x[0] * x[0])'),), results=('(v0 * v0)',))
     """
-    if isinstance(node, Constant):
-        return repr(node.value) if node.value >= 0 else f"({node.value!r})"
-    if isinstance(node, Variable):
-        return names[node.name]
-    assert isinstance(node, Call)
-    return operators[node.operator].format(*(to_source(child, operators, names) for child in node.args))
+    roots = share_parts(expressions)
+    numbers = compute_numbers(*roots)
+    uses = _count_uses(roots, language.operators)
+    while any(name.startswith(prefix) for name in names.values()):
+        prefix += "_"
+    codes: dict[int, str] = {}
+    depths: dict[int, int] = {}
+    steps: list[tuple[str, str]] = []
+    for node in walk_up(*roots):
+        key = id(node)
+        if key in numbers:
+            codes[key], depths[key] = _write_number(numbers[key], language), 0
+        elif isinstance(node, Variable):
+            codes[key], depths[key] = names[node.name], 0
+        else:
+            assert isinstance(node, Call)
+            codes[key] = language.operators[node.operator].format(*(codes[id(child)] for child in node.args))
+            depths[key] = 1 + max(depths[id(child)] for child in node.args)
+            if uses[key] > 1 or depths[key] > _DEEPEST:
+                name = f"{prefix}{len(steps)}"
+                steps.append((name, codes[key]))
+                codes[key], depths[key] = name, 0
+    return SourceProgram(tuple(steps), tuple(codes[id(root)] for root in roots))
+
+
+def _count_uses(roots: Sequence[Expression], operators: Mapping[str, str]) -> Counter[int]:
+    """Return how often the code of each part stands in that of others, by the parts' ids."""
+    uses = Counter(map(id, roots))
+    for node in walk_up(*roots):
+        if isinstance(node, Call):
+            for position, child in enumerate(node.args):
+                uses[id(child)] += operators[node.operator].count(f"{{{position}}}")
+    return uses
+
+
+def _write_number(value: float, language: Language) -> str:
+    if math.isnan(value):
+        return language.nan
+    if math.isinf(value):
+        return language.infinity if value > 0 else f"(-{language.infinity})"
+    return repr(value) if math.copysign(1.0, value) > 0 else f"({value!r})"

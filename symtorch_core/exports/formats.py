@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,8 +15,10 @@ from torch import Tensor
 from symtorch_core.components.checks import check_path
 from symtorch_core.errors import FileFormatError, MissingDependencyError
 from symtorch_core.exports.deployed import Deployed
+from symtorch_core.exports.present import adopt_constants
 from symtorch_core.exports.source import to_c, to_python
 from symtorch_core.exports.tables import to_latex_table
+from symtorch_core.storage.files import write_whole
 from symtorch_core.surrogates.surrogate import Surrogate
 
 if TYPE_CHECKING:
@@ -36,7 +40,9 @@ def export(result: Distillation, path: Path | str, surrogate: Surrogate | None =
     Args:
         result: the distillation.
         path: path of the file, which is overwritten.
-        surrogate: surrogate with its present constants, if they differ from the distillation's.
+        surrogate: surrogate with its present constants, if they differ from the distillation's. In ``.tex`` and
+            ``.json`` the fronts then hold its equations, with losses measured on the rows in memory, and the rule
+            chooses them: equations that it would prefer are left out.
 
     Returns:
         The path.
@@ -57,26 +63,34 @@ def export(result: Distillation, path: Path | str, surrogate: Surrogate | None =
     return path
 
 
+def _write(path: Path, content: bytes) -> None:
+    with write_whole(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
 def _write_python(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    path.write_text(to_python(Deployed.of(result, surrogate)), encoding="utf-8")
+    _write(path, to_python(Deployed.of(result, surrogate)).encode())
 
 
 def _write_c(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    path.write_text(to_c(Deployed.of(result, surrogate)), encoding="utf-8")
+    _write(path, to_c(Deployed.of(result, surrogate)).encode())
 
 
 def _write_latex(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    fronts = dict(zip(result.equation_names, result.fronts, strict=True))
-    path.write_text(to_latex_table(fronts) + "\n", encoding="utf-8")
+    present = result if surrogate is None else adopt_constants(result, surrogate)
+    table = to_latex_table(dict(zip(present.equation_names, present.fronts, strict=True)))
+    _write(path, f"{table}\n".encode())
 
 
 def _write_json(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
-    result.save(path)
+    present = result if surrogate is None else adopt_constants(result, surrogate)
+    present.save(path)
 
 
 def _to_single_precision(result: Distillation, surrogate: Surrogate | None) -> tuple[Surrogate, Tensor]:
     """Return the surrogate on the CPU, for float32 rows, which other programs pass, and two such rows."""
-    module = (result.surrogate() if surrogate is None else surrogate).cpu().float().eval()
+    module = result.surrogate() if surrogate is None else copy.deepcopy(surrogate)
+    module = module.cpu().float().eval()
     example = torch.zeros(2, len(result.transforms.input_names))
     module(example)  # what cannot run says so better here than within an exporter
     return module, example
@@ -86,28 +100,30 @@ def _write_onnx(result: Distillation, path: Path, surrogate: Surrogate | None) -
     module, example = _to_single_precision(result, surrogate)
     rows = torch.export.Dim("rows")
     try:
-        torch.onnx.export(
+        program = torch.onnx.export(
             module,
             (example,),
-            path,
             dynamo=True,
             dynamic_shapes=({0: rows},),
             input_names=["x"],
             output_names=["y"],
-            external_data=False,
             verbose=False,
         )
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"ONNX files need {error.name}. Try: pip install onnx onnxscript", name=error.name
         ) from error
+    assert program is not None
+    _write(path, program.model_proto.SerializeToString())
 
 
 def _write_exported_program(result: Distillation, path: Path, surrogate: Surrogate | None) -> None:
     module, example = _to_single_precision(result, surrogate)
     rows = torch.export.Dim("rows")
     program = torch.export.export(module, (example,), dynamic_shapes=({0: rows},))
-    torch.export.save(program, path)
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    _write(path, content.getvalue())
 
 
 FORMATS: Mapping[str, Callable[[Distillation, Path, Surrogate | None], None]] = MappingProxyType(

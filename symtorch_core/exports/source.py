@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import keyword
+import re
+from collections.abc import Iterator
 from importlib import resources
-from typing import Any
+from typing import Final
 
 from jinja2 import Environment, StrictUndefined
 
+from symtorch_core.components.escaping import escape_comment, shorten
 from symtorch_core.errors import FileFormatError
-from symtorch_core.exports.code import NUMPY, C, to_source
+from symtorch_core.exports.code import C99, PYTHON, C, Language, to_program
 from symtorch_core.exports.deployed import AffineMap, Deployed
 from symtorch_core.expressions import to_text
 
-_TEMPLATES = "symtorch_core.exports.templates"
+_TEMPLATES: Final = "symtorch_core.exports.templates"
+_WORDS_OF_C: Final = (
+    "auto break case char const continue default do double else enum extern for goto if inline int long main register "
+    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while floored_mod"
+)
+_TAKEN: Final = {"np", "math", "len", "float", *re.findall(r"[a-z]\w*", " ".join((_WORDS_OF_C, *C.values())))}
+_MOST_IN_COMMENT: Final = 1000
 
 
 def to_python(deployed: Deployed, name: str = "equations") -> str:
@@ -22,7 +31,7 @@ def to_python(deployed: Deployed, name: str = "equations") -> str:
     Raises:
         FileFormatError: ``name`` cannot name a function.
     """
-    return _render("equations.py.j2", deployed, name, NUMPY, "x[:, {}]", "z[:, {}]")
+    return _render("equations.py.j2", deployed, name, PYTHON, "x[:, {}]", "z[:, {}]")
 
 
 def to_c(deployed: Deployed, name: str = "equations") -> str:
@@ -31,25 +40,29 @@ def to_c(deployed: Deployed, name: str = "equations") -> str:
     Raises:
         FileFormatError: ``name`` cannot name a function.
     """
-    return _render("equations.c.j2", deployed, name, C, "x[{}]", "z[{}]")
+    return _render("equations.c.j2", deployed, name, C99, "x[{}]", "z[{}]")
 
 
-def _render(template: str, deployed: Deployed, name: str, operators: Any, x: str, z: str) -> str:
-    if not (name.isidentifier() and name.isascii()):
-        raise FileFormatError(f"{name!r} cannot name a function: use letters, digits and _")
+def _render(template: str, deployed: Deployed, name: str, language: Language, x: str, z: str) -> str:
+    if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name) or name in _TAKEN:
+        raise FileFormatError(
+            f"{name!r} cannot name a function: use letters, digits and _, and no word of Python or C"
+        )
     inputs = {variable: x.format(column) for column, variable in enumerate(deployed.inputs)}
     variables = {variable: z.format(column) for column, variable in enumerate(deployed.variables)}
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    environment.filters["comment"] = _to_comment
+    environment.filters["comment"] = escape_comment
     text = resources.files(_TEMPLATES).joinpath(template).read_text(encoding="utf-8")
     return environment.from_string(text).render(
         name=name,
         deployed=deployed,
-        transforms=[to_source(expression, operators, inputs) for _, expression in deployed.transforms],
-        equations=[to_source(expression, operators, variables) for expression in deployed.equations],
-        readable=[to_text(expression, digits=6) for expression in deployed.equations],
+        transforms=to_program([expression for _, expression in deployed.transforms], language, inputs, "u"),
+        equations=to_program(deployed.equations, language, variables),
+        readable=[
+            shorten(to_text(expression, digits=6), _MOST_IN_COMMENT) for expression in deployed.equations
+        ],
         maps=list(_collect_maps(deployed)),
     )
 
@@ -58,13 +71,3 @@ def _collect_maps(deployed: Deployed) -> Iterator[tuple[str, AffineMap]]:
     for name, numbers in (("down", deployed.down), ("up", deployed.up), ("linear", deployed.linear)):
         if numbers is not None:
             yield name, numbers
-
-
-def _to_comment(names: Sequence[str]) -> str:
-    """Return names for a comment, without characters that could end it."""
-    return (
-        ", ".join(names)
-        .encode("ascii", "backslashreplace")
-        .decode()
-        .translate(str.maketrans('*"\n\r', "...."))
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from symtorch_core.components.escaping import escape_latex_text
 from symtorch_core.search.front import ParetoFront
 
 
@@ -28,7 +29,7 @@ def to_latex_table(fronts: Mapping[str, ParetoFront], digits: int = 4) -> str:
     """
     lines = [r"\begin{tabular}{rrrl}", r"\toprule", r"complexity & loss & score & equation \\"]
     for name, front in fronts.items():
-        lines += [r"\midrule", rf"\multicolumn{{4}}{{l}}{{\texttt{{{_escape(name)}}}}} \\"]
+        lines += [r"\midrule", rf"\multicolumn{{4}}{{l}}{{\texttt{{{escape_latex_text(name)}}}}} \\"]
         for candidate in front:
             loss = _format_power_of_ten(candidate.loss)
             lines.append(
@@ -43,8 +44,3 @@ def _format_power_of_ten(value: float) -> str:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
     number = f"{float(mantissa):.3g}"
     return number if int(exponent) == 0 else rf"{number} \cdot 10^{{{int(exponent)}}}"
-
-
-def _escape(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)

@@ -34,7 +34,7 @@ _GRAMMAR = r"""
         | "(" comparison ")"
     COMPARE: ">=" | "<=" | ">" | "<"
     NUMBER: /(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?/
-    NAME: /[^\W\d]\w*/
+    NAME: /([^\W\d]|[^\x00-\x7f])(\w|[^\x00-\x7f])*/
     %import common.WS
     %ignore WS
 """

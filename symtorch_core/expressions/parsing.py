@@ -9,11 +9,13 @@ from collections.abc import Callable, Collection
 from symtorch_core.errors import ExpressionError, did_you_mean
 from symtorch_core.expressions.tree import (
     MAX_DEPTH,
+    MAX_NODES,
     Call,
     Constant,
     Expression,
     Macro,
     Variable,
+    count_nodes,
     depth,
 )
 
@@ -43,7 +45,7 @@ def parse(
 
     Raises:
         ExpressionError: the text is not an expression (the message names the position), contains an unknown
-            operator or variable, or is longer or deeper than any real equation.
+            operator or variable, or is longer, larger or deeper than any real equation.
     """
     if len(text) > _MAX_LENGTH:
         raise ExpressionError(f"an expression of {len(text)} characters is too long (at most {_MAX_LENGTH})")
@@ -52,6 +54,8 @@ def parse(
         raise ExpressionError(
             f"the expression is nested {depth(expression)} levels deep (at most {MAX_DEPTH})"
         )
+    if count_nodes(expression) > MAX_NODES:  # definitions in definitions multiply
+        raise ExpressionError(f"the expression has {count_nodes(expression)} nodes (at most {MAX_NODES})")
     return _resolve_names(expression, None if variables is None else frozenset(variables))
 
 

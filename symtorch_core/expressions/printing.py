@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
+from typing import Any
 
-from symtorch_core.expressions.tree import Call, Constant, Expression, write_infix
+from symtorch_core.components.escaping import escape_latex_math
+from symtorch_core.expressions.sympy_bridge import to_sympy
+from symtorch_core.expressions.tree import Call, Constant, Expression, count_nodes, write_infix
+
+_MOST_TYPESET = 400
+"""An expression of more nodes, which no reader could take in, is not typeset but written as text."""
+_PLAIN_NAME = re.compile(r"[^\W_]+(_[^\W_]+)*")
 
 
 def to_text(expression: Expression, digits: int | None = None) -> str:
@@ -28,6 +37,46 @@ def to_text(expression: Expression, digits: int | None = None) -> str:
     return write_infix(_use_common_notation(expression, show), show)
 
 
+def to_latex(expression: Expression, digits: int = 4) -> str:
+    r"""Return an expression as LaTeX for a formula; one that is too large to be typeset, as text.
+
+    >>> from symtorch_core.expressions import parse
+    >>> print(to_latex(parse("2.00001*x_1^2")))
+    2 x_{1}^{2}
+    """
+    import sympy as sp
+
+    def show(part: sp.Expr) -> str:
+        names = {symbol: name_to_latex(symbol.name) for symbol in part.free_symbols}
+        return str(sp.latex(part, symbol_names=names))
+
+    typeset = typeset_with(show, expression, digits)
+    return escape_latex_math(to_text(expression, digits)) if typeset is None else typeset
+
+
+def typeset_with(write: Callable[[Any], str], expression: Expression, digits: int | None) -> str | None:
+    """Return what one of sympy's printers makes of an expression; None if the expression is too large for it."""
+    if count_nodes(expression) > _MOST_TYPESET:
+        return None
+    try:
+        return write(to_sympy(expression, digits))
+    except RecursionError:  # how many calls a printer needs for each level is not known
+        return None
+
+
+def name_to_latex(name: str) -> str:
+    r"""Return a name as LaTeX for a formula: with subscripts and Greek letters where it has that form, else as text.
+
+    >>> print(name_to_latex("x_12"), name_to_latex("alpha"), name_to_latex("what"), name_to_latex("50%"))
+    x_{12} \alpha \mathtt{what} \mathtt{50\%}
+    """
+    import sympy as sp
+
+    usual = str(sp.latex(sp.Symbol(name))) if _PLAIN_NAME.fullmatch(name) else ""
+    letters = re.sub(r"[\\{}_ ]", "", usual)  # sympy reads accents into names: what is not a w with a hat
+    return usual if usual and letters == name.replace("_", "") else escape_latex_math(name)
+
+
 def _use_common_notation(node: Expression, show: Callable[[float], str]) -> Expression:
     """Return the same value in common notation."""
     if not isinstance(node, Call):
@@ -36,7 +85,8 @@ def _use_common_notation(node: Expression, show: Callable[[float], str]) -> Expr
     match node.operator:
         case "^" if isinstance(args[1], Constant) and not args[1].value.is_integer():
             # Rounded here: an exponent that rounds to an integer is written as an integer.
-            return Call("^", args[0], Constant(float(show(args[1].value))))
+            rounded = float(show(args[1].value))
+            return Call("^", args[0], Constant(rounded) if math.isfinite(rounded) else args[1])
         case "square":
             return Call("^", args[0], Constant(2))
         case "cube":

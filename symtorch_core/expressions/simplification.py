@@ -8,7 +8,7 @@ The rules here use real algebra that holds wherever the original is defined; not
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -16,17 +16,22 @@ import torch
 
 from symtorch_core.expressions.operators import OPERATORS
 from symtorch_core.expressions.tree import (
+    MAX_DEPTH,
     Call,
     Constant,
     Expression,
     Variable,
     constants,
-    walk,
+    count_nodes,
+    depth,
+    walk_up,
     whole_power,
 )
 
 _MOST_FACTORS = 64
 """Powers of powers are multiplied out up to this number of factors."""
+_MOST_NODES = 2000
+"""Larger expressions are left as they are."""
 _ROUNDS = 4
 _LARGEST_EXPONENT = 20.0
 """exp(x + c) becomes exp(c) exp(x) up to this |c|: for larger c, exp(x) may overflow where exp(x + c) does not."""
@@ -86,7 +91,7 @@ def simplify(expression: Expression) -> Expression:
     """Return a shorter expression of the same value, or the expression itself.
 
     Numbers are folded and moved outwards, like terms are collected, and repeated factors are written as powers.
-    The result never has more nodes than the original.
+    The result never has more nodes than the original. An expression of more than 2000 nodes is returned as it is.
 
     >>> from symtorch_core.expressions import parse
     >>> print(simplify(parse("0.5*(2*x + 4*sin(1.0*y)) - 3 + 1")))
@@ -95,31 +100,39 @@ def simplify(expression: Expression) -> Expression:
     6.0*square(x)*y
     """
     best, current = expression, expression
+    if count_nodes(expression) > _MOST_NODES:
+        return expression
     for _ in range(_ROUNDS):
         try:
-            current = _from_sum(_Pass().sum_of(current))
+            current = _Pass().rewrite(current)
         except (
             OverflowError,
             ZeroDivisionError,
             ValueError,
-        ):  # a folded number left the floating-point range
+        ):  # a folded number left the floating-point range, or a sum would be too deep
             return best
         if current == best:
             break
-        if _size(current) > _size(best):
+        if _size(current) > _size(best) or depth(current) > MAX_DEPTH:
             break
         best = current
     return best
 
 
 def _size(expression: Expression) -> tuple[int, int]:
-    return sum(1 for _ in walk(expression)), len(constants(expression))
+    return count_nodes(expression), len(constants(expression))
 
 
 def _check_finite(value: float) -> float:
     if not math.isfinite(value):
         raise OverflowError
     return value
+
+
+def _check_length(parts: Sequence[object]) -> None:
+    """Refuse a sum or product that would be nested too deeply, since each sign has two arguments."""
+    if len(parts) > MAX_DEPTH:
+        raise OverflowError
 
 
 @final
@@ -129,6 +142,18 @@ class _Pass:
     def __init__(self) -> None:
         self._sums: dict[Expression, _Sum] = {}
         self._products: dict[Expression, _Product] = {}
+
+    def rewrite(self, expression: Expression) -> Expression:
+        """Return the expression in its new form."""
+        for node in walk_up(expression):  # inner forms first, so that outer ones find them and do not go down
+            self.sum_of(node)
+        return _from_sum(self.sum_of(expression))
+
+    def _build(self, total: _Sum) -> Expression:
+        """Return a sum as an expression, and remember that this is its form."""
+        expression = _from_sum(total)
+        self._sums.setdefault(expression, total)
+        return expression
 
     def sum_of(self, node: Expression) -> _Sum:
         """Return the node as constant + coefficient * term + ..."""
@@ -192,7 +217,7 @@ class _Pass:
             return _Product(coefficient=total.constant)
         single = total.single()
         if single is None:
-            return _Product(above=(_from_sum(total),))
+            return _Product(above=(self._build(total),))
         term, coefficient = single
         factors = _Product(above=(term,)) if _is_sum(term) else self.product_of(term)
         return _Product(coefficient).times(factors)
@@ -213,7 +238,7 @@ class _Pass:
                 units.append(factor)
                 continue
             terms = {term: coefficient / total.lead for term, coefficient in total.terms.items()}
-            units.append(_from_sum(_Sum(total.constant / total.lead, terms)))
+            units.append(self._build(_Sum(total.constant / total.lead, terms)))
             pulled *= total.lead
         return tuple(units), pulled
 
@@ -271,6 +296,7 @@ def _from_sum(total: _Sum) -> Expression:
     ]
     if not parts:
         return Constant(total.constant)
+    _check_length(parts)
     # Start with a positive term if there is one, to avoid a leading minus.
     lead = next((position for position, (coefficient, _) in enumerate(parts) if coefficient > 0), None)
     constant = total.constant
@@ -310,6 +336,7 @@ def _join(above: Iterable[Expression], below: Iterable[Expression]) -> Expressio
 
 
 def _multiply_all(factors: list[Expression]) -> Expression:
+    _check_length(factors)
     result = factors[0]
     for factor in factors[1:]:
         result = Call("*", result, factor)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from symtorch_core.expressions.tree import Call, Constant, Expression, whole_power
+from symtorch_core.expressions.tree import Call, Constant, Expression, count_nodes, whole_power
+
+_MOST_NODES = 1000
+"""A power is written as a product of at most this many nodes."""
 
 
 def respell(expression: Expression, operators: Collection[str]) -> Expression:
     """Return the same value in these operators, as far as differences, quotients and integer powers allow.
 
-    Other operators stay unchanged.
+    Other operators stay unchanged, and so do powers of what is so large that it should not be written several times.
 
     >>> from symtorch_core.expressions import parse
     >>> print(respell(parse("x - 2/y^2"), {"+", "*", "inv"}))
@@ -22,7 +25,7 @@ def respell(expression: Expression, operators: Collection[str]) -> Expression:
     if call.operator in operators:
         return call
     power = whole_power(call)
-    if power is not None and "*" in operators:
+    if power is not None and "*" in operators and abs(power) * count_nodes(call.args[0]) <= _MOST_NODES:
         product = call.args[0]
         for _ in range(abs(power) - 1):
             product = Call("*", product, call.args[0])

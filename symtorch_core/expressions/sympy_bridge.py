@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions.operators import OPERATORS
-from symtorch_core.expressions.tree import Call, Constant, Expression, Variable
+from symtorch_core.expressions.sympy_limits import get_power, is_short
+from symtorch_core.expressions.torch_programs import compute_numbers
+from symtorch_core.expressions.tree import (
+    Call,
+    Constant,
+    Expression,
+    Variable,
+    walk_up,
+)
 
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
 
 
 def to_sympy(expression: Expression, digits: int | None = None, *, real: bool = True) -> sp.Expr:
-    """Return the expression as a sympy object.
+    """Return the expression as a sympy object, in a time that grows with its size.
+
+    Functions of numbers become numbers. sympy's own functions stand for all others, as long as their arguments are
+    short (see ``sympy_limits``): what sympy asks about a long one may take forever. Beyond that, the functions of the
+    result are only names, those of the table, and so are powers of numbers that no float holds.
 
     Args:
         expression: the expression to convert.
@@ -27,27 +40,79 @@ def to_sympy(expression: Expression, digits: int | None = None, *, real: bool = 
     >>> from symtorch_core.expressions import parse
     >>> to_sympy(parse("x*x + 3.0*y"), real=False).diff("x")
     2*x
+    >>> to_sympy(parse("9^9^9^9 + x"))
+    x + pow(9, pow(9, 387420489))
     """
     import sympy as sp
 
-    if not real:
-        exact = to_sympy(expression, digits)
-        return exact.xreplace({symbol: sp.Symbol(symbol.name) for symbol in exact.free_symbols})
-    if isinstance(expression, Constant):
-        return _convert_number(expression.value, digits)
-    if isinstance(expression, Variable):
-        return sp.Symbol(expression.name, real=True)
-    assert isinstance(expression, Call)
-    args = [to_sympy(child, digits) for child in expression.args]
-    result: sp.Expr = OPERATORS[expression.operator].sympy(*args)
-    return result
+    numbers = compute_numbers(expression)
+    if is_short(expression, numbers):
+        try:
+            exact = _build(expression, digits, numbers, real=True, by_name=False)
+            if real:
+                return exact
+            return exact.xreplace({symbol: sp.Symbol(symbol.name) for symbol in exact.free_symbols})
+        except (ArithmeticError, TypeError, ValueError):  # sympy met a pole, or compared what is not real
+            pass
+    with sp.evaluate(False):
+        return _build(expression, digits, numbers, real=real, by_name=True)
+
+
+def _build(
+    expression: Expression, digits: int | None, numbers: Mapping[int, float], *, real: bool, by_name: bool
+) -> sp.Expr:
+    """Return the expression in sympy, with its functions as sympy's or only by name."""
+    import sympy as sp
+
+    built: dict[int, sp.Expr] = {}
+    for node in walk_up(expression):
+        args = [built[id(child)] for child in node.args]
+        number = numbers.get(id(node), math.nan)
+        if isinstance(node, Variable):
+            built[id(node)] = sp.Symbol(node.name, real=True) if real else sp.Symbol(node.name)
+            continue
+        is_exact = isinstance(node, Call) and get_power(node) is not None
+        if math.isfinite(number) and not (is_exact and not by_name):
+            built[id(node)] = _convert_number(number, digits)
+            continue
+        assert isinstance(node, Call)
+        if by_name and (not is_exact or id(node) in numbers):
+            built[id(node)] = sp.Function(_NAMES.get(node.operator, node.operator))(*args)
+        elif by_name and node.operator in {"+", "-"}:
+            right = args[1] if node.operator == "+" else -args[1]
+            built[id(node)] = sp.Add(*_split(sp.Add, args[0]), *_split(sp.Add, right))
+        elif by_name and node.operator == "*":
+            built[id(node)] = sp.Mul(*_split(sp.Mul, args[0]), *_split(sp.Mul, args[1]))
+        else:
+            built[id(node)] = OPERATORS[node.operator].sympy(*args)
+    return built[id(expression)]
+
+
+def _split(kind: Any, part: sp.Expr) -> tuple[sp.Expr, ...]:
+    """Return the terms of a short sum or the factors of a short product, so that a long one is not as deep as long."""
+    parts: tuple[sp.Expr, ...] = kind.make_args(part)
+    return parts if len(parts) <= _MOST_SPLIT else (part,)
+
+
+_MOST_SPLIT: Final = 16
+_NAMES: Final = {
+    "+": "add",
+    "-": "sub",
+    "*": "mul",
+    "/": "div",
+    "^": "pow",
+    "max": "Max",
+    "min": "Min",
+    "abs": "Abs",
+}
 
 
 def _convert_number(value: float, digits: int | None) -> sp.Expr:
     import sympy as sp
 
     if digits is not None:
-        value = float(f"{value:.{digits}g}")
+        rounded = float(f"{value:.{digits}g}")
+        value = rounded if math.isfinite(rounded) else value  # 1.798e308 is none
     # Integers, so that x**2.0 and 3.0*x print in the usual way.
     if value.is_integer() and abs(value) < 1e15:
         return sp.Integer(int(value))

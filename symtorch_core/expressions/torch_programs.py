@@ -21,6 +21,7 @@ from symtorch_core.expressions.tree import (
     Variable,
     constants,
     is_exponent,
+    walk_up,
     whole_exponent,
 )
 
@@ -58,6 +59,23 @@ def evaluate(
         return OPERATORS[node.operator].torch(*(visit(child) for child in node.args))
 
     return visit(expression)
+
+
+def compute_numbers(*expressions: Expression) -> dict[int, float]:
+    """Return the values of all parts without a variable, perhaps not finite ones, by the parts' ids.
+
+    >>> from symtorch_core.expressions import parse
+    >>> compute_numbers(parse("2*3")).values()
+    dict_values([2.0, 3.0, 6.0])
+    """
+    numbers: dict[int, float] = {}
+    for node in walk_up(*expressions):
+        if isinstance(node, Constant):
+            numbers[id(node)] = node.value
+        elif isinstance(node, Call) and all(id(child) in numbers for child in node.args):
+            args = torch.tensor([numbers[id(child)] for child in node.args], dtype=torch.float64)
+            numbers[id(node)] = float(OPERATORS[node.operator].torch(*args))
+    return numbers
 
 
 @final

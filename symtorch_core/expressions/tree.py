@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, final
 
 from symtorch_core.errors import ExpressionError
@@ -13,6 +13,8 @@ from symtorch_core.expressions.operators import lookup
 
 MAX_DEPTH = 200
 """Largest depth of a tree; far beyond any readable equation, well below Python's recursion limit."""
+MAX_NODES = 100_000
+"""Largest number of nodes of a tree that is read from text, with all definitions expanded."""
 
 
 class Expression(ABC):
@@ -79,6 +81,7 @@ class Call(Expression):
 
     operator: str
     args: tuple[Expression, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __init__(self, operator: str, *args: Expression) -> None:
         found = lookup(operator)
@@ -86,6 +89,13 @@ class Call(Expression):
             raise ExpressionError(f"{operator!r} takes {found.arity} argument(s), got {len(args)}")
         object.__setattr__(self, "operator", found.name)
         object.__setattr__(self, "args", args)
+        object.__setattr__(self, "_hash", hash((found.name, args)))
+
+    def __hash__(self) -> int:  # kept, since that of the whole tree takes as long as a walk
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Call], tuple[object, ...]]:
+        return Call, (self.operator, *self.args)  # hashes of texts differ between processes
 
 
 class Macro(Protocol):
@@ -108,14 +118,50 @@ def walk(expression: Expression) -> Iterator[Expression]:
         stack.extend(reversed(node.args))
 
 
+def walk_up(*roots: Expression) -> Iterator[Expression]:
+    """Yield every object among the nodes once, arguments before what holds them."""
+    done: set[int] = set()
+    stack = [(root, False) for root in reversed(roots)]
+    while stack:
+        node, is_ready = stack.pop()
+        if id(node) in done:
+            continue
+        if is_ready or not node.args:
+            done.add(id(node))
+            yield node
+        else:
+            stack.append((node, True))
+            stack.extend((child, False) for child in reversed(node.args))
+
+
 def depth(expression: Expression) -> int:
     """Return the number of nodes on the longest path from the root to a leaf."""
-    deepest, stack = 0, [(expression, 1)]
-    while stack:
-        node, level = stack.pop()
-        deepest = max(deepest, level)
-        stack.extend((child, level + 1) for child in node.args)
-    return deepest
+    depths: dict[int, int] = {}
+    for node in walk_up(expression):
+        depths[id(node)] = 1 + max((depths[id(child)] for child in node.args), default=0)
+    return depths[id(expression)]
+
+
+def count_nodes(expression: Expression) -> int:
+    """Return the number of nodes of the tree, counted without a walk through each copy of what it repeats."""
+    counts: dict[int, int] = {}
+    for node in walk_up(expression):
+        counts[id(node)] = 1 + sum(counts[id(child)] for child in node.args)
+    return counts[id(expression)]
+
+
+def share_parts(roots: Sequence[Expression]) -> tuple[Expression, ...]:
+    """Return the same expressions, in which equal subexpressions are one object."""
+    shared: dict[int, Expression] = {}
+    known: dict[tuple[object, ...], Expression] = {}
+    for node in walk_up(*roots):
+        if isinstance(node, Call):
+            args = [shared[id(child)] for child in node.args]
+            key = (node.operator, *map(id, args))
+            shared[id(node)] = known.setdefault(key, Call(node.operator, *args))
+        else:
+            shared[id(node)] = known.setdefault((type(node), str(node)), node)
+    return tuple(shared[id(root)] for root in roots)
 
 
 def variables(expression: Expression) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from symtorch_core.activations.rows import Activations, Source
 from symtorch_core.components.checks import check_choice, check_path, check_position, check_whole
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
+from symtorch_core.expressions.printing import name_to_latex
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
 from symtorch_core.search.space import SearchSpace
@@ -198,14 +199,10 @@ class Distillation:
 
     def latex(self, digits: int = 4) -> str:
         """Return the chosen equations as LaTeX, one ``name = equation`` per line."""
-        import sympy as sp
-
         check_whole("digits", digits, 1, SelectionError)
 
         lines = zip(self.equation_names, self.chosen(), strict=True)
-        return "\n".join(
-            f"{sp.latex(sp.Symbol(name))} = {candidate.latex(digits)}" for name, candidate in lines
-        )
+        return "\n".join(f"{name_to_latex(name)} = {candidate.latex(digits)}" for name, candidate in lines)
 
     def to_frame(self) -> Any:
         """Return all fronts as one pandas DataFrame with a column ``output`` (needs pandas)."""

@@ -13,6 +13,7 @@ import msgspec
 from symtorch_core.components.checks import check_choice, check_whole
 from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
 from symtorch_core.expressions import Expression, parse, to_sympy, to_text
+from symtorch_core.expressions.printing import to_latex
 from symtorch_core.storage.documents import Count, Number, decode, encode_number, shorten
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ class Candidate:
 
     @property
     def equation(self) -> sp.Expr:
-        """The equation as a sympy expression in plain symbols: ``equation.diff("x0")`` is its derivative."""
+        """The equation as a sympy expression in plain symbols: ``equation.diff("x0")`` is its derivative.
+
+        In an equation that is too large for sympy, functions are only names.
+        """
         return to_sympy(self.expression, real=False)
 
     def text(self, digits: int | None = 4) -> str:
@@ -60,10 +64,8 @@ class Candidate:
         return to_text(self.expression, digits)
 
     def latex(self, digits: int = 4) -> str:
-        """Return the equation as LaTeX."""
-        import sympy as sp
-
-        return str(sp.latex(to_sympy(self.expression, digits)))
+        """Return the equation as LaTeX; one that is too large to be typeset, as text in LaTeX."""
+        return to_latex(self.expression, digits)
 
     def __str__(self) -> str:
         return self.text()

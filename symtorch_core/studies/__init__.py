@@ -1,5 +1,6 @@
 """Studies, experiments that a user starts by name (``symtorch run NAME``), and the parts they are built from."""
 
+from symtorch_core.components.escaping import escape_plot
 from symtorch_core.storage.files import write_whole
 from symtorch_core.storage.store import Store, make_key
 from symtorch_core.studies.report import Chapter, Claim, Drawing, build_footer
@@ -33,6 +34,7 @@ __all__ = [
     "build_front_part",
     "compute_learning_rate",
     "descend",
+    "escape_plot",
     "fork_seed",
     "make_key",
     "new_axes",

@@ -11,12 +11,15 @@ from typing import Any, final
 from markupsafe import Markup
 from rich.table import Column
 from rich.table import Table as TerminalTable
-from rich.text import Text as TerminalText
 
+from symtorch_core.components.escaping import escape_plot
+from symtorch_core.storage.files import write_whole
 from symtorch_core.views.figures import render_svg
 from symtorch_core.views.page_parts import Figure, Part, Table
+from symtorch_core.views.terminal import to_text_cell
 
 _WIDE = 8.0
+_MOST_IN_CAPTION = 200
 
 
 @final
@@ -79,8 +82,9 @@ class Drawing:
         ax = figure.add_subplot()
         self.draw(ax)
         if self.caption:
-            ax.set_title(self.caption, fontsize="medium")
-        figure.savefig(path, dpi=dots_per_inch)
+            ax.set_title(escape_plot(self.caption, _MOST_IN_CAPTION), fontsize="medium")
+        with write_whole(path) as unfinished:
+            figure.savefig(unfinished, dpi=dots_per_inch, format="png")
 
 
 @final
@@ -120,9 +124,9 @@ def build_claims_table(claims: Sequence[Claim], caption: str = "") -> Table:
 def build_terminal_table(table: Table) -> TerminalTable:
     """Return a table for the terminal."""
     shown = TerminalTable(
-        *(Column(TerminalText(name), overflow="fold") for name in table.headings),
-        title=TerminalText(table.caption),
+        *(Column(to_text_cell(name), overflow="fold") for name in table.headings),
+        title=to_text_cell(table.caption),
     )
     for row in table.rows:
-        shown.add_row(*map(TerminalText, row))  # Text: names may hold brackets, which are no markup
+        shown.add_row(*map(to_text_cell, row))
     return shown

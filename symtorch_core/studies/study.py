@@ -7,6 +7,7 @@ written on the public API alone, so that anybody can ship one.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 
 from rich.console import Group, RenderableType
 
+from symtorch_core.components.escaping import escape_csv
 from symtorch_core.components.options import Configurable
 from symtorch_core.errors import BackendError
 from symtorch_core.events.records import Callback
+from symtorch_core.storage.files import write_whole
 from symtorch_core.studies.report import (
     Chapter,
     Claim,
@@ -193,10 +196,9 @@ class StudyReport:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        folder.joinpath("figures.json").write_text(_to_json(self), encoding="utf-8")
+        _write_text(folder / "figures.json", _to_json(self))
         for stem, table in self.tables.items():
-            with folder.joinpath(f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([table.headings, *table.rows])
+            _write_text(folder / f"{stem}.csv", _to_csv(table))
         for stem, drawing in self.drawings.items():
             drawing.png(folder / f"{stem}.png")
         return self.page().write(folder / "report.html")
@@ -212,6 +214,17 @@ class StudyReport:
             *((build_terminal_table(build_claims_table(shown, self.title)),) if shown else ()),
             *((f"{sum(judged)} of {len(judged)} claims are met",) if judged else ()),
         )
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+def _to_csv(table: Table) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([escape_csv(cell) for cell in row] for row in (table.headings, *table.rows))
+    return text.getvalue()
 
 
 def _to_json(report: StudyReport) -> str:

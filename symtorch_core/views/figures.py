@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
+from markupsafe import escape
+
+from symtorch_core.components.escaping import escape_html
 from symtorch_core.views.plots import check_matplotlib
 
 # Placeholders for the page's colours, replaced in the SVG; no plot would use them by chance.
@@ -77,7 +81,9 @@ def render_svg(
         for ax in figure.axes:
             ax.patch.set_alpha(0.0)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        with warnings.catch_warnings():  # the reader's browser has other fonts
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return _make_inline(text.getvalue(), label)
 
 
@@ -91,10 +97,6 @@ def _make_inline(document: str, label: str) -> str:
     opening = element[: element.index(">")]
     view = re.search(r'viewBox="[^"]*"', opening)
     attributes = (
-        f'class="figure" {view.group(0) if view else ""} role="img" aria-label="{_escape_attribute(label)}"'
+        f'class="figure" {view.group(0) if view else ""} role="img" aria-label="{escape(escape_html(label))}"'
     )
     return f"<svg {attributes}>{element[len(opening) + 1 :]}"
-
-
-def _escape_attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from symtorch_core.expressions import to_sympy
+from symtorch_core.components.escaping import escape_html
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity
 from symtorch_core.views.page_parts import read_template, render_math
@@ -27,7 +27,7 @@ def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
             "loss": f"{candidate.loss:.4g}",
             "held_out": "" if candidate.validation_loss is None else f"{candidate.validation_loss:.4g}",
             "score": f"{candidate.score:.3f}",
-            "math": render_math(to_sympy(candidate.expression, 4)),
+            "math": render_math(candidate.expression),
         }
         for candidate in front
     ]
@@ -58,5 +58,5 @@ def _format_r2(entry: Fidelity | None) -> str:
 
 
 def _render_template(name: str, **values: object) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=escape_html)
     return environment.from_string(read_template(name)).render(values)

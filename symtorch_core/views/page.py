@@ -12,6 +12,7 @@ from torch import Tensor
 
 from symtorch_core.errors import SelectionError
 from symtorch_core.expressions import Expression, evaluate, variables
+from symtorch_core.expressions.tree import count_nodes
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity
 from symtorch_core.views.figures import FIRST, SECOND, render_svg
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _ROWS_DRAWN = 250
 _FULL_SECTIONS = 24
+_MOST_DRAWN = 2000
+"""Figures of an equation need its surrogate and many values of it, which takes seconds for one of more nodes."""
 
 
 def build_page(result: Distillation, title: str = "") -> Page:
@@ -208,6 +211,8 @@ def _build_overview(result: Distillation) -> Iterator[Part]:
         yield Text(
             f"Fits and residuals are not drawn: {', '.join(lost)} came from Python functions, which no file holds."
         )
+    if _is_large(result):
+        yield Text(f"Nothing is drawn of equations with more than {_MOST_DRAWN} nodes.")
     if result.task_metric is not None:
         metric = result.task_metric
         yield Text(f"Task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations.")
@@ -273,8 +278,12 @@ def _format_list(values: Mapping[str, Any]) -> str:
 
 
 def _get_rows(result: Distillation) -> Any:
-    """Return rows to draw; None if there are none in memory, or equations that cannot run on them."""
-    return None if result.transforms.lost() else result.held_out or result.train
+    """Return rows to draw; None if there are none in memory, or equations that cannot run on them, or not soon."""
+    return None if result.transforms.lost() or _is_large(result) else result.held_out or result.train
+
+
+def _is_large(result: Distillation) -> bool:
+    return any(count_nodes(c.expression) > _MOST_DRAWN for front in result.fronts for c in front)
 
 
 def _get_searched_columns(

@@ -9,12 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, final
 
-import sympy as sp
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from sympy.printing.mathml import mathml
 
-from symtorch_core.expressions import Expression, to_sympy, to_text
+from symtorch_core.components.escaping import escape_html, make_python_names
+from symtorch_core.expressions import Expression, Variable, substitute, to_text, variables
+from symtorch_core.expressions.printing import to_latex, typeset_with
+from symtorch_core.storage.files import write_whole
 
 _TEMPLATES = "symtorch_core.views.templates"
 
@@ -44,16 +46,18 @@ class Equation(Part):
     @classmethod
     def of(cls, name: str, expression: Expression, digits: int = 4) -> Equation:
         """Build the part from an expression of the core."""
-        from symtorch_core.exports.code import NUMPY, to_source  # the formats need the expressions first
-        from symtorch_core.expressions import variables
+        from symtorch_core.exports.code import PYTHON, to_program  # the formats need the expressions first
 
-        exact = to_sympy(expression)
+        python_names = make_python_names(variables(expression), taken=("np", "math"))
+        renamed = substitute(expression, {name: Variable(other) for name, other in python_names.items()})
+        program = to_program([expression], PYTHON, python_names)
+        steps = [f"{step} = {code}" for step, code in program.steps]
         return cls(
             name=name,
-            math=render_math(to_sympy(expression, digits)),
-            latex=str(sp.latex(to_sympy(expression, digits))),
-            sympy=str(exact),
-            python=to_source(expression, NUMPY, {variable: variable for variable in variables(expression)}),
+            math=render_math(expression, digits),
+            latex=to_latex(expression, digits),
+            sympy=typeset_with(str, renamed, None) or to_text(renamed),
+            python="\n".join([*steps, *program.results]),
             text=to_text(expression),
         )
 
@@ -159,7 +163,11 @@ class Page:
     def html(self) -> str:
         """Return the page as one self-contained HTML document; all text is escaped."""
         environment = Environment(
-            autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=escape_html,
         )
         environment.tests["kind"] = lambda part, name: type(part).__name__ == name
         return environment.from_string(read_template("page.html.j2")).render(
@@ -169,13 +177,16 @@ class Page:
     def write(self, path: Path | str) -> Path:
         """Write the document to a file, and return its path."""
         path = Path(path)
-        path.write_text(self.html(), encoding="utf-8")
+        document = self.html()
+        with write_whole(path) as unfinished:
+            unfinished.write_text(document, encoding="utf-8")
         return path
 
 
-def render_math(expression: sp.Expr) -> Markup:
-    """Return a sympy expression as MathML, ready for a page."""
-    inner = mathml(expression, printer="presentation")
+def render_math(expression: Expression, digits: int = 4) -> Markup:
+    """Return an expression as MathML, ready for a page; one that is too large to be typeset, as text in MathML."""
+    typeset = typeset_with(lambda part: str(mathml(part, printer="presentation")), expression, digits)
+    inner = Markup("<mtext>{}</mtext>").format(to_text(expression, digits)) if typeset is None else typeset
     return Markup(f'<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">{inner}</math>')
 
 

@@ -21,6 +21,7 @@ from symtorch_core.components.checks import (
     check_number,
     check_position,
 )
+from symtorch_core.components.escaping import escape_plot
 from symtorch_core.errors import MissingDependencyError, SelectionError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def plot_sweep(sweep: Sweep, value: str = "r2", ax: Any = None) -> Any:
             color=f"C{color}",
             marker=marker,
             alpha=0.9,
-            label=f"{name}, k_out {'all' if k_out is None else k_out}",
+            label=escape_plot(f"{name}, k_out {'all' if k_out is None else k_out}"),
         )
     ax.set(xlabel="k_in", ylabel="unexplained share of the variance, held out")
     ax.legend(fontsize="small")
@@ -112,7 +113,13 @@ def plot_front(front: ParetoFront, chosen: Candidate | None = None, ax: Any = No
         ax.plot([c.complexity for c in held_out], losses, "x", color="C1", label="held-out rows")
     if chosen is not None:
         ax.plot(
-            [chosen.complexity], [chosen.loss], "o", markersize=12, mfc="none", mec="C2", label=chosen.text(3)
+            [chosen.complexity],
+            [chosen.loss],
+            "o",
+            markersize=12,
+            mfc="none",
+            mec="C2",
+            label=escape_plot(chosen.text(3)),
         )
     if all(c.loss > 0 for c in front):
         ax.set_yscale("log")
@@ -128,7 +135,7 @@ def plot_fit(result: Distillation, output: int = 0, ax: Any = None) -> Any:
     ax.plot(block, equations, ".", alpha=0.5, color="C0")
     low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
     ax.plot([low, high], [low, high], "-", color="C1", linewidth=1)
-    ax.set(xlabel=f"{result.output_names[output]}: block", ylabel="equations")
+    ax.set(xlabel=f"{escape_plot(result.output_names[output])}: block", ylabel="equations")
     return ax
 
 
@@ -138,7 +145,7 @@ def plot_residuals(result: Distillation, output: int = 0, ax: Any = None) -> Any
     block, equations = compare_outputs(result, output)
     ax.axhline(0.0, color="C1", linewidth=1)
     ax.plot(block, equations - block, ".", alpha=0.5, color="C0")
-    ax.set(xlabel=f"{result.output_names[output]}: block", ylabel="equations - block")
+    ax.set(xlabel=f"{escape_plot(result.output_names[output])}: block", ylabel="equations - block")
     return ax
 
 
@@ -195,14 +202,14 @@ def plot_slice(
     if len(names) == 1:
         ax.plot(grid[:, 0].numpy(), neural, color="C0", label="block")
         ax.plot(grid[:, 0].numpy(), symbolic, "--", color="C1", label="equations")
-        ax.set(xlabel=names[0], ylabel=result.output_names[output])
+        ax.set(xlabel=escape_plot(names[0]), ylabel=escape_plot(result.output_names[output]))
         ax.legend(fontsize="small")
         return ax
     difference = (symbolic - neural).reshape(count, count).T
     reach = float(abs(difference).max()) or 1.0
     mesh = ax.pcolormesh(spans[0].numpy(), spans[1].numpy(), difference, cmap="RdBu", vmin=-reach, vmax=reach)
-    ax.figure.colorbar(mesh, ax=ax, label=f"{result.output_names[output]}: equations - block")
-    ax.set(xlabel=names[0], ylabel=names[1])
+    ax.figure.colorbar(mesh, ax=ax, label=f"{escape_plot(result.output_names[output])}: equations - block")
+    ax.set(xlabel=escape_plot(names[0]), ylabel=escape_plot(names[1]))
     return ax
 
 

@@ -6,10 +6,10 @@ import io
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from symtorch_core.components.escaping import show_hidden
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity
 
@@ -21,12 +21,22 @@ _WIDTH = 110
 _MOST_FRONTS = 8
 
 
+def to_text_cell(text: str) -> Text:
+    """Return text for the terminal as it is: brackets are no markup, and hidden characters are shown."""
+    return Text(show_hidden(text))
+
+
 def build_front_table(front: ParetoFront, title: str = "", chosen: Candidate | None = None) -> Table:
     """Build the table of a front, from simple to complex, with the chosen equation marked."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(
+        title=to_text_cell(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+    )
     table.add_column("")
-    for heading in ("complexity", "loss", "held-out", "score"):
-        table.add_column(heading, justify="right")
+    for name in ("complexity", "loss", "held-out", "score"):
+        table.add_column(name, justify="right")
     table.add_column("equation", overflow="fold")
     for candidate in front:
         held_out = "" if candidate.validation_loss is None else f"{candidate.validation_loss:.4g}"
@@ -36,7 +46,7 @@ def build_front_table(front: ParetoFront, title: str = "", chosen: Candidate | N
             f"{candidate.loss:.4g}",
             held_out,
             f"{candidate.score:.3f}",
-            escape(candidate.text()),
+            to_text_cell(candidate.text()),
             style="bold green" if candidate == chosen else None,
         )
     return table
@@ -57,7 +67,7 @@ def build_fidelity_table(result: Distillation) -> Table:
         table.add_column(heading, justify="right")
     for name, entry in zip(result.output_names, result.fidelity, strict=True):
         table.add_row(
-            escape(name),
+            to_text_cell(name),
             _format_number(entry.train, "r2"),
             _format_number(entry.held_out, "r2"),
             _format_number(entry.linear, "r2"),
@@ -82,8 +92,10 @@ def render_result(result: Distillation) -> RenderableType:
     for name, front, candidate in list(zip(result.equation_names, result.fronts, chosen, strict=True))[
         :_MOST_FRONTS
     ]:
-        parts.append(build_front_table(front, escape(name), candidate))
-        parts += [Text(f"  not runnable: {entry.equation} ({entry.reason})") for entry in front.unrunnable]
+        parts.append(build_front_table(front, name, candidate))
+        parts += [
+            to_text_cell(f"  not runnable: {entry.equation} ({entry.reason})") for entry in front.unrunnable
+        ]
     if len(result.fronts) > _MOST_FRONTS:
         parts.append(Text(f"... and {len(result.fronts) - _MOST_FRONTS} more fronts: see front(number)"))
     parts.append(build_fidelity_table(result))
@@ -100,7 +112,7 @@ def render_result(result: Distillation) -> RenderableType:
         parts.append(
             Text(f"task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations")
         )
-    parts.append(Text(_format_footer(result), style="dim"))
+    parts.append(Text(show_hidden(_format_footer(result), keep="\n"), style="dim"))
     return Group(*parts)
 
 
@@ -131,7 +143,7 @@ def render_sweep(sweep: Sweep) -> str:
         sizes = ("all" if k is None else str(k) for k in (row.k_in, row.k_out))
         network = "-" if row.r2_network is None else f"{row.r2_network:.4f}"
         figures = (f"{row.r2:.4f}", f"{row.r2_linear:.4f}", network, f"{row.seconds:.1f}")
-        table.add_row(row.reducer, *sizes, *figures, row.note)
+        table.add_row(*map(to_text_cell, (row.reducer, *sizes, *figures, row.note)))
     return _to_text(table)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from symtorch_core.studies import new_axes
+from symtorch_core.studies import escape_plot, new_axes
 
 if TYPE_CHECKING:
     from symtorch_slime.explanation import Explanation
@@ -48,7 +48,7 @@ def _draw_curve(explanation: Explanation, column: int, output: int, ax: Any) -> 
     ax.plot(grid[:, column].numpy(), equation, "--", color="C1", label="equation")
     point = float(explanation.point[column]), float(explanation.value[output])
     ax.plot(*point, "*", color="red", markersize=14, label="x*")
-    ax.set(xlabel=result.transforms.input_names[column], ylabel=result.output_names[output])
+    ax.set(xlabel=result.transforms.input_names[column], ylabel=escape_plot(result.output_names[output]))
     ax.legend(fontsize="small")
     return ax
 
@@ -73,7 +73,9 @@ def _draw_map(explanation: Explanation, first: int, second: int, output: int, ax
     ax.plot(
         float(explanation.point[first]), float(explanation.point[second]), "*", color="red", markersize=14
     )
-    ax.figure.colorbar(mesh, ax=ax, label=f"{result.output_names[output]}: equation; dots: the block")
+    ax.figure.colorbar(
+        mesh, ax=ax, label=f"{escape_plot(result.output_names[output])}: equation; dots: the block"
+    )
     names = result.transforms.input_names
     ax.set(xlabel=names[first], ylabel=names[second])
     return ax
@@ -87,5 +89,7 @@ def _draw_bars(explanation: Explanation, output: int, ax: Any) -> Any:
     names = [result.transforms.input_names[i] for i in order]
     ax.barh(names, values, color=["C0" if value > 0 else "C3" for value in values])
     ax.axvline(0.0, color="black", linewidth=0.8)
-    ax.set(xlabel=f"slope of {result.output_names[output]} at x*, times the input's local spread")
+    ax.set(
+        xlabel=f"slope of {escape_plot(result.output_names[output])} at x*, times the input's local spread"
+    )
     return ax
