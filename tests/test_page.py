@@ -13,6 +13,7 @@ import torch
 
 import symtorch_core as st
 from symtorch_core.expressions import parse
+from symtorch_core.storage.documents import write_document
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.views.page import build_page, measure_sensitivity
 from symtorch_core.views.page_parts import Equation, Page, Section, Table, Text
@@ -172,12 +173,13 @@ def test_a_saved_file_makes_the_same_page(tmp_path: Path) -> None:
 def test_a_damaged_sample_is_said_to_be_damaged(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     distilled().save(path)
-    data = json.loads(path.read_text())
+    content = json.loads(path.read_text())
+    del content["sha256"]
     for broken in ("AAAA", "%%%", 7):
-        path.write_text(json.dumps({**data, "held_out_sample": broken}))
+        path.write_text(write_document({**content, "held_out_sample": broken}))
         with pytest.raises(st.FileFormatError):
             st.Distillation.load(path)
-    path.write_text(json.dumps({key: value for key, value in data.items() if key != "held_out_sample"}))
+    path.write_text(write_document({**content, "held_out_sample": ""}))
     assert st.Distillation.load(path).held_out is None
     st.Distillation.load(path).report(tmp_path / "without.html")
 

@@ -7,18 +7,31 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
+import msgspec
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from symtorch_core.errors import FileFormatError
+from symtorch_core.storage.documents import read_document, write_document
 from symtorch_core.storage.files import write_whole
 from symtorch_core.storage.identity import identify, to_bytes
 
-_ABOUT, _DATA, _CHECKSUM = "about", "data", "sha256"
+_ABOUT, _CHECKSUM = "about", "sha256"
+_SCHEMA = 1
 _MISMATCH = "its checksum is not that of its contents and name"
+
+
+@final
+class _Work(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of a JSON file of finished work."""
+
+    schema: Literal[1]
+    name: str
+    data: Any
+    sha256: str
 
 
 def make_key(settings: Any, tensors: Iterable[Tensor | None] = ()) -> str:
@@ -77,22 +90,21 @@ class Store:
         if not path.exists():
             return None
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            found = read_document(path.read_bytes(), _Work, _SCHEMA, "the file")
+        except FileFormatError as error:
             raise make_damage_error(path, error) from None
-        if not isinstance(entries, dict) or entries.get(_CHECKSUM) != _compute_checksum(
-            name, json.dumps(entries.get(_DATA))
-        ):
-            raise make_damage_error(path, _MISMATCH)
-        return entries[_DATA]
+        if found.name != name:
+            raise make_damage_error(path, f"it was written as {found.name}")
+        return found.data
 
     def write_json(self, name: str, data: Any) -> bool:
         """Write JSON data under a name, and return whether they are on disk."""
-        text = json.dumps(data)
-        whole = f'{{"{_CHECKSUM}": "{_compute_checksum(name, text)}", "{_DATA}": {text}}}'
-        return _try_to_write(
-            self._name_json(name), lambda unfinished: unfinished.write_text(whole, encoding="utf-8")
-        )
+
+        def write(unfinished: Path) -> None:
+            text = write_document({"schema": _SCHEMA, "name": name, "data": data})
+            unfinished.write_text(text, encoding="utf-8")
+
+        return _try_to_write(self._name_json(name), write)
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], Any] | None:
         """Return the tensors under a name, on the CPU, and the data about them; None if there are none.
@@ -136,9 +148,9 @@ def make_damage_error(path: Path, reason: object) -> FileFormatError:
     return FileFormatError(f"{path} is damaged ({reason}): delete it, and its work is done again")
 
 
-def _compute_checksum(name: str, text: str, tensors: Mapping[str, Tensor] | None = None) -> str:
+def _compute_checksum(name: str, text: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(f"{name}\n{text}\n".encode())
-    for key, tensor in sorted((tensors or {}).items()):
+    for key, tensor in sorted(tensors.items()):
         digest.update(f"{key}\n".encode() + to_bytes(tensor))
     return digest.hexdigest()
 
@@ -148,7 +160,7 @@ def _try_to_write(path: Path, write: Callable[[Path], object]) -> bool:
     try:
         with write_whole(path) as unfinished:
             write(unfinished)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, FileFormatError, safetensors.SafetensorError) as error:
         warnings.warn(
             f"{path} was not written ({error}): the run goes on without it, and its work is done again by the next run",
             RuntimeWarning,
