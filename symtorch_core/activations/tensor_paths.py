@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from symtorch_core.activations.rows import as_real_tensor
 from symtorch_core.components.checks import check_options
 from symtorch_core.errors import CaptureError
+from symtorch_core.storage.documents import summarize
 
 Selector = int | str | Sequence[int | str] | None
 """A position, keyword or dotted path of a tensor; a sequence of them; or None for the default."""
@@ -187,7 +188,7 @@ def pick_tensor(tensors: Mapping[str, Tensor], selector: Selector, where: str) -
         path = str(selector)
         if path in tensors:
             return path, tensors[path]
-        raise CaptureError(f"{where} has no tensor {path!r}. Seen: {describe_tensors(tensors)}")
+        raise CaptureError(f"{where} has no tensor {summarize(path)!r}. Seen: {describe_tensors(tensors)}")
     for path, tensor in tensors.items():
         if tensor.is_floating_point():
             return path, tensor

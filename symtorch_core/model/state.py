@@ -15,7 +15,7 @@ from symtorch_core.results.distillation import Distillation
 from symtorch_core.results.files import decode_distillation, encode_distillation, reuse_functions
 from symtorch_core.results.records import SCHEMA, WrapperRecord
 from symtorch_core.results.restoring import check_parts, restore_reduction
-from symtorch_core.storage.documents import read_document, shorten, write_document
+from symtorch_core.storage.documents import read_document, summarize, write_document
 
 Mode = Literal["block", "symbolic"]
 _OPENING = b'{"schema":'
@@ -101,7 +101,7 @@ class WrapperState:
                 released=record.released,
             )
         except (FileFormatError, ExpressionError) as error:
-            raise FileFormatError(f"{what} ({record.name!r}) is damaged: {shorten(error)}") from error
+            raise FileFormatError(f"{what} ({record.name!r}) is damaged: {summarize(error)}") from error
         state._check()
         return state
 

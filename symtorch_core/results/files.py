@@ -29,7 +29,7 @@ from symtorch_core.results.records import (
 from symtorch_core.results.restoring import check_parts, restore_reduction
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.space import SearchSpace
-from symtorch_core.storage.documents import encode_number, read_document, shorten, write_document
+from symtorch_core.storage.documents import encode_number, read_document, summarize, write_document
 from symtorch_core.storage.files import write_text
 from symtorch_core.storage.functions import LostFunction, decode_function, encode_function, name_function
 from symtorch_core.storage.tensors import decode_tensors, encode_tensors
@@ -87,7 +87,7 @@ def load_distillation(
         check_parts(result)
         result = replace(result, held_out=_restore_rows(held, result)) if held else result
     except FileFormatError as error:
-        raise FileFormatError(f"{path}: {shorten(error)}") from None
+        raise FileFormatError(f"{path}: {summarize(error)}") from None
     return _give_functions(result, transforms or {}, loss)
 
 
@@ -174,7 +174,7 @@ def _decode_search(record: SearchRecord) -> SearchSpace:
     try:
         return SearchSpace(**{**fields, "loss": decode_function(record.loss, "the loss")})
     except SearchError as error:
-        raise FileFormatError(f"its search is invalid: {shorten(error)}") from error
+        raise FileFormatError(f"its search is invalid: {summarize(error)}") from error
 
 
 def reuse_functions(result: Distillation, own: Distillation | None) -> Distillation:
@@ -256,4 +256,4 @@ def _restore_rows(tensors: Mapping[str, Tensor], result: Distillation) -> Activa
             source=result.provenance.source,
         )
     except (KeyError, CaptureError) as error:
-        raise FileFormatError(f"its sample of held-out rows is damaged: {shorten(error)}") from None
+        raise FileFormatError(f"its sample of held-out rows is damaged: {summarize(error)}") from None

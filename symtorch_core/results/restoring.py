@@ -12,7 +12,7 @@ from symtorch_core.components.registry import load
 from symtorch_core.errors import FileFormatError, SelectionError, SymTorchError
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.results.distillation import Distillation
-from symtorch_core.storage.documents import shorten
+from symtorch_core.storage.documents import summarize
 from symtorch_core.storage.tensors import find_problem
 
 
@@ -45,7 +45,7 @@ def restore_reduction(
     except SymTorchError:
         raise
     except Exception as error:  # whatever another distribution's reducer makes of a damaged shape
-        raise FileFormatError(f"its {reducer} reduction is damaged: {shorten(error)}") from error
+        raise FileFormatError(f"its {reducer} reduction is damaged: {summarize(error)}") from error
     return reduction
 
 
@@ -56,7 +56,7 @@ def _check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
         problem = find_problem(tensors.get(name), own)
         problems += [] if problem is None else [f"{prefix}{name} {problem}"]
     if problems:
-        raise FileFormatError(f"its reducer's maps are not whole: {shorten('; '.join(problems))}")
+        raise FileFormatError(f"its reducer's maps are not whole: {summarize('; '.join(problems))}")
 
 
 def check_parts(result: Distillation) -> None:
@@ -76,13 +76,13 @@ def check_parts(result: Distillation) -> None:
         )
     for names in (result.equation_names, result.output_names):
         if len(set(names)) < len(names):
-            raise FileFormatError(f"two of its equations or outputs have one name: {shorten(names)}")
+            raise FileFormatError(f"two of its equations or outputs have one name: {summarize(names)}")
     _check_maps(result, fronts, outputs)
     if all(result.fronts):
         try:
             result.chosen()
         except SelectionError as error:
-            raise FileFormatError(f"its rule chooses nothing: {shorten(error)}") from None
+            raise FileFormatError(f"its rule chooses nothing: {summarize(error)}") from None
 
 
 def _check_count(name: str, found: int, expected: int, what: str) -> None:
@@ -100,7 +100,7 @@ def _check_maps(result: Distillation, fronts: int, outputs: int) -> None:
         Z = reduction.reduce_inputs(row)
         Y = reduction.restore_outputs(row.new_zeros(1, fronts), Z)
     except Exception as error:  # whatever a module makes of a row of another width
-        raise FileFormatError(f"its reduction does not fit its variables: {shorten(error)}") from error
+        raise FileFormatError(f"its reduction does not fit its variables: {summarize(error)}") from error
     _check_width("variables", Z, variables)
     _check_width("outputs", Y, result.outputs)
 

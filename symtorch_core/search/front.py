@@ -14,7 +14,7 @@ from symtorch_core.components.checks import check_choice, check_whole
 from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
 from symtorch_core.expressions import Expression, parse, to_sympy, to_text
 from symtorch_core.expressions.printing import to_latex
-from symtorch_core.storage.documents import Count, Number, decode, encode_number, shorten
+from symtorch_core.storage.documents import Count, Number, decode, encode_number, summarize
 
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
@@ -259,7 +259,7 @@ class ParetoFront(Sequence[Candidate]):
                 ),
             )
         except ExpressionError as error:
-            raise FileFormatError(f"a saved front is damaged: {shorten(error)}") from error
+            raise FileFormatError(f"a saved front is damaged: {summarize(error)}") from error
         if len(front) < len(record.equations):
             raise FileFormatError(
                 "a saved front is damaged: an equation is no better than simpler ones, so it is not on the front"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, final
 
 import msgspec
 
+from symtorch_core.components.escaping import shorten, show_hidden
 from symtorch_core.errors import FileFormatError
 from symtorch_core.storage.files import to_json
 
@@ -57,7 +58,7 @@ def write_document(content: Mapping[str, Any], indent: int | None = None) -> str
     try:
         written = msgspec.json.decode(to_json(content))
     except (TypeError, ValueError, msgspec.DecodeError) as error:
-        raise FileFormatError(f"cannot be written as JSON: {shorten(error)}") from None
+        raise FileFormatError(f"cannot be written as JSON: {summarize(error)}") from None
     return to_json({**content, _CHECKSUM: _compute_checksum(written)}, indent)
 
 
@@ -78,12 +79,12 @@ def read_document(text: bytes | str, kind: type[_T], schema: int, what: str) -> 
         version = msgspec.json.decode(text, type=_Opening).schema
         if version is not msgspec.UNSET and version != schema:
             raise FileFormatError(
-                f"{what} has schema {shorten(repr(version))}, not {schema}: use the version that wrote it"
+                f"{what} has schema {summarize(repr(version))}, not {schema}: use the version that wrote it"
             )
         found = msgspec.json.decode(text, type=kind)  # first, since it reads no more than the class has
         raw = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise FileFormatError(f"{what} is damaged, or is something else: {shorten(error)}") from None
+        raise FileFormatError(f"{what} is damaged, or is something else: {summarize(error)}") from None
     saved = raw.pop(_CHECKSUM)
     if saved != _compute_checksum(raw):
         raise FileFormatError(
@@ -104,17 +105,16 @@ def decode(data: Any, kind: type[_T], what: str) -> _T:
     try:
         return msgspec.convert(data, kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise FileFormatError(f"{what} is damaged, or is something else: {shorten(error)}") from None
+        raise FileFormatError(f"{what} is damaged, or is something else: {summarize(error)}") from None
 
 
-def shorten(error: object) -> str:
-    """Return the message of an error, cut to a length that a line can bear: some hold the whole file.
+def summarize(error: object) -> str:
+    r"""Return the message of an error as part of a line: some hold a whole file, or what a terminal would obey.
 
-    >>> len(shorten("x" * 10**6))
-    300
+    >>> summarize("a\x1b[2J"), len(summarize("x" * 10**6))
+    ('a\\x1b[2J', 300)
     """
-    text = str(error)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 4] + " ..."
+    return show_hidden(shorten(str(error), _SHOWN))
 
 
 def _compute_checksum(data: Any) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.errors import FileFormatError
-from symtorch_core.storage.documents import shorten
+from symtorch_core.storage.documents import summarize
 
 
 def encode_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -34,7 +34,7 @@ def decode_tensors(text: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(base64.b64decode(text, validate=True)) if text else {}
     except (ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise FileFormatError(f"its tensors are damaged: {shorten(error)}") from None
+        raise FileFormatError(f"its tensors are damaged: {summarize(error)}") from None
 
 
 def find_problem(value: Any, own: Any) -> str | None:
