@@ -40,12 +40,13 @@ class Scale:
     Attributes:
         training: of a decoder.
         questions: to ask.
-        timeout: of each search, in seconds.
+        niterations, timeout: of each search; the time is in seconds, None for no limit.
     """
 
     training: Settings
     questions: int
-    timeout: float
+    niterations: int
+    timeout: float | None
 
 
 @final
@@ -58,14 +59,16 @@ class ArithmeticStudy(Study):
         "tiny": Scale(
             Settings(layers=1, width=32, heads=2, examples=2_000, steps=30, batch=32, learning_rate=5e-3),
             questions=200,
-            timeout=4.0,
+            niterations=40,
+            timeout=None,
         ),
-        "laptop": Scale(Settings(), questions=1_000, timeout=15.0),
+        "laptop": Scale(Settings(), questions=1_000, niterations=_ITERATIONS, timeout=15.0),
         "gpu": Scale(
             Settings(
                 layers=4, width=256, heads=8, examples=200_000, steps=4_000, batch=1_024, learning_rate=1e-3
             ),
             questions=1_000,
+            niterations=_ITERATIONS,
             timeout=15.0,
         ),
     }
@@ -128,7 +131,7 @@ class ArithmeticStudy(Study):
             Answers(folder / "answers.sqlite"),
             SearchSettings(
                 regressor=self.regressor,
-                niterations=_ITERATIONS,
+                niterations=scale.niterations,
                 timeout=scale.timeout,
                 seed=self.seed,
                 folder=folder / "searches",
