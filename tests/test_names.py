@@ -47,7 +47,7 @@ TEXTS = (
     "<script>alert(1)</script>",
     "&amp;", "]]>", "{{ 7*7 }}", "{% raw %}", "{0}", "%s", "[bold]x[/bold]", "[/]", ":smile:", "α", "ü", "名前",
     "\U0001f600",
-    "\u202egnp.exe", "a\u2028b", "e\u0301", "\ud800", "x" * 3000, "lambda", "np", "def", "double", "int", "main", "sin",
+    "\u202egnp.exe", "a\u2028b", "e\u0301", "x" * 3000, "lambda", "np", "def", "double", "int", "main", "sin",
     "_", "_x", "x_", "x__y", "^", "~", "50%", "#", "a_b", "??/", "\\", "\\\\", "coding: utf-7", "a b", ".", "`", "```",
 )  # fmt: skip
 IDENTIFIERS = (
@@ -228,7 +228,7 @@ def test_a_report_is_one_page_of_text(tmp_path: Path) -> None:
             "$x_$",
             "a\0b\x1b[31m",
             "<script>alert(1)</script>",
-            "\ud800",
+            "\u202e",
             "\U0001f600",
             "x" * 3000,
         ],
@@ -322,3 +322,11 @@ def test_every_name_that_is_admitted_is_read_back(result: st.Distillation, tmp_p
     assert again.transforms.input_names == IDENTIFIERS
     assert [str(one) for one in again.fronts[0]] == [str(one) for one in result.fronts[0]]
     assert math.isfinite(again.fidelity[0].train.r2)
+
+
+def test_half_a_character_is_refused_before_any_work() -> None:
+    for options in ({"output_names": ["\ud800"]}, {"variable_names": ["x\ud800"]}):
+        with pytest.raises(st.SearchError, match="half of a character"):
+            st.distill((X[:, :1], X[:, :1]), progress=False, **options)
+    with pytest.raises(st.SwitchError, match="half of a character"):
+        st.SymbolicModel(torch.nn.Linear(1, 1), name="\udcff")

@@ -102,7 +102,16 @@ def check_names(name: str, value: Any, error: type[Exception] = SearchError) -> 
             raise error(f"{name} takes a list of names; {entry!r} is a {type(entry).__name__}")
         if not entry.strip():
             raise error(f"{name} takes a list of names; {entry!r} is empty")
+        check_encodable(name, entry, error)
     return entries
+
+
+def check_encodable(name: str, value: str, error: type[Exception] = SearchError) -> None:
+    """Refuse a text that no file can hold: it has half of a character, as of a badly read file name."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise error(f"{name}: {value!r} holds half of a character (a surrogate): give another name") from None
 
 
 def check_distinct(what: str, names: Collection[str], error: type[Exception] = SearchError) -> None:

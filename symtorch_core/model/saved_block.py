@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from symtorch_core.activations.batches import find_device
 from symtorch_core.activations.hooks import check_runs
 from symtorch_core.activations.tensor_paths import FunctionBlock, get_argument_aliases
-from symtorch_core.components.checks import check_function
+from symtorch_core.components.checks import check_encodable, check_function
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.attributes import BlockAttributes
 from symtorch_core.model.loading import (
@@ -46,6 +46,8 @@ class SavedBlock(BlockAttributes, ABC):
         check_function("block", block, "a module or a function", SwitchError)
         if name is not None and not isinstance(name, str):
             raise SwitchError(f"name must be a text, not {name!r}")
+        if name is not None:
+            check_encodable("name", name, SwitchError)
         check_runs(block, name or type(block).__name__, SwitchError)
         self.name = name or type(block).__name__
         self._aliases = get_argument_aliases(block)
