@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +10,10 @@ import pytest
 import torch
 
 import symtorch_core as st
-from symtorch_core.exports import FORMATS, formats
+from symtorch_core.exports import FORMATS
 from symtorch_core.search.front import ParetoFront
-from symtorch_core.studies import Drawing, StudyReport, Table
-from symtorch_core.studies import report as study_report
-from symtorch_core.studies import study as study_module
+from symtorch_core.studies import Drawing, StudyReport
 from symtorch_core.testing.scripted import ScriptedRegressor
-from symtorch_core.views import page_parts
 from symtorch_core.views.page_parts import Page
 from symtorch_pca.reducer import PCAReducer
 
@@ -156,22 +152,21 @@ def test_what_cannot_be_adopted_is_refused_and_the_old_file_stays(tmp_path: Path
     assert path.read_text() == "old"
 
 
-@contextmanager
-def full_disk(path: Path) -> Iterator[Path]:
-    """A file that cannot be finished."""
-    unfinished = path.with_name("unfinished")
-    yield unfinished
-    assert unfinished.stat().st_size > 0
-    raise OSError("the disk is full")
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full when a file is to be finished."""
+
+    def fail(descriptor: int) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", fail)
 
 
-@pytest.mark.parametrize("ending", [ending for ending in FORMATS if ending != ".json"])
-def test_exports_are_whole_or_as_they_were(
-    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.usefixtures("full_disk")
+def test_exports_are_whole_or_as_they_were(ending: str, tmp_path: Path) -> None:
     if ending == ".onnx":
         pytest.importorskip("onnxscript")
-    monkeypatch.setattr(formats, "write_whole", full_disk)
     path = tmp_path / f"law{ending}"
     path.write_text("old")
     with pytest.raises(OSError, match="disk is full"):
@@ -179,17 +174,14 @@ def test_exports_are_whole_or_as_they_were(
     assert path.read_text() == "old"
 
 
-def test_pages_and_reports_are_whole_or_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("full_disk")
+def test_pages_and_reports_are_whole_or_as_they_were(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    for module in (page_parts, study_report, study_module):
-        monkeypatch.setattr(module, "write_whole", full_disk)
     drawing = Drawing(lambda ax: ax.plot([1, 2]))
-    table = {"t": Table(("a",), (("b",),))}
     for name, write in (
         ("page.html", lambda path: Page("t", "s", ()).write(path)),
         ("d.png", lambda path: drawing.png(path)),
         ("figures.json", lambda path: StudyReport("s", "t").write(path.parent)),
-        ("t.csv", lambda path: study_module._write_text(path, study_module._to_csv(table["t"]))),
     ):
         path = tmp_path / name
         path.write_text("old")

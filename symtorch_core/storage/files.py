@@ -61,9 +61,9 @@ def write_whole(path: Path | str) -> Iterator[Path]:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write a text in UTF-8, in whole or not at all; see :func:`write_whole`."""
+    """Write a text in UTF-8, its line ends as they are, in whole or not at all; see :func:`write_whole`."""
     with write_whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", newline="")
 
 
 def _flush(path: Path, flags: int) -> None:

@@ -21,7 +21,7 @@ from symtorch_core.components.escaping import escape_csv
 from symtorch_core.components.options import Configurable
 from symtorch_core.errors import BackendError
 from symtorch_core.events.records import Callback
-from symtorch_core.storage.files import write_whole
+from symtorch_core.storage.files import write_text
 from symtorch_core.studies.report import (
     Chapter,
     Claim,
@@ -196,9 +196,9 @@ class StudyReport:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _write_text(folder / "figures.json", _to_json(self))
+        write_text(folder / "figures.json", _to_json(self))
         for stem, table in self.tables.items():
-            _write_text(folder / f"{stem}.csv", _to_csv(table))
+            write_text(folder / f"{stem}.csv", _to_csv(table))
         for stem, drawing in self.drawings.items():
             drawing.png(folder / f"{stem}.png")
         return self.page().write(folder / "report.html")
@@ -214,11 +214,6 @@ class StudyReport:
             *((build_terminal_table(build_claims_table(shown, self.title)),) if shown else ()),
             *((f"{sum(judged)} of {len(judged)} claims are met",) if judged else ()),
         )
-
-
-def _write_text(path: Path, text: str) -> None:
-    with write_whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", newline="")
 
 
 def _to_csv(table: Table) -> str:

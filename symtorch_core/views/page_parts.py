@@ -16,7 +16,7 @@ from sympy.printing.mathml import mathml
 from symtorch_core.components.escaping import escape_html, make_python_names
 from symtorch_core.expressions import Expression, Variable, substitute, to_text, variables
 from symtorch_core.expressions.printing import to_latex, typeset_with
-from symtorch_core.storage.files import write_whole
+from symtorch_core.storage.files import write_text
 
 _TEMPLATES = "symtorch_core.views.templates"
 
@@ -178,8 +178,7 @@ class Page:
         """Write the document to a file, and return its path."""
         path = Path(path)
         document = self.html()
-        with write_whole(path) as unfinished:
-            unfinished.write_text(document, encoding="utf-8")
+        write_text(path, document)
         return path
 
 
