@@ -16,11 +16,11 @@ from symtorch_core.components.escaping import shorten, show_hidden
 from symtorch_core.errors import FileFormatError
 from symtorch_core.storage.files import to_json
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 """A number of things, or the number of one."""
 Width = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
 """A number of columns."""
-Label = Annotated[str, msgspec.Meta(max_length=10_000)]
+Label = Annotated[str, msgspec.Meta(max_length=1_000_000)]
 """A name, or a sentence."""
 Number = float | Literal["inf", "-inf", "nan"]
 """A number that may be infinite or undefined, which JSON writes as a word."""
