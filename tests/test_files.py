@@ -239,6 +239,10 @@ class TestDocuments:
             decode({"a": [1, 2.5]}, dict[str, list[int]], "a test")
 
 
+@pytest.mark.skipif(
+    tuple(map(int, msgspec.__version__.split(".")[:2])) < (0, 22),
+    reason="older versions of msgspec write the same schema in another way",
+)
 def test_the_schema_in_the_docs_is_current() -> None:
     text = Path(__file__).parents[1].joinpath("docs", "result.schema.json").read_text(encoding="utf-8")
     assert text == describe_file(), "run `make schema`"
