@@ -16,6 +16,8 @@ from typing import Any, Literal, final
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from symtorch_core import FileFormatError
 from symtorch_core.results.records import describe_file
@@ -160,6 +162,20 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+@final
+class Holder(msgspec.Struct, frozen=True):
+    """A document that holds any JSON."""
+
+    schema: Literal[7]
+    value: Any
+    sha256: str
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda parts: st.lists(parts, max_size=4) | st.dictionaries(st.text(), parts, max_size=4),
+    max_leaves=20,
+)
 NOISE = b"\xff\xfe" * 10**6
 CONTENT = {"schema": 7, "losses": [0.1, 1e-300, "inf"], "name": "ä\n"}
 
@@ -232,6 +248,16 @@ class TestDocuments:
     def test_what_json_cannot_hold_is_refused_before_it_is_written(self, value: object) -> None:
         with pytest.raises(FileFormatError, match="cannot be written as JSON"):
             write_document({"schema": 7, "value": value})
+
+    @given(JSON_VALUES)
+    def test_any_json_comes_back(self, value: Any) -> None:
+        text = write_document({"schema": 7, "value": value})
+        assert read_document(text, Holder, 7, "the text").value == value
+
+    @given(st.binary(max_size=200) | st.text(max_size=200))
+    def test_no_other_text_is_a_document(self, text: bytes | str) -> None:
+        with pytest.raises(FileFormatError):
+            read(text)
 
     def test_data_are_decoded_by_type(self) -> None:
         assert decode({"a": [1, 2]}, dict[str, list[int]], "a test") == {"a": [1, 2]}
