@@ -1,4 +1,4 @@
-"""A distillation whose chosen equations are those of a surrogate, with the constants and maps it has now."""
+"""Present constants: the distillation that chooses the equations of a surrogate as they are now."""
 
 from __future__ import annotations
 

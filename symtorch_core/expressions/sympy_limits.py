@@ -1,4 +1,4 @@
-"""What sympy is asked to work out: limits, and the sizes of expressions that they limit.
+"""Limits of what sympy is asked to work out, and the sizes of expressions that they limit.
 
 Nobody can say how long sympy takes for a function of a long argument. These limits come from measurements: within
 them, conversion and printing of random expressions took a fraction of a second each.

@@ -1,4 +1,4 @@
-"""What tells a value from all others, in every process: settings by value, functions by code, objects by state."""
+"""Identification of values across processes: settings by value, functions by code, objects by state."""
 
 from __future__ import annotations
 

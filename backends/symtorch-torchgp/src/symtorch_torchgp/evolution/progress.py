@@ -1,4 +1,4 @@
-"""How far a search is, on disk: a search that was killed goes on from its last round."""
+"""Progress of a search on disk, from whose last round a killed search goes on."""
 
 from __future__ import annotations
 
