@@ -150,3 +150,8 @@ def test_nested_sums_and_products_are_quick() -> None:
     start = time.perf_counter()
     assert_same_value(horner, simplify(horner))
     assert time.perf_counter() - start < 2
+
+
+def test_a_quotient_of_numbers_is_rounded_once() -> None:
+    for text, value in (("floor(49.0/49.0)", 1.0), ("floor(1e-300/1e-300)", 1.0), ("0.3/0.1", 0.3 / 0.1)):
+        assert simplify(parse(text)) == Constant(value)

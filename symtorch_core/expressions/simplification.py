@@ -82,6 +82,12 @@ class _Product:
             self.coefficient * other.coefficient, self.above + other.above, self.below + other.below
         )
 
+    def over(self, other: _Product) -> _Product:
+        # Not times the inverse: 49 * (1 / 49) is less than one, so that its floor is zero.
+        return _Product(
+            self.coefficient / other.coefficient, self.above + other.below, self.below + other.above
+        )
+
     def to_the(self, power: int) -> _Product:
         above, below = (self.above, self.below) if power > 0 else (self.below, self.above)
         return _Product(self.coefficient**power, above * abs(power), below * abs(power))
@@ -202,7 +208,7 @@ class _Pass:
         assert isinstance(node, Call)
         if node.operator in {"*", "/"}:
             left, right = map(self.product_of, node.args)
-            return self._unit_sums(left.times(right if node.operator == "*" else right.to_the(-1)))
+            return self._unit_sums(left.times(right) if node.operator == "*" else left.over(right))
         power = -1 if node.operator == "inv" else whole_power(node)
         if power is not None:
             factor = self._unit_sums(self.product_of(node.args[0]))
