@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -106,29 +107,31 @@ def fuzz(name: str, seconds: float, seed: int, only: int | None, most: int | Non
     import symtorch_core as st
 
     torch.set_num_threads(1)
-    target, guard = make_target(name), Guard()
+    guard = Guard()
     count = refused = faults = 0
     slowest = 0.0
     numbers = range(10**9) if only is None else [only]
-    end = time.monotonic() + seconds
-    for number in numbers:
-        if time.monotonic() > end or faults >= MOST_FAULTS or (most is not None and count >= most):
-            break
-        given = target.make(np.random.default_rng([seed, number]))
-        count += 1
-        started = time.monotonic()
-        try:
-            with guard.watch():
-                try:
-                    target.run(given)
-                except st.SymTorchError as error:
-                    refused += 1
-                    check_that(len(str(error)) <= MOST, f"a message of {len(str(error))} characters")
-        except (Exception, Hang):
-            faults += 1
-            print(f"FAULT {name} --seed {seed} --only {number}: {given!r:.2000}")
-            print("".join(traceback.format_exc(limit=-6)), flush=True)
-        slowest = max(slowest, time.monotonic() - started)
+    with tempfile.TemporaryDirectory(prefix="symtorch-fuzz-") as folder:
+        target = make_target(name, Path(folder))
+        end = time.monotonic() + seconds
+        for number in numbers:
+            if time.monotonic() > end or faults >= MOST_FAULTS or (most is not None and count >= most):
+                break
+            given = target.make(np.random.default_rng([seed, number]))
+            count += 1
+            started = time.monotonic()
+            try:
+                with guard.watch():
+                    try:
+                        target.run(given)
+                    except st.SymTorchError as error:
+                        refused += 1
+                        check_that(len(str(error)) <= MOST, f"a message of {len(str(error))} characters")
+            except (Exception, Hang):
+                faults += 1
+                print(f"FAULT {name} --seed {seed} --only {number}: {given!r:.2000}")
+                print("".join(traceback.format_exc(limit=-6)), flush=True)
+            slowest = max(slowest, time.monotonic() - started)
     print(f"{name}: {count} inputs, {refused} refused, {faults} faults, slowest {slowest:.2f} s", flush=True)
     return faults
 

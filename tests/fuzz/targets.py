@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -349,7 +348,7 @@ TARGETS: dict[str, type[Target]] = {
 }
 
 
-def make_target(name: str) -> Target:
-    """Return a target with a folder of its own."""
+def make_target(name: str, folder: Path) -> Target:
+    """Return a target that may write into a folder."""
     warnings.simplefilter("ignore")
-    return TARGETS[name](Path(tempfile.mkdtemp(prefix="symtorch-fuzz-")))
+    return TARGETS[name](folder)
