@@ -74,6 +74,8 @@ def distill(
 ) -> Distillation:
     """Fit equations to the function that a block computes.
 
+    It may be called in several threads: they wait for each other while they run models, and search side by side.
+
     Args:
         block: a module or function, with ``data`` to run it on; or the data themselves: an ``(X, Y)`` pair of
             arrays, or :class:`Activations`.
