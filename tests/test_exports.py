@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,15 +66,6 @@ def expected(result: st.Distillation) -> np.ndarray:
     return result.surrogate()(X).numpy()
 
 
-def imported(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def compiled(source: str, folder: Path, name: str = "equations") -> Any:
     """The C function, from a shared library; warnings are errors."""
     assert compiler is not None
@@ -96,8 +87,8 @@ def called(function: Any, rows: np.ndarray, outputs: int) -> np.ndarray:
 @pytest.mark.parametrize("which", ["result", "plain"])
 def test_python_source(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     distillation = request.getfixturevalue(which)
-    module = imported(distillation.export(tmp_path / "law.py"))
-    np.testing.assert_allclose(module.equations(X.numpy()), expected(distillation), rtol=1e-10)
+    module = runpy.run_path(str(distillation.export(tmp_path / "law.py")))
+    np.testing.assert_allclose(module["equations"](X.numpy()), expected(distillation), rtol=1e-10)
     ruff = shutil.which("ruff")
     if ruff:
         subprocess.run([ruff, "check", "--isolated", "--select", "E9,F", tmp_path / "law.py"], check=True)
@@ -166,8 +157,8 @@ def test_a_model_exports_the_constants_it_runs_with(tmp_path: Path) -> None:
     block.switch_to_symbolic()
     with torch.no_grad():
         block.surrogate.constants.mul_(3)
-    module = imported(block.export(tmp_path / "law.py"))
-    np.testing.assert_allclose(module.equations(X.numpy()), block.surrogate(X).numpy(), rtol=1e-10)
+    module = runpy.run_path(str(block.export(tmp_path / "law.py")))
+    np.testing.assert_allclose(module["equations"](X.numpy()), block.surrogate(X).numpy(), rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -184,7 +175,9 @@ def test_every_operator_in_numpy_and_c(name: str, tmp_path: Path) -> None:
     rows = np.stack(columns, axis=1)
     path = tmp_path / "law.py"
     path.write_text(to_python(deployed))
-    np.testing.assert_allclose(imported(path).equations(rows)[:, 0], wanted, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        runpy.run_path(str(path))["equations"](rows)[:, 0], wanted, rtol=1e-12, atol=1e-14
+    )
     if compiler is not None:
         values = called(compiled(to_c(deployed), tmp_path), rows, 1)
         np.testing.assert_allclose(values[:, 0], wanted, rtol=1e-12, atol=1e-14)
@@ -219,7 +212,7 @@ def test_names_cannot_leave_a_comment(tmp_path: Path) -> None:
     deployed = Deployed(("x",), (), ("x",), (Variable("x"),), ('*/ int evil; /*\n"""\nimport os',))
     path = tmp_path / "law.py"
     path.write_text(to_python(deployed))
-    assert "os" not in vars(imported(path))
+    assert "os" not in runpy.run_path(str(path))
     if compiler is not None:
         source = to_c(deployed)
         assert "*/ int evil" not in source

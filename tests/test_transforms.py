@@ -10,10 +10,15 @@ import pytest
 import torch
 
 from symtorch_core.errors import FileFormatError, SearchError
-from symtorch_core.surrogates.transforms import Transforms
+from symtorch_core.storage.documents import decode
+from symtorch_core.surrogates.transforms import Transforms, TransformsRecord
 
 NAMES = ["x1", "y1", "x2", "y2"]
 DISTANCE = "sqrt((x1 - x2)**2 + (y1 - y2)**2)"
+
+
+def read_json(data: dict[str, object]) -> Transforms:
+    return Transforms.from_record(decode(json.loads(json.dumps(data)), TransformsRecord, "the transforms"))
 
 
 def test_without_transforms_the_inputs_are_the_variables() -> None:
@@ -85,7 +90,7 @@ def test_a_function_of_the_wrong_shape_says_which_is_right(function: object) -> 
 def test_json_round_trip() -> None:
     x = torch.rand(5, 4)
     for original in (Transforms(NAMES, {"r": DISTANCE, "s": "0.1*x1^2"}), Transforms.none(NAMES)):
-        read = Transforms.from_json(json.loads(json.dumps(original.to_json())))
+        read = read_json(original.to_json())
         assert read.variable_names == original.variable_names
         assert torch.equal(read(x), original(x))
 
@@ -94,7 +99,7 @@ def test_of_a_function_the_name_is_saved_and_a_call_is_refused() -> None:
     transforms = Transforms(NAMES, {"r": DISTANCE, "f": first})
     with pytest.raises(FileFormatError, match="transform 'f' is a Python function.*expression in x1, y1"):
         transforms.expressions()
-    read = Transforms.from_json(json.loads(json.dumps(transforms.to_json())))
+    read = read_json(transforms.to_json())
     assert (read.variable_names, read.lost()) == (("r", "f"), ("f",))
     assert read.texts()["f"] == "first(...)"
     x = torch.rand(3, 4)
@@ -119,7 +124,7 @@ def test_of_a_function_the_name_is_saved_and_a_call_is_refused() -> None:
 )
 def test_files_that_hold_something_else(data: dict[str, object]) -> None:
     with pytest.raises(FileFormatError):
-        Transforms.from_json(data)
+        read_json(data)
 
 
 def test_copies() -> None:

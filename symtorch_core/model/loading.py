@@ -19,7 +19,7 @@ from symtorch_core.model.hooks import list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.setting import Setting
 from symtorch_core.model.state import WrapperState
-from symtorch_core.storage.tensors import find_problem
+from symtorch_core.storage.tensors import list_problems
 from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.training.descend import allow_gradients
@@ -121,11 +121,7 @@ def check_tensors(tensors: Mapping[str, Any], prefix: str, new: Setting, mask: T
             is none of this block; or a released block would be needed.
     """
     expected = {} if new.surrogate is None else new.surrogate.state_dict(prefix=f"{prefix}surrogate.")
-    problems = [
-        f"{key} {problem}"
-        for key, own in expected.items()
-        if (problem := find_problem(tensors.get(key), own)) is not None
-    ]
+    problems = list_problems(tensors, expected)
     if problems:
         raise FileFormatError(
             f"the checkpoint's equations are not whole, so nothing of them is loaded: {'; '.join(problems)}"

@@ -142,9 +142,7 @@ def resolve_components(arguments: Mapping[str, Any]) -> Components:
     collector, engine, narrower = (part.make() for part in parts)
     resolved = engine.resolve_search(search or SearchSpace(**search_fields))
     if arguments["resume"] is not None:
-        identify_search(
-            resolved, engine
-        )  # its result is not needed yet: a refusal must come before the capture
+        identify_search(resolved, engine)  # for its refusal, which must come before the capture
     return Components(
         capture=collector,
         capture_options=parts[0].options,

@@ -13,7 +13,7 @@ from symtorch_core.errors import FileFormatError, SelectionError, SymTorchError
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.storage.documents import summarize
-from symtorch_core.storage.tensors import find_problem
+from symtorch_core.storage.tensors import list_problems
 
 
 def restore_reduction(
@@ -38,7 +38,11 @@ def restore_reduction(
     try:
         with torch.device("meta"):
             outline = kind.restore(shape)
-        _check_tensors(outline.state_dict(), own, prefix)
+        expected = outline.state_dict(prefix=prefix)
+        problems = [f"{prefix}{name} is unknown" for name in own if prefix + name not in expected]
+        problems += list_problems(tensors, expected)
+        if problems:
+            raise FileFormatError(f"its reducer's maps are not whole: {summarize('; '.join(problems))}")
         with torch.device("cpu"):
             reduction = kind.restore(shape)
         reduction.load_state_dict(own)
@@ -47,16 +51,6 @@ def restore_reduction(
     except Exception as error:  # whatever another distribution's reducer makes of a damaged shape
         raise FileFormatError(f"its {reducer} reduction is damaged: {summarize(error)}") from error
     return reduction
-
-
-def _check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str) -> None:
-    unknown = sorted(set(tensors) - set(expected))
-    problems = [f"{prefix}{name} is unknown" for name in unknown]
-    for name, own in expected.items():
-        problem = find_problem(tensors.get(name), own)
-        problems += [] if problem is None else [f"{prefix}{name} {problem}"]
-    if problems:
-        raise FileFormatError(f"its reducer's maps are not whole: {summarize('; '.join(problems))}")
 
 
 def check_parts(result: Distillation) -> None:

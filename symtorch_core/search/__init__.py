@@ -6,7 +6,7 @@ from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule, Un
 from symtorch_core.search.front_builder import build_front
 from symtorch_core.search.losses import LOSSES, RESIDUAL, Loss, get_loss, make_loss, weighted_median
 from symtorch_core.search.precision import fits_single, is_constant
-from symtorch_core.search.problem import Problem
+from symtorch_core.search.problem import Problem, make_problems
 from symtorch_core.search.regressor import OutputwiseRegressor, Regressor, read_start
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.search.workers import end_with_parent
@@ -32,6 +32,7 @@ __all__ = [
     "get_loss",
     "is_constant",
     "make_loss",
+    "make_problems",
     "one_thread",
     "read_start",
     "refit_constants",

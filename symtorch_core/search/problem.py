@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
+from torch import Tensor
 
 from symtorch_core.errors import BackendError, SymTorchError
 from symtorch_core.events.records import (
@@ -126,3 +128,37 @@ class Problem:
             rows = generator.choice(n, size=min(n, most), replace=True, p=self.weights / self.weights.sum())
         rows.sort()
         return self.X[rows], self.y[rows]
+
+
+def make_problems(
+    X: Tensor,
+    Y: Tensor,
+    search: SearchSpace,
+    variable_names: Sequence[str],
+    weights: Tensor | None,
+    seed: int,
+    callbacks: Sequence[Callback],
+) -> list[Problem]:
+    """Return the problem of each column of Y, with a seed of its own; see :meth:`Regressor.fit` for the arguments."""
+    inputs, targets = X.double().cpu().numpy(), Y.double().cpu().numpy()
+    row_weights = None if weights is None else weights.double().cpu().numpy()
+    return [
+        Problem(
+            inputs,
+            np.ascontiguousarray(y),
+            row_weights,
+            search,
+            tuple(variable_names),
+            _derive_output_seed(seed, y),
+            tuple(callbacks),
+            output,
+        )
+        for output, y in enumerate(targets.T)
+    ]
+
+
+def _derive_output_seed(seed: int, y: np.ndarray) -> int:
+    """Return a seed for one output that depends on its data alone, not on the other outputs of the search."""
+    return int(
+        np.random.SeedSequence([seed, zlib.crc32(np.ascontiguousarray(y).tobytes())]).generate_state(1)[0]
+    )

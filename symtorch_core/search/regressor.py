@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -11,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import numpy as np
 from torch import Tensor
 
 from symtorch_core.components.options import Configurable
@@ -21,7 +19,7 @@ from symtorch_core.expressions import Expression
 from symtorch_core.search.deadline import Deadline
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.precision import is_constant
-from symtorch_core.search.problem import Problem
+from symtorch_core.search.problem import Problem, make_problems
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.search.workers import Permit, Workers
 
@@ -130,21 +128,7 @@ class OutputwiseRegressor(Regressor):
         folder: Path | None = None,
     ) -> list[ParetoFront]:
         self.check(search)
-        inputs, targets = X.double().cpu().numpy(), Y.double().cpu().numpy()
-        row_weights = None if weights is None else weights.double().cpu().numpy()
-        problems = [
-            Problem(
-                inputs,
-                np.ascontiguousarray(targets[:, column]),
-                row_weights,
-                search,
-                tuple(variable_names),
-                _derive_output_seed(seed, targets[:, column]),
-                tuple(callbacks),
-                column,
-            )
-            for column in range(targets.shape[1])
-        ]
+        problems = make_problems(X, Y, search, variable_names, weights, seed, callbacks)
         limit = search.timeout_in_seconds
         if self.n_jobs == 1 or len(problems) == 1:
             return [_solve(self.search, problem, Deadline.after(limit)) for problem in problems]
@@ -167,13 +151,6 @@ def read_start(given: Any) -> tuple[str, ...]:
             raise SearchError(f"start takes texts and candidates; {item!r} is a {type(item).__name__}")
         texts.append(item if isinstance(item, str) else item.text(None))
     return tuple(texts)
-
-
-def _derive_output_seed(seed: int, y: np.ndarray) -> int:
-    """Return a seed for one output that depends on its data alone, not on the other outputs of the search."""
-    return int(
-        np.random.SeedSequence([seed, zlib.crc32(np.ascontiguousarray(y).tobytes())]).generate_state(1)[0]
-    )
 
 
 def _solve(

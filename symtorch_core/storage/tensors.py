@@ -37,8 +37,13 @@ def decode_tensors(text: str) -> dict[str, Tensor]:
         raise FileFormatError(f"its tensors are damaged: {summarize(error)}") from None
 
 
-def find_problem(value: Any, own: Any) -> str | None:
-    """Return why a checkpoint's value cannot be that of a tensor, which may be on the meta device; None if it can."""
+def list_problems(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Return why a checkpoint's values cannot be those expected, name by name; these may be on the meta device."""
+    found = {name: _find_problem(tensors.get(name), own) for name, own in expected.items()}
+    return [f"{name} {problem}" for name, problem in found.items() if problem is not None]
+
+
+def _find_problem(value: Any, own: Any) -> str | None:
     if value is None:
         return "is missing"
     if not isinstance(own, Tensor):

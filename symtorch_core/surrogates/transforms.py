@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from symtorch_core.components.checks import check_distinct, check_names
 from symtorch_core.errors import ExpressionError, FileFormatError, SearchError
 from symtorch_core.expressions import Expression, Program, constants, parse
-from symtorch_core.storage.documents import Label, decode
+from symtorch_core.storage.documents import Label
 from symtorch_core.storage.functions import (
     FunctionRecord,
     LostFunction,
@@ -208,15 +208,6 @@ class Transforms(nn.Module):
                 for name, definition in self.definitions.items()
             },
         }
-
-    @classmethod
-    def from_json(cls, data: object) -> Transforms:
-        """Build transforms from what :meth:`to_json` returned, with placeholders of Python functions.
-
-        Raises:
-            FileFormatError: the data do not have this form.
-        """
-        return cls.from_record(decode(data, TransformsRecord, "the saved transforms"))
 
     @classmethod
     def from_record(cls, record: TransformsRecord) -> Transforms:

@@ -9,7 +9,6 @@ from functools import reduce
 from pathlib import Path
 from typing import ClassVar, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,14 @@ from symtorch_core import ParetoFront, Regressor, SearchError, SearchSpace
 from symtorch_core.events import Callback, OutputProgressed, notify
 from symtorch_core.expressions import Call, Constant, Expression
 from symtorch_core.reduction import Moments
-from symtorch_core.search import Deadline, Problem, is_constant, reserve_for_front, weighted_median
+from symtorch_core.search import (
+    Deadline,
+    Problem,
+    is_constant,
+    make_problems,
+    reserve_for_front,
+    weighted_median,
+)
 from symtorch_sparse.library import Columns, build_library, select_usable_terms
 from symtorch_sparse.path import Step, compute_path
 
@@ -85,7 +91,7 @@ class SparseRegressor(Regressor):
         _check_search(search)
         names, limit = tuple(variable_names), search.timeout_in_seconds
         every = build_library(search, names, self.degree, self.mixed, self.most_terms)
-        problems = _make_problems(X, Y, search, names, weights, seed, tuple(callbacks))
+        problems = make_problems(X, Y, search, names, weights, seed, callbacks)
         varying = [entry.output for entry in problems if not is_constant(entry.y, entry.weights)]
         deadline = Deadline.after(None if limit is None else limit * len(varying))
         probe = Step((0,), (2.0,), 1.0, 0.0)
@@ -153,24 +159,6 @@ class SparseRegressor(Regressor):
             best = steps_now[-1]
             factors = torch.tensor(best.coefficients, dtype=torch.float64)
             residual = target - best.offset - values[:, list(best.indices)] @ factors
-
-
-def _make_problems(
-    X: Tensor,
-    Y: Tensor,
-    search: SearchSpace,
-    names: tuple[str, ...],
-    weights: Tensor | None,
-    seed: int,
-    callbacks: tuple[Callback, ...],
-) -> list[Problem]:
-    """Return the problem of each column of Y."""
-    inputs, targets = X.double().cpu().numpy(), Y.double().cpu().numpy()
-    row_weights = None if weights is None else weights.double().cpu().numpy()
-    return [
-        Problem(inputs, np.ascontiguousarray(y), row_weights, search, names, seed, callbacks, output)
-        for output, y in enumerate(targets.T)
-    ]
 
 
 def _check_search(search: SearchSpace) -> None:
