@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
+import time
+import weakref
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -13,6 +16,7 @@ from symtorch_core.search.problem import Problem
 from symtorch_core.search.regressor import OutputwiseRegressor
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate, TorchSurrogate
+from symtorch_core.testing.laws import press_again_when_lost
 from symtorch_core.testing.regressors import RegressorContract
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.testing.surrogates import SurrogateContract
@@ -117,3 +121,21 @@ class SecretiveRegressor(OutputwiseRegressor):
 def test_the_contract_notices_a_backend_that_loses_its_equations_on_ctrl_c() -> None:
     with pytest.raises(AssertionError, match="send OutputInterrupted"):
         SUITE.test_ctrl_c_keeps_equations_that_were_reported(SecretiveRegressor(), 1)
+
+
+def test_ctrl_c_that_python_drops_is_pressed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    press_again_when_lost(monkeypatch)
+    dropped = set()
+
+    def raise_it(_: object) -> None:
+        _thread.interrupt_main()
+        time.sleep(0.01)  # raised here, and dropped with a message
+
+    def lose_one() -> None:
+        thing = ScriptedRegressor(())
+        dropped.add(weakref.ref(thing, raise_it))
+        del thing
+        time.sleep(5.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        lose_one()

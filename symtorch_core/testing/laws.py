@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import random
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -70,3 +74,16 @@ def r2(expression: Expression, unit: float = 1.0, offset: float = 0.0) -> float:
     X = inputs(seed=1)
     error = ((predict(expression, X) - offset) / unit - law(X)).square().mean()
     return 1.0 - float(error / law(X).var())
+
+
+def press_again_when_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C again, as people do, when Python drops it: it cannot raise in the callback of a weak reference."""
+    report = sys.unraisablehook
+
+    def press_again(lost: Any) -> None:
+        if lost.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, _thread.interrupt_main).start()
+        else:
+            report(lost)
+
+    monkeypatch.setattr(sys, "unraisablehook", press_again)

@@ -40,6 +40,7 @@ from symtorch_core.testing.laws import (
     law,
     noisy_law,
     predict,
+    press_again_when_lost,
     r2,
 )
 from symtorch_core.testing.options import check_options_refuse_wrong_types
@@ -273,7 +274,10 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
             assert count_improvements(events) < times
 
     @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.1, 0.4])
-    def test_ctrl_c_at_any_moment_keeps_what_there_is(self, regressor: Regressor, seconds: float) -> None:
+    def test_ctrl_c_at_any_moment_keeps_what_there_is(
+        self, regressor: Regressor, seconds: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        press_again_when_lost(monkeypatch)
         events: list[Event] = []
         ctrl_c = threading.Timer(seconds, _thread.interrupt_main)
 
