@@ -15,7 +15,8 @@ from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import FileFormatError
 from symtorch_core.expressions import Expression
 from symtorch_core.reduction.reducer import Reduction
-from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
+from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.search.selection import SelectionRule
 from symtorch_core.storage.functions import LostFunction
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity

@@ -35,7 +35,8 @@ from symtorch_core.model.surroundings import (
 from symtorch_core.pipeline.distill import distill
 from symtorch_core.pipeline.request import check_metric
 from symtorch_core.results.distillation import Complexity, Distillation, MetricChange
-from symtorch_core.search.front import ParetoFront, SelectionRule
+from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.selection import SelectionRule
 from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.verification.whole_model import BATCH_ROWS

@@ -34,9 +34,10 @@ from symtorch_core.pipeline.request import (
 )
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.results.distillation import Distillation, Provenance
-from symtorch_core.search.front import ParetoFront, SelectionRule
+from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.run import fill_missing_fronts, regress
+from symtorch_core.search.selection import SelectionRule
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import Transform, Transforms
 from symtorch_core.training.descend import allow_gradients
@@ -62,7 +63,7 @@ def distill(
     outputs: Sequence[int] | None = None,
     weights: Any = None,
     search: SearchSpace | None = None,
-    select: SelectionRule = "score",
+    select: SelectionRule = "knee",
     test_fraction: float = 0.2,
     out_of_range: bool = True,
     max_rows: int = DEFAULT_MAX_ROWS,

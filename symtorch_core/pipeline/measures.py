@@ -13,7 +13,7 @@ from torch import nn
 from symtorch_core.activations.batches import prepare_batch
 from symtorch_core.activations.rows import BlockFunction
 from symtorch_core.results.distillation import Distillation
-from symtorch_core.search.front import HELD_OUT_RULES
+from symtorch_core.search.selection import HELD_OUT_RULES
 from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline, verify

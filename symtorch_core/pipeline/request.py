@@ -28,8 +28,8 @@ from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, SearchError, SelectionError, find_close
 from symtorch_core.reduction.reducer import Reducer
 from symtorch_core.search.checkpoint import identify_search
-from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.regressor import Regressor
+from symtorch_core.search.selection import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import check_transforms
 

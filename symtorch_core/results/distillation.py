@@ -16,7 +16,8 @@ from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
 from symtorch_core.expressions.printing import name_to_latex
 from symtorch_core.reduction.reducer import Reduction
-from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
+from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.search.selection import SelectionRule
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.running import Replacement
 from symtorch_core.surrogates.surrogate import Surrogate

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, final
 import msgspec
 from msgspec import Meta, Struct
 
-from symtorch_core.search.front import FrontRecord, SelectionRule
+from symtorch_core.search.front import FrontRecord
+from symtorch_core.search.selection import SelectionRule
 from symtorch_core.storage.documents import Count, Label, Number, Width
 from symtorch_core.storage.functions import FunctionRecord
 from symtorch_core.surrogates.transforms import TransformsRecord
