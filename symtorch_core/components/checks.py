@@ -152,7 +152,7 @@ def find_position(
     symtorch_core.errors.SearchError: there is no output 'bta'. Did you mean 'beta'? There are: 2 (alpha), 5 (beta)
     """
     if not isinstance(value, str):
-        check_whole(f"the number of an {what}", value, 0, error)
+        check_whole(f"{what}: a number", value, 0, error)
         if value in numbers:
             return list(numbers).index(value)
     elif value in names:
@@ -181,7 +181,10 @@ def find_columns(
     (5, 2)
     """
     entries = read_columns(name, value, error)
-    return tuple(numbers[find_position("output", entry, numbers, names, error)] for entry in entries)
+    try:
+        return tuple(numbers[find_position("output", entry, numbers, names, error)] for entry in entries)
+    except error as problem:
+        raise error(f"{name}: {problem}") from None
 
 
 def read_columns(name: str, value: Any, error: type[Exception] = SearchError) -> tuple[int | str, ...]:

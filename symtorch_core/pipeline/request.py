@@ -280,4 +280,6 @@ def _check_outputs(outputs: Any, names: Sequence[str] | None) -> None:
 
 def _check_distinct(columns: Sequence[int | str]) -> None:
     if not columns or len(set(columns)) != len(columns):
-        raise SearchError(f"outputs={list(columns)}: give different output columns, at least one")
+        raise SearchError(
+            f"outputs={list(columns)}: give different numbers or names of output columns, at least one"
+        )

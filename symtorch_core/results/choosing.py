@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, final
 
+import numpy as np
+from torch import Tensor
+
 from symtorch_core.components.checks import find_position
 from symtorch_core.errors import SelectionError
 from symtorch_core.results.judging import judge_chosen
@@ -106,6 +109,7 @@ def resolve_choices(
 def _spread(result: Distillation, picks: Any) -> dict[int, Any]:
     """Return what chooses from each front, by its position."""
     names = result.equation_names
+    picks = picks.tolist() if isinstance(picks, (np.ndarray, Tensor)) else picks
     if isinstance(picks, Mapping):
         spread: dict[int, Any] = {}
         for key, pick in picks.items():
@@ -153,8 +157,9 @@ def _find(front: ParetoFront, wanted: Any) -> Candidate:
         if wanted not in front:
             raise SelectionError(f"{wanted} is not on the front; there are: {', '.join(map(str, front))}")
         return wanted
-    if wanted is None or isinstance(wanted, str):
+    if not isinstance(wanted, numbers.Integral) or isinstance(wanted, bool):
         raise SelectionError(
-            f"a function that chooses returns an equation of the front it is given, or a complexity, not {wanted!r}"
+            "a rule, a complexity (a whole number), or a function of the front that returns one of its equations or a "
+            f"complexity chooses from it, not {wanted!r}"
         )
-    return front.select(complexity=wanted)
+    return front.select(complexity=int(wanted))
