@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 import symtorch_core as st
+from symtorch_core.events import OutputFinished
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_pca.reducer import PCAReducer
 
@@ -89,10 +92,6 @@ def test_a_merged_result_is_chosen_from_and_adopted() -> None:
     other.load_state_dict(model.state_dict())
     assert other.distillation.origins == changed.origins
     torch.testing.assert_close(other(X), model(X))
-    surrogate = changed.surrogate()
-    with torch.no_grad():
-        for parameter in surrogate.parameters():
-            parameter.add_(0.01)
 
 
 def test_present_constants_are_judged_by_the_loss_of_their_own_search(tmp_path: Path) -> None:
@@ -177,7 +176,10 @@ def test_one_output_after_another_adds(caplog: pytest.LogCaptureFixture) -> None
     )
     assert caplog.text == ""
     both = wrapped.distill(  # the names are those of before
-        X, parent=model, metric=lambda m: float(m(X)[0, 1]), **search("a*b", outputs=["beta"], seed=2)
+        X,
+        parent=model,
+        metric=lambda m: float(m(X)[0, 1].detach()),
+        **search("a*b", outputs=["beta"], seed=2),
     )
     assert "1 keeps the equations it had for alpha, beside the new ones for beta" in caplog.text
     assert wrapped.distillation is both
@@ -240,7 +242,7 @@ def test_equations_of_pruned_outputs_do_not_stay() -> None:
 
 def test_what_was_in_use_stays_with_its_constants() -> None:
     block = st.SymbolicModel(Law())
-    block.distill(X, **search("x0", "2.0*x0 + 3.0*x1", outputs=[0], refine=False))
+    block.distill(X, **search("x0", "1.1*x0 + 0.9*x1", outputs=[0], refine=False))
     block.switch_to_symbolic(select="accuracy")
     with torch.no_grad():
         block.surrogate.constants.fill_(1.0)
@@ -248,3 +250,21 @@ def test_what_was_in_use_stays_with_its_constants() -> None:
     block.switch_to_symbolic()
     torch.testing.assert_close(block(X)[:, :2], Law()(X)[:, :2])
     assert both.fidelity[0].held_out.r2 == pytest.approx(1)
+
+
+def test_two_threads_add_to_one_block() -> None:
+    block, started, inner = st.SymbolicModel(Law()), threading.Event(), threading.Event()
+
+    def wait(event: Any) -> None:
+        if isinstance(event, OutputFinished) and not started.is_set():
+            started.set()
+            assert inner.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(block.distill, X, **search("x0 + x1", outputs=[0], callbacks=[wait]))
+        assert started.wait(60)
+        block.distill(X, **search("x0*x1", outputs=[1]))
+        inner.set()
+        both = slow.result(60)
+    assert both.outputs == (0, 1)
+    assert block.distillation is both

@@ -7,10 +7,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from symtorch_core.components.checks import find_columns, read_columns
-from symtorch_core.errors import SelectionError, SwitchError
+from symtorch_core.errors import FileFormatError, SelectionError, SwitchError
+from symtorch_core.model.setting import Setting
 from symtorch_core.reduction.linear import IdentityReducer
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.results.merging import check_mergeable, merge_two, take_outputs
+from symtorch_core.results.present import adopt_constants
 
 _ANEW = "replace=True drops them and starts anew"
 
@@ -87,28 +89,39 @@ def check_addition(
 
 def add(
     name: str,
-    old: Distillation | None,
+    now: Setting,
     new: Distillation,
     options: Mapping[str, Any],
     pruned: Collection[int],
 ) -> Distillation:
-    """Return a new result with the equations for other outputs that there were before, and log what stays.
+    """Return a new result with the equations for other outputs that are in use, and log what stays.
 
     Args:
         name: of the block, for messages.
-        old, new: equations before and after the search.
+        now: what the wrapper runs, or would in symbolic mode: its equations stay with their present constants.
+        new: the result of the search.
         options: options of the search.
         pruned: pruned outputs, whose equations do not stay.
 
     Raises:
         SwitchError: the two cannot be one result, and the search was not for all outputs.
     """
-    kept = [] if old is None else [c for c in old.outputs if c not in new.outputs and c not in pruned]
-    if old is None or not kept:
+    old = now.distillation
+    if old is None or now.surrogate is None:
+        return new
+    kept = [column for column in old.outputs if column not in new.outputs and column not in pruned]
+    if not kept:
         return new
     try:
-        merged = merge_two(take_outputs(old, kept), new)
-    except SelectionError as error:
+        check_mergeable(
+            old,
+            new.reduction.keeps_outputs,
+            new.provenance.reducer,
+            new.transforms.input_names,
+            new.transforms.definitions,
+        )
+        merged = merge_two(take_outputs(adopt_constants(old, now.surrogate), kept), new)
+    except (SelectionError, FileFormatError) as error:
         if options.get("outputs") is None:  # stopped before its end
             return new
         raise SwitchError(_explain(name, old, error)) from None
@@ -121,6 +134,6 @@ def add(
     return merged
 
 
-def _explain(name: str, old: Distillation, error: SelectionError) -> str:
+def _explain(name: str, old: Distillation, error: Exception) -> str:
     outputs = ", ".join(old.output_names)
     return f"{name} has equations for {outputs}, beside which new ones cannot run: {error}. Or {_ANEW}"

@@ -97,19 +97,17 @@ class SymbolicModel(BlockWrapper):
             raise SwitchError(f"{self.name} was released: there is no block left to distill")
         check_metric(metric)
         check_flag("replace", replace, SwitchError)
-        old = None if replace else self._now.distillation
+        before = self._now.distillation
+        old = None if replace else before
         options = self._leave_out_pruned(name_outputs(options, old))
         check_addition(self.name, old, options, self.pruned_outputs)
         with self.running("block"):
             found, batch, calls = self._search(data, parent, dict(options))
             found = _name_block(found, self.name)
-            try:
-                result = add(self.name, old, found, options, self.pruned_outputs)
-            except SwitchError as error:
-                warnings.warn(
-                    f"the new equations are returned, but not used: {error}", RuntimeWarning, stacklevel=2
-                )
+            added = found if replace else self._add(found, options)
+            if added is None:
                 return found
+            result = added
             surrogate: Surrogate | None = None
             surroundings = Surroundings(
                 remark="it is unknown whether its model needs more than the equations compute, since this was not "
@@ -131,7 +129,27 @@ class SymbolicModel(BlockWrapper):
                 )
                 stopped = isinstance(error, KeyboardInterrupt)
                 result = dataclasses.replace(result, interrupted=result.interrupted or stopped)
-        return result if surrogate is None else self._install(result, surrogate, surroundings)
+        if surrogate is None:
+            return result
+        with self._switch.holding():
+            if (
+                not replace and self._now.distillation is not before
+            ):  # another thread's search ended meanwhile
+                added = self._add(result, options)
+                if added is None:
+                    return result
+                result, surrogate = added, move_to_block(added.surrogate(), self.block)
+            return self._install(result, surrogate, surroundings)
+
+    def _add(self, found: Distillation, options: Mapping[str, Any]) -> Distillation | None:
+        """Return a result with the equations here for other outputs; None, with a warning, if they cannot be one."""
+        try:
+            return add(self.name, self._now, found, options, self.pruned_outputs)
+        except SwitchError as error:
+            warnings.warn(
+                f"the new equations are returned, but not used: {error}", RuntimeWarning, stacklevel=3
+            )
+            return None
 
     def _search(
         self, data: Any, parent: Callable[..., Any] | None, options: dict[str, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from symtorch_core.search.fidelity import EquationFidelity
@@ -11,7 +10,6 @@ from symtorch_core.verification.verify import Samples, judge_surrogate
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
-    from symtorch_core.surrogates.surrogate import Surrogate
 
 
 def judge_chosen(result: Distillation, samples: Samples | None = None) -> tuple[OutputFidelity, ...]:
@@ -30,21 +28,11 @@ def judge_chosen(result: Distillation, samples: Samples | None = None) -> tuple[
     known = [candidate.fidelity for candidate in result.chosen()]
     judged = [entry for entry in known if entry is not None]
     if not result.reduction.keeps_outputs or len(judged) < len(known):
-        return judge_equations(result, result.surrogate(), samples)
-    return _add_baseline(result, judged)
-
-
-def judge_equations(
-    result: Distillation, surrogate: Surrogate, samples: Samples | None = None
-) -> tuple[OutputFidelity, ...]:
-    """Return the fidelity of a surrogate of a result, on its rows in memory or other samples."""
-    samples = samples or Samples.of(result.train, result.held_out, result.outputs)
-    if result.transforms.lost() or (samples.train or samples.held_out) is None:
-        return _add_baseline(result, [EquationFidelity()] * len(result.outputs))
-    return _add_baseline(result, judge_surrogate(surrogate, samples))
-
-
-def _add_baseline(result: Distillation, judged: Sequence[EquationFidelity]) -> tuple[OutputFidelity, ...]:
+        samples = samples or Samples.of(result.train, result.held_out, result.outputs)
+        if result.transforms.lost() or (samples.train or samples.held_out) is None:
+            judged = [EquationFidelity()] * len(result.outputs)
+        else:
+            judged = judge_surrogate(result.surrogate(), samples)
     baseline = [entry.linear for entry in result.fidelity] or [None] * len(result.outputs)
     return tuple(
         OutputFidelity(entry.train, entry.held_out, entry.out_of_range, linear)

@@ -15,7 +15,8 @@ from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import FileFormatError
 from symtorch_core.expressions import Expression
 from symtorch_core.reduction.reducer import Reduction
-from symtorch_core.results.judging import judge_equations
+from symtorch_core.results.choosing import Choice
+from symtorch_core.results.judging import judge_chosen
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.storage.functions import LostFunction
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 def adopt_constants(result: Distillation, surrogate: Surrogate) -> Distillation:
     """Return the distillation that chooses a surrogate's equations as they are now; itself, if nothing changed.
 
-    Each of its fronts holds the present equation in place of the one it was built from. Losses and fidelity of the
-    present equations are measured on the rows in memory. Without such rows losses stay those of the search, with a
-    warning, and fidelity is unknown. Equations that are neither better nor simpler are left out of the front, and so is
-    what was measured on the whole model.
+    Each of its fronts holds the present equation in place of the one it was built from. Losses and fidelity of
+    equations with other constants are measured on the rows in memory. Without such rows losses stay those of the
+    search, with a warning, and fidelity is unknown. Equations that are neither better nor simpler are left out of the
+    front, and so is what was measured on the whole model.
 
     Raises:
         FileFormatError: the surrogate is of other equations, or a present equation has no finite loss.
@@ -44,29 +45,36 @@ def adopt_constants(result: Distillation, surrogate: Surrogate) -> Distillation:
             f"the surrogate computes {len(present)} equations, the distillation has {len(result.fronts)}: give one "
             "that it built"
         )
-    chosen = tuple(candidate.expression for candidate in result.chosen())
-    if present == chosen and _are_equal(reduction, result.reduction):
-        return result
     former = [
         _find(*each) for each in zip(surrogate.structure(), result.fronts, result.searches, strict=True)
     ]
-    candidates = _measure(result, reduction, former, present)
-    fronts = [
-        _build_front(front, old, new)
-        for front, old, new in zip(result.fronts, former, candidates, strict=True)
-    ]
-    return replace(
+    same_maps = _are_equal(reduction, result.reduction)
+    same = [same_maps and old.expression == new for old, new in zip(former, present, strict=True)]
+    candidates, fronts = former, list(result.fronts)
+    if not all(same):
+        measured = _measure(result, reduction, former, present)
+        candidates = [
+            old if unchanged else new for old, new, unchanged in zip(former, measured, same, strict=True)
+        ]
+        fronts = [
+            front if unchanged else _build_front(front, old, new)
+            for front, old, new, unchanged in zip(result.fronts, former, candidates, same, strict=True)
+        ]
+    choices = tuple(
+        choice if choice.complexity == candidate.complexity else Choice(candidate.complexity, "complexity")
+        for choice, candidate in zip(result.choices, candidates, strict=True)
+    )
+    if all(same) and choices == result.choices:
+        return result
+    changed = replace(
         result,
         fronts=tuple(fronts),
-        choices=tuple(
-            replace(choice, complexity=candidate.complexity)
-            for choice, candidate in zip(result.choices, candidates, strict=True)
-        ),
+        choices=choices,
         reduction=reduction,
-        fidelity=judge_equations(result, surrogate),
         model_fidelity=None,
         task_metric=None,
     )
+    return replace(changed, fidelity=judge_chosen(changed))
 
 
 def _are_equal(one: Reduction, other: Reduction) -> bool:
@@ -98,7 +106,7 @@ def _measure(
         )
     if rows is None or is_lost:
         warnings.warn(
-            "there are no rows in memory to measure the present constants on: the file has the losses of the search",
+            "there are no rows in memory to measure the present constants on: their losses are those of the search",
             RuntimeWarning,
             stacklevel=5,
         )
