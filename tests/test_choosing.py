@@ -286,6 +286,49 @@ def test_an_empty_front_stays_empty(result: st.Distillation) -> None:
         hollow.choose("best")
 
 
+def test_measurements_decide_instead_of_the_network() -> None:
+    """The network has a ripple that the law lacks: beside the network the ripple wins, beside the data the law does."""
+    result = found(outputs=["alpha"]).choose("accuracy")
+    Y = X.sum(1, keepdim=True)
+    assert "x0*x1" in str(result.chosen()[0])
+    for data in (
+        (X, Y),
+        (X.numpy(), torch.cat([Y, Y * 7, Y * 9], dim=1)),
+        st.Activations.of(X, Y),
+    ):
+        for rule in ("accuracy", "validation", "simplest", lambda front: front[-1], {"alpha": "accuracy"}):
+            chosen = result.choose(rule, data=data)
+            assert str(chosen.chosen()[0]) == "x0 + x1"
+            assert chosen.fronts == result.fronts
+            assert chosen.fidelity[0].held_out == result.front()[1].fidelity.held_out  # beside the block
+    with pytest.raises(st.SelectionError, match="leave it out"):
+        result.choose(complexity=1, data=(X, Y))
+    with pytest.raises(st.CaptureError, match="the data have 2 outputs: give one for each of the block's 3"):
+        result.choose("best", data=(X, X))
+    with pytest.raises(st.CaptureError, match="take 2 inputs"):
+        result.choose("best", data=(X[:, :1], Y))
+    with pytest.raises(st.CaptureError, match="a pair"):
+        result.choose("best", data=X)
+    with pytest.raises(st.SelectionError, match="'pca' mixes outputs"):
+        reduced().choose("best", data=(X, X))
+
+
+def test_a_result_that_could_not_be_measured_is_shown(
+    result: st.Distillation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("symtorch_core.pipeline.measures.add_fidelity", lambda *_: 1 / 0)
+        with pytest.warns(RuntimeWarning, match="their fidelity could not be measured"):
+            bare = found()
+    assert bare.chosen() == result.chosen()
+    assert "alpha" in str(bare)
+    assert "alpha" in bare._repr_html_()
+    pytest.importorskip("matplotlib")
+    assert "alpha" in bare.report(tmp_path / "page.html").read_text()
+    other = bare.choose(complexity=1).fidelity  # measured on the rows in memory
+    assert [f.held_out for f in other] == [f.held_out for f in result.choose(complexity=1).fidelity]
+
+
 # -- names and numbers ----------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ from symtorch_core.search.run import fill_missing_fronts, regress
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import Transform, Transforms
 from symtorch_core.training.descend import allow_gradients
+from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.verification.whole_model import BATCH_ROWS
 
 
@@ -202,6 +203,7 @@ def distill(
                 versions=_collect_versions(components.regressor.name),
                 seed=seed,
             ),
+            fidelity=(OutputFidelity(),) * len(columns),  # measured below
             interrupted=interrupted,
             train=train,
             held_out=held_out,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from symtorch_core.components.checks import find_position
 from symtorch_core.errors import SelectionError
-from symtorch_core.results.judging import judge_chosen
+from symtorch_core.results.judging import judge_chosen, measure_fronts
 from symtorch_core.results.origin import Origin
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
 
@@ -49,7 +49,9 @@ def choose_by_rule(fronts: Sequence[ParetoFront], rule: SelectionRule) -> tuple[
     return tuple(Choice(front.select(rule).complexity if front else None, rule) for front in fronts)
 
 
-def choose(result: Distillation, rule: Picks | None, complexity: Picks | None) -> Distillation:
+def choose(
+    result: Distillation, rule: Picks | None, complexity: Picks | None, data: Any = None
+) -> Distillation:
     """Return the result with other equations chosen; see :meth:`Distillation.choose`.
 
     Raises:
@@ -59,7 +61,14 @@ def choose(result: Distillation, rule: Picks | None, complexity: Picks | None) -
         raise SelectionError(
             'choose takes a rule, like "best", complexity=7, {name: complexity or rule}, or a function of a front'
         )
-    choices = resolve_choices(result, rule, complexity)
+    judged = result
+    if data is not None:
+        if rule is None:
+            raise SelectionError(
+                "data= judges equations for a rule or a function: with complexity=, leave it out"
+            )
+        judged = replace(result, fronts=measure_fronts(result, data))
+    choices = resolve_choices(judged, rule, complexity)
     changed = replace(result, choices=choices)
     if [c.complexity for c in choices] == [c.complexity for c in result.choices]:
         return changed

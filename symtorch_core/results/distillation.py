@@ -63,7 +63,7 @@ class Distillation:
         search: the search space; of a merged result, that of the last search.
         choices: complexity of the equation chosen from each front, and what chose it.
         provenance: components, data, time, versions and seed; of a merged result, those of the last search.
-        fidelity: fidelity of the chosen equations, for each column in ``outputs``.
+        fidelity: fidelity of the chosen equations, for each column in ``outputs``; what was not measured is None.
         model_fidelity: agreement of the parent's own output, with the chosen equations in place of the block, with its
             output without, on one batch of the data; None without a parent.
         task_metric: the metric before and after switching; None if no metric was given.
@@ -84,7 +84,7 @@ class Distillation:
     search: SearchSpace
     choices: tuple[Choice, ...]
     provenance: Provenance
-    fidelity: tuple[OutputFidelity, ...] = ()
+    fidelity: tuple[OutputFidelity, ...]
     model_fidelity: Fidelity | None = None
     task_metric: MetricChange | None = None
     interrupted: bool = False
@@ -185,7 +185,9 @@ class Distillation:
                 raise SelectionError(f"equation {number} ({name}): {error}") from None
         return tuple(candidates)
 
-    def choose(self, rule: Picks | None = None, *, complexity: Picks | None = None) -> Distillation:
+    def choose(
+        self, rule: Picks | None = None, *, complexity: Picks | None = None, data: Any = None
+    ) -> Distillation:
         """Return a result with other equations chosen from the same fronts; there is no new search.
 
         Its views, exports, files and surrogates are of the new equations. Their fidelity was measured with the fronts;
@@ -203,12 +205,17 @@ class Distillation:
                 of an equation, in which equations that it does not name stay as they are.
             complexity: a complexity instead, or a list or dictionary of them. A dictionary may come beside a rule, for
                 which the others are chosen.
+            data: measurements (X, Y) that the rule goes by, instead of what the block computes: losses are those on
+                these rows, and equations that are no better than simpler ones there are out of question. Y has a column
+                for each output of the block, or for each distilled one. Losses and fidelity of the result stay
+                those beside the block; :meth:`judge` gives others.
 
         Raises:
+            CaptureError: the data are not rows of this block.
             SelectionError: the choice is empty, names an equation that there is not, or wants of a front what is not
                 there; the message lists what there is.
         """
-        return choose(self, rule, complexity)
+        return choose(self, rule, complexity, data)
 
     def equations(self) -> dict[str, sp.Expr]:
         """Return the chosen equations in sympy, by name."""

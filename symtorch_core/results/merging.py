@@ -93,7 +93,7 @@ def merge_two(old: Distillation, new: Distillation) -> Distillation:
         reduction=reduction,
         choices=collect("choices"),
         provenance=_name_reducer(new, reduction),
-        fidelity=collect("fidelity") if old.fidelity and new.fidelity else (),
+        fidelity=collect("fidelity"),
         model_fidelity=None,
         task_metric=None,
         interrupted=old.interrupted or new.interrupted,
@@ -113,7 +113,7 @@ def take_outputs(result: Distillation, columns: Sequence[int]) -> Distillation:
     positions = [result.outputs.index(column) for column in columns]
 
     def take(entries: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(entries[position] for position in positions) if entries else ()
+        return tuple(entries[position] for position in positions)
 
     origins = [replace(o, outputs=tuple(c for c in o.outputs if c in columns)) for o in result.origins]
     *earlier, last = (origin for origin in origins if origin.outputs)

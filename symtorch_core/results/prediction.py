@@ -23,7 +23,7 @@ def predict(result: Distillation, X: Any) -> Any:
         CaptureError: the rows do not hold one number for each input.
     """
     names = result.transforms.input_names
-    rows = X if isinstance(X, Tensor) else as_real_tensor(_order_columns(X, names), "X")
+    rows = X if isinstance(X, Tensor) else as_real_tensor(order_columns(X, names), "X")
     if rows.ndim < 2:
         raise CaptureError(
             "X must have rows and columns, shape (n, d); got "
@@ -37,7 +37,7 @@ def predict(result: Distillation, X: Any) -> Any:
     return outputs if isinstance(X, Tensor) else outputs.numpy()
 
 
-def _order_columns(X: Any, names: Sequence[str]) -> Any:
+def order_columns(X: Any, names: Sequence[str]) -> Any:
     """Return a data frame's columns in the order of the inputs: by name, or as they are if no name is known.
 
     Raises:
