@@ -228,7 +228,7 @@ def test_json_round_trip(front: ParetoFront) -> None:
     assert ParetoFront.from_json(json.loads(text), ["x", "pi"]) == front
 
 
-GOOD = {"equation": "x", "complexity": 1, "loss": 0.5, "validation_loss": None}
+GOOD = {"equation": "x", "complexity": 1, "loss": 0.5, "validation_loss": None, "fidelity": None}
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,17 @@ def test_a_variable_named_like_something_of_sympy_is_a_symbol(name: str) -> None
 def test_as_a_data_frame() -> None:
     pytest.importorskip("pandas")
     frame = FRONT.to_frame()
-    assert list(frame.columns) == ["complexity", "loss", "score", "validation_loss", "equation"]
+    assert list(frame.columns) == [
+        "complexity",
+        "loss",
+        "score",
+        "validation_loss",
+        "r2_train",
+        "r2_held_out",
+        "r2_out_of_range",
+        "max_error_held_out",
+        "equation",
+    ]
     assert frame["complexity"].tolist() == [1, 3, 5, 7, 11]
     assert frame["equation"][2] == "x + y"
 

@@ -21,7 +21,6 @@ from symtorch_core.activations.batches import peek_batch
 from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
-from symtorch_core.components.checks import check_columns
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.events import Callback, StageFinished, StageStarted, Stopwatch, notify, progress_bars
@@ -30,17 +29,21 @@ from symtorch_core.pipeline.request import (
     Components,
     check_arguments,
     check_held_out,
+    find_outputs,
     resolve_components,
 )
 from symtorch_core.reduction.reducer import Reducer, Reduction
-from symtorch_core.results.distillation import Distillation, Provenance
+from symtorch_core.results.choosing import choose_by_rule
+from symtorch_core.results.distillation import Distillation
+from symtorch_core.results.origin import Provenance
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.run import fill_missing_fronts, regress
-from symtorch_core.search.selection import SelectionRule
+from symtorch_core.search.selection import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import Transform, Transforms
 from symtorch_core.training.descend import allow_gradients
+from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.verification.whole_model import BATCH_ROWS
 
 
@@ -60,7 +63,7 @@ def distill(
     variable_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     transforms: Mapping[str, Transform] | None = None,
-    outputs: Sequence[int] | None = None,
+    outputs: Sequence[int | str] | None = None,
     weights: Any = None,
     search: SearchSpace | None = None,
     select: SelectionRule = "knee",
@@ -95,7 +98,7 @@ def distill(
         output_names: a name for each output of the block; y0, y1, ... by default.
         transforms: derived variables that the equations are written in, instead of the inputs; see
             :class:`symtorch_core.Transforms`.
-        outputs: distill only these output columns; all by default.
+        outputs: distill only these output columns, by number or name; all by default.
         weights: a non-negative number for each captured row, times the weights from the capture.
         search: the search space; or pass its fields as keyword arguments.
         select: the rule that chooses an equation from each front; see :meth:`ParetoFront.select`.
@@ -142,7 +145,7 @@ def distill(
             activations = _collect(block, data, parent, components, weights, max_rows, seed, callbacks)
             activations = _apply_names(activations, variable_names, output_names)
             function = as_row_function(block, activations) if callable(block) else None
-        columns = _check_columns(outputs, activations)
+        columns = _find_columns(outputs, activations)
         train, held_out = activations.split(test_fraction, seed)
         if held_out is None:
             check_held_out(select, len(activations), test_fraction)
@@ -167,6 +170,8 @@ def distill(
                     seed=seed,
                     callbacks=callbacks,
                     resume=resume,
+                    # Equations that are outputs are numbered as the block's columns.
+                    numbers=columns if reduction.keeps_outputs else None,
                 )
         except KeyboardInterrupt:
             if not found:
@@ -188,7 +193,8 @@ def distill(
             transforms=derive,
             reduction=reduction,
             search=components.search,
-            select=select,
+            # The other rules need held-out losses, which are measured below.
+            choices=choose_by_rule(fronts, "score" if select in HELD_OUT_RULES else select),
             provenance=Provenance(
                 regressor=components.regressor.name,
                 reducer=components.reducer.name,
@@ -198,6 +204,7 @@ def distill(
                 versions=_collect_versions(components.regressor.name),
                 seed=seed,
             ),
+            fidelity=(OutputFidelity(),) * len(columns),  # measured below
             interrupted=interrupted,
             train=train,
             held_out=held_out,
@@ -205,7 +212,7 @@ def distill(
         try:
             with stages.run("verify"):
                 for measured in measure_result(
-                    result, block, parent, batch, function if out_of_range else None
+                    result, select, block, parent, batch, function if out_of_range else None
                 ):
                     result = measured
         except KeyboardInterrupt:
@@ -291,14 +298,9 @@ def _apply_names(
     )
 
 
-def _check_columns(outputs: Sequence[int] | None, activations: Activations) -> tuple[int, ...]:
-    count = activations.outputs.shape[1]
-    if outputs is None:
-        return tuple(range(count))
-    columns = check_columns("outputs", outputs)
-    if max(columns) >= count:
-        raise SearchError(f"outputs={list(columns)}: the block has outputs 0 to {count - 1}")
-    return columns
+def _find_columns(outputs: Sequence[int | str] | None, activations: Activations) -> tuple[int, ...]:
+    names = activations.output_names
+    return tuple(range(len(names))) if outputs is None else find_outputs(outputs, names)
 
 
 def _apply_transforms(transforms: Transforms, activations: Activations) -> Tensor:

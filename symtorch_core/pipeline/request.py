@@ -12,7 +12,6 @@ from symtorch_core.activations.rows import Activations, to_weights
 from symtorch_core.components.checks import (
     check_callbacks,
     check_choice,
-    check_columns,
     check_distinct,
     check_flag,
     check_function,
@@ -22,6 +21,9 @@ from symtorch_core.components.checks import (
     check_path,
     check_seed,
     check_whole,
+    find_columns,
+    find_position,
+    read_columns,
 )
 from symtorch_core.components.options import Configurable
 from symtorch_core.components.registry import load
@@ -195,7 +197,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     if arguments["transforms"] is not None:
         check_transforms(arguments["transforms"])
     if arguments["outputs"] is not None:
-        _check_columns(arguments["outputs"])
+        _check_outputs(arguments["outputs"], arguments["output_names"])
     if arguments["weights"] is not None:
         to_weights(arguments["weights"])
     surrogate, resume = arguments["surrogate"], arguments["resume"]
@@ -256,7 +258,28 @@ def check_metric(metric: Callable[[Any], float] | None) -> None:
         )
 
 
-def _check_columns(outputs: Any) -> None:
-    columns = check_columns("outputs", outputs)
+def find_outputs(outputs: Any, names: Sequence[str]) -> tuple[int, ...]:
+    """Return the numbers of the columns to distill, from a list of numbers or names; ``names`` are the block's.
+
+    Raises:
+        SearchError: there is no such column, or one is given twice.
+    """
+    columns = find_columns("outputs", outputs, range(len(names)), names)
+    _check_distinct(columns)
+    return columns
+
+
+def _check_outputs(outputs: Any, names: Sequence[str] | None) -> None:
+    """Refuse, as far as it is known before the capture, what are no different columns."""
+    columns = read_columns("outputs", outputs)
+    _check_distinct(columns)
+    for column in columns:
+        if names is not None and isinstance(column, str):
+            find_position("output", column, range(len(names)), names)
+
+
+def _check_distinct(columns: Sequence[int | str]) -> None:
     if not columns or len(set(columns)) != len(columns):
-        raise SearchError(f"outputs={list(columns)}: give different numbers of output columns, at least one")
+        raise SearchError(
+            f"outputs={list(columns)}: give different numbers or names of output columns, at least one"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, final, get_args
 
 import msgspec
@@ -13,6 +13,7 @@ from symtorch_core.components.checks import check_choice, check_whole
 from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
 from symtorch_core.expressions import Constant, Expression, parse, to_sympy, to_text
 from symtorch_core.expressions.printing import to_latex
+from symtorch_core.search.fidelity import EquationFidelity, EquationFidelityRecord
 from symtorch_core.search.selection import SelectionRule, choose, compute_scores, find_left_out
 from symtorch_core.storage.documents import Count, Number, decode, encode_number, summarize
 
@@ -32,6 +33,8 @@ class Candidate:
         validation_loss: loss of the search on held-out rows; None if there are none.
         score: fall of log(loss) per unit of complexity from the next simpler equation (SymTorch paper, eq. 2);
             0 for the simplest.
+        fidelity: R2, largest error and more beside the equation's own target, on the rows of the fit, held out and out
+            of range; None before :func:`symtorch_core.distill` measures it. It is no part of what makes two equal.
     """
 
     expression: Expression
@@ -39,6 +42,7 @@ class Candidate:
     loss: float
     validation_loss: float | None = None
     score: float = 0.0
+    fidelity: EquationFidelity | None = field(default=None, compare=False, repr=False)
 
     @property
     def equation(self) -> sp.Expr:
@@ -88,6 +92,7 @@ class EquationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     complexity: Count
     loss: float
     validation_loss: Number | None
+    fidelity: EquationFidelityRecord | None
 
 
 @final
@@ -209,6 +214,7 @@ class ParetoFront(Sequence[Candidate]):
                 "complexity": c.complexity,
                 "loss": c.loss,
                 "validation_loss": None if c.validation_loss is None else encode_number(c.validation_loss),
+                "fidelity": c.fidelity and c.fidelity.to_json(),
             }
             for c in self
         ]
@@ -239,6 +245,7 @@ class ParetoFront(Sequence[Candidate]):
                         entry.complexity,
                         entry.loss,
                         None if entry.validation_loss is None else float(entry.validation_loss),
+                        fidelity=entry.fidelity and EquationFidelity.from_record(entry.fidelity),
                     )
                     for entry in record.equations
                 ),
@@ -271,15 +278,24 @@ class ParetoFront(Sequence[Candidate]):
         return rf"$\displaystyle \begin{{array}}{{rl}} {lines} \end{{array}}$"
 
     def to_frame(self) -> Any:
-        """Return the front as a pandas DataFrame (needs pandas), one row for each equation."""
+        """Return the front as a pandas DataFrame (needs pandas), one row for each equation.
+
+        Figures of its fidelity (``r2_train``, ``r2_held_out``, ``r2_out_of_range``, ``max_error_held_out``) are missing
+        values where they were not measured.
+        """
         import pandas  # optional, only here
 
+        judged = [c.fidelity or EquationFidelity() for c in self]
         return pandas.DataFrame(
             {
                 "complexity": [c.complexity for c in self],
                 "loss": [c.loss for c in self],
                 "score": [c.score for c in self],
                 "validation_loss": [c.validation_loss for c in self],
+                "r2_train": [f.train and f.train.r2 for f in judged],
+                "r2_held_out": [f.held_out and f.held_out.r2 for f in judged],
+                "r2_out_of_range": [f.out_of_range and f.out_of_range.r2 for f in judged],
+                "max_error_held_out": [f.held_out and f.held_out.max_error for f in judged],
                 "equation": [c.text() for c in self],
             }
         )

@@ -8,8 +8,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from symtorch_core.components.escaping import escape_html
+from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.verification.fidelity import Fidelity
 from symtorch_core.views.page_parts import read_template, render_math
 
 if TYPE_CHECKING:

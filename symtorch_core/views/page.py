@@ -13,8 +13,10 @@ from torch import Tensor
 from symtorch_core.errors import SelectionError
 from symtorch_core.expressions import Expression, evaluate, variables
 from symtorch_core.expressions.tree import count_nodes
+from symtorch_core.results.choosing import describe_choices
+from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity
+from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.views.figures import FIRST, SECOND, render_svg
 from symtorch_core.views.page_parts import (
     Bars,
@@ -79,9 +81,7 @@ def build_page(result: Distillation, title: str = "") -> Page:
     )
 
 
-def build_front_part(
-    front: ParetoFront, chosen: Candidate, key: str, name: str, r2: Mapping[int, float] | None = None
-) -> Front:
+def build_front_part(front: ParetoFront, chosen: Candidate, key: str, name: str) -> Front:
     """Build the part for a front, whose points the reader can choose.
 
     Args:
@@ -89,7 +89,6 @@ def build_front_part(
         chosen: the equation shown first.
         key: key of the front, unique on the page.
         name: left-hand side of the equations.
-        r2: held-out R2 by complexity, or None if unknown.
     """
     points = []
     for candidate in front:
@@ -97,8 +96,11 @@ def build_front_part(
         if candidate.validation_loss is not None:
             facts.append(("held-out loss", f"{candidate.validation_loss:.4g}"))
         facts.append(("score", f"{candidate.score:.3f}"))
-        if r2 is not None:
-            facts.append(("held-out R²", f"{r2[candidate.complexity]:.5f}"))
+        judged = candidate.fidelity
+        if judged is not None and judged.held_out is not None:
+            facts.append(("held-out R²", _format_r2(judged.held_out)))
+        if judged is not None and judged.out_of_range is not None:
+            facts.append(("R² out of range", _format_r2(judged.out_of_range)))
         points.append(Point(Equation.of(name, candidate.expression), tuple(facts)))
     position = list(front).index(chosen)
 
@@ -128,13 +130,11 @@ def build_front_part(
 
 def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
-    searched = None if _get_rows(result) is None else _get_searched_columns(result, number)
-    r2 = None if searched is None else _measure_r2_by_complexity(front, *searched)
-    yield build_front_part(front, chosen, f"front{number}", name, r2)
+    yield build_front_part(front, chosen, f"front{number}", name)
     if result.reduction.keeps_outputs:
         yield from _build_fit_figures(result, number)
-    if searched is not None:
-        shares = measure_sensitivity(chosen.expression, searched[0])
+    if _get_rows(result) is not None:
+        shares = measure_sensitivity(chosen.expression, _get_variables(result))
         if shares:
             yield Bars("Share of the equation's variance that goes when a variable is shuffled", shares)
     if front.unrunnable:
@@ -145,11 +145,11 @@ def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
         )
 
 
-def _build_fit_figures(result: Distillation, output: int) -> Iterator[Figure]:
-    """Yield figures of prediction and residuals of one output of the block."""
+def _build_fit_figures(result: Distillation, position: int) -> Iterator[Figure]:
+    """Yield figures of prediction and residuals of one output of the block, by its position in the result."""
     if _get_rows(result) is None:
         return
-    block, equations = (values[:_ROWS_DRAWN] for values in compare_outputs(result, output))
+    block, equations = (values[:_ROWS_DRAWN] for values in compare_outputs(result, result.outputs[position]))
 
     def draw_fit(ax: Any) -> None:
         low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
@@ -163,7 +163,7 @@ def _build_fit_figures(result: Distillation, output: int) -> Iterator[Figure]:
         ax.set(xlabel="block", ylabel="equations - block")
 
     name, where = (
-        result.output_names[output],
+        result.output_names[position],
         "held-out rows" if result.held_out is not None else "rows of the fit",
     )
     yield Figure(
@@ -235,42 +235,42 @@ def _build_others(result: Distillation) -> Table:
 
 
 def _build_settings(result: Distillation) -> Iterator[Table]:
-    search = result.search
     transforms = ", ".join(f"{name} = {text}" for name, text in result.transforms.texts().items())
-    yield Table(
-        ("setting", "value"),
-        to_table_rows(
-            [
-                ("regressor", result.provenance.regressor),
-                (
-                    "reducer",
-                    " ".join(
-                        part for part in (result.provenance.reducer, result.reduction.summary()) if part
+    for origin in result.origins:
+        search, made = origin.search, origin.provenance
+        names, by = describe_choices(result, origin)
+        yield Table(
+            ("setting", "value"),
+            to_table_rows(
+                [
+                    ("equations", names),
+                    ("regressor", made.regressor),
+                    (
+                        "reducer",
+                        " ".join(part for part in (made.reducer, result.reduction.summary()) if part),
                     ),
-                ),
-                ("derived variables", transforms),
-                ("chosen by", result.select),
-                ("operators", ", ".join(search.operators)),
-                ("loss", search.loss_function.name),
-                ("maxsize", search.maxsize),
-                ("iterations", search.niterations),
-                ("complexity of operators", _format_list(search.complexity_of_operators)),
-                ("constraints", _format_list(search.constraints)),
-                ("nested constraints", _format_list(search.nested_constraints)),
-                (
-                    "time limit",
-                    "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
-                ),
-                ("seed", result.provenance.seed),
-                ("rows dropped (not finite)", result.provenance.source.rows_dropped or ""),
-            ]
-        ),
-        numbers=False,
-    )
-    yield Table(
-        ("stage", "seconds"),
-        tuple((stage, f"{seconds:.2f}") for stage, seconds in result.provenance.seconds.items()),
-    )
+                    ("derived variables", transforms),
+                    ("chosen by", by),
+                    ("operators", ", ".join(search.operators)),
+                    ("loss", search.loss_function.name),
+                    ("maxsize", search.maxsize),
+                    ("iterations", search.niterations),
+                    ("complexity of operators", _format_list(search.complexity_of_operators)),
+                    ("constraints", _format_list(search.constraints)),
+                    ("nested constraints", _format_list(search.nested_constraints)),
+                    (
+                        "time limit",
+                        "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
+                    ),
+                    ("seed", made.seed),
+                    ("rows dropped (not finite)", made.source.rows_dropped or ""),
+                ]
+            ),
+            numbers=False,
+        )
+        yield Table(
+            ("stage", "seconds"), tuple((stage, f"{seconds:.2f}") for stage, seconds in made.seconds.items())
+        )
 
 
 def _format_list(values: Mapping[str, Any]) -> str:
@@ -286,23 +286,11 @@ def _is_large(result: Distillation) -> bool:
     return any(count_nodes(c.expression) > _MOST_DRAWN for front in result.fronts for c in front)
 
 
-def _get_searched_columns(
-    result: Distillation, number: int
-) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
-    """Return an equation's variables, targets and weights, on rows that are in memory."""
+def _get_variables(result: Distillation) -> dict[str, Tensor]:
+    """Return the variables of the equations by name, on rows that are in memory."""
     rows = _get_rows(result)
     Z = result.reduction.reduce_inputs(result.transforms(rows.inputs))
-    T = result.reduction.reduce_targets(rows.outputs[:, list(result.outputs)], Z)
-    columns = dict(zip(result.reduction.variable_names, Z.double().unbind(-1), strict=True))
-    return columns, T[:, number].double(), rows.weights
-
-
-def _measure_r2_by_complexity(
-    front: ParetoFront, columns: Mapping[str, Tensor], target: Tensor, weights: Tensor | None
-) -> dict[int, float]:
-    predictions = torch.stack([evaluate(c.expression, columns).expand_as(target) for c in front], dim=1)
-    fidelities = measure_fidelity(predictions, target[:, None].expand_as(predictions), weights)
-    return {candidate.complexity: entry.r2 for candidate, entry in zip(front, fidelities, strict=True)}
+    return dict(zip(result.reduction.variable_names, Z.double().unbind(-1), strict=True))
 
 
 def measure_sensitivity(

@@ -19,7 +19,6 @@ from symtorch_core.components.checks import (
     check_function,
     check_names,
     check_number,
-    check_position,
 )
 from symtorch_core.components.escaping import escape_plot
 from symtorch_core.errors import MissingDependencyError, SelectionError
@@ -59,7 +58,9 @@ def check_matplotlib() -> None:
         raise MissingDependencyError("plots need matplotlib. Try: pip install matplotlib", name="matplotlib")
 
 
-def plot_result(result: Distillation, kind: str = "front", output: int = 0, ax: Any = None) -> Any:
+def plot_result(
+    result: Distillation, kind: str = "front", output: int | str | None = None, ax: Any = None
+) -> Any:
     """Draw one output of a distillation: its ``"front"``, its ``"fit"``, or its ``"residuals"``.
 
     Raises:
@@ -67,8 +68,8 @@ def plot_result(result: Distillation, kind: str = "front", output: int = 0, ax: 
     """
     check_choice("kind of plot", kind, ("front", "fit", "residuals"), SelectionError)
     if kind == "front":
-        check_position("output", output, len(result.fronts), SelectionError, "equation")
-        return plot_front(result.front(output), result.chosen()[output], ax)
+        position = result.find_equation(output)
+        return plot_front(result.fronts[position], result.chosen()[position], ax)
     return plot_fit(result, output, ax) if kind == "fit" else plot_residuals(result, output, ax)
 
 
@@ -128,24 +129,24 @@ def plot_front(front: ParetoFront, chosen: Candidate | None = None, ax: Any = No
     return ax
 
 
-def plot_fit(result: Distillation, output: int = 0, ax: Any = None) -> Any:
+def plot_fit(result: Distillation, output: int | str | None = None, ax: Any = None) -> Any:
     """Draw the equations against the block's output, on held-out rows (or rows of the fit if none are held out)."""
     ax = new_axes(ax, size=(4.2, 4.0))
     block, equations = compare_outputs(result, output)
     ax.plot(block, equations, ".", alpha=0.5, color="C0")
     low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
     ax.plot([low, high], [low, high], "-", color="C1", linewidth=1)
-    ax.set(xlabel=f"{escape_plot(result.output_names[output])}: block", ylabel="equations")
+    ax.set(xlabel=f"{_name_output(result, output)}: block", ylabel="equations")
     return ax
 
 
-def plot_residuals(result: Distillation, output: int = 0, ax: Any = None) -> Any:
+def plot_residuals(result: Distillation, output: int | str | None = None, ax: Any = None) -> Any:
     """Draw the residuals, equations - block, over the block's output."""
     ax = new_axes(ax)
     block, equations = compare_outputs(result, output)
     ax.axhline(0.0, color="C1", linewidth=1)
     ax.plot(block, equations - block, ".", alpha=0.5, color="C0")
-    ax.set(xlabel=f"{escape_plot(result.output_names[output])}: block", ylabel="equations - block")
+    ax.set(xlabel=f"{_name_output(result, output)}: block", ylabel="equations - block")
     return ax
 
 
@@ -153,7 +154,7 @@ def plot_slice(
     result: Distillation,
     block: Callable[..., Any],
     along: str | Sequence[str],
-    output: int = 0,
+    output: int | str | None = None,
     at: Mapping[str, float] | None = None,
     ax: Any = None,
 ) -> Any:
@@ -163,7 +164,7 @@ def plot_slice(
         result: the distillation.
         block: the module or function.
         along: name of one input, or names of two.
-        output: position among the distilled outputs.
+        output: name or column of a distilled output; the first one by default.
         at: values of other inputs, instead of their medians.
         ax: axes to draw on; new ones by default.
 
@@ -176,7 +177,8 @@ def plot_slice(
         raise SelectionError(f"at takes a dictionary, name of an input -> value, not {at!r}")
     for name, value in (at or {}).items():
         check_number(f"the value of at for {name!r}", value, error=SelectionError)
-    check_position("output", output, len(result.outputs), SelectionError)
+    position = result.find_output(output)
+    name_of_output = _name_output(result, output)
     inputs = result.transforms.input_names
     unknown = [name for name in (*names, *(at or {})) if name not in inputs]
     if unknown or not 1 <= len(names) <= 2:
@@ -194,21 +196,21 @@ def plot_slice(
     grid = torch.cartesian_prod(*spans).reshape(-1, len(names))
     X = base.repeat(len(grid), 1)
     X[:, columns] = grid
-    column = result.outputs[output]
+    column = result.outputs[position]
     with torch.no_grad():
         neural = to_row_function(block, result.provenance.source)(X)[:, column].numpy()
-        symbolic = result.surrogate()(X)[:, output].numpy()
+        symbolic = result.surrogate()(X)[:, position].numpy()
     ax = new_axes(ax)
     if len(names) == 1:
         ax.plot(grid[:, 0].numpy(), neural, color="C0", label="block")
         ax.plot(grid[:, 0].numpy(), symbolic, "--", color="C1", label="equations")
-        ax.set(xlabel=escape_plot(names[0]), ylabel=escape_plot(result.output_names[output]))
+        ax.set(xlabel=escape_plot(names[0]), ylabel=name_of_output)
         ax.legend(fontsize="small")
         return ax
     difference = (symbolic - neural).reshape(count, count).T
     reach = float(abs(difference).max()) or 1.0
     mesh = ax.pcolormesh(spans[0].numpy(), spans[1].numpy(), difference, cmap="RdBu", vmin=-reach, vmax=reach)
-    ax.figure.colorbar(mesh, ax=ax, label=f"{escape_plot(result.output_names[output])}: equations - block")
+    ax.figure.colorbar(mesh, ax=ax, label=f"{name_of_output}: equations - block")
     ax.set(xlabel=escape_plot(names[0]), ylabel=escape_plot(names[1]))
     return ax
 
@@ -225,10 +227,13 @@ def get_drawn_rows(result: Distillation) -> Activations:
     return rows.rows(torch.arange(min(len(rows), _SHOWN_ROWS)))
 
 
-def compare_outputs(result: Distillation, output: int) -> tuple[Any, Any]:
-    """Return the block's output and its prediction by the equations, as arrays of shape (n,)."""
-    rows = get_drawn_rows(result)
-    check_position("output", output, len(result.outputs), SelectionError)
+def compare_outputs(result: Distillation, output: int | str | None = None) -> tuple[Any, Any]:
+    """Return one output of the block and its prediction by the equations, as arrays of shape (n,)."""
+    rows, position = get_drawn_rows(result), result.find_output(output)
     with torch.no_grad():
-        prediction = result.surrogate()(rows.inputs)[:, output]
-    return rows.outputs[:, result.outputs[output]].numpy(), prediction.numpy()
+        prediction = result.surrogate()(rows.inputs)[:, position]
+    return rows.outputs[:, result.outputs[position]].numpy(), prediction.numpy()
+
+
+def _name_output(result: Distillation, output: int | str | None) -> str:
+    return escape_plot(result.output_names[result.find_output(output)])

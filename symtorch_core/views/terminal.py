@@ -9,9 +9,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from symtorch_core.components.escaping import show_hidden
+from symtorch_core.components.escaping import shorten, show_hidden
+from symtorch_core.results.choosing import describe_choices
+from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.verification.fidelity import Fidelity
 
 if TYPE_CHECKING:
     from symtorch_core.reduction.sweep import Sweep
@@ -117,15 +118,19 @@ def render_result(result: Distillation) -> RenderableType:
 
 
 def _format_footer(result: Distillation) -> str:
-    made, kept = result.provenance, result.reduction.summary()
-    lines = [
-        f"{made.regressor} with reducer {made.reducer}; loss {result.search.loss_function.name}; chosen by "
-        f"{result.select!r}; {made.rows[0]} rows fitted, {made.rows[1]} held out; seed {made.seed}",
-        f"{made.reducer} keeps {kept}" if kept else "",
-        ", ".join(f"{stage} {value:.1f} s" for stage, value in made.seconds.items()),
-    ]
-    if made.source.rows_dropped:
-        lines.append(f"{made.source.rows_dropped} rows with non-finite values were left out")
+    lines = []
+    for origin in result.origins:
+        made, kept = origin.provenance, result.reduction.summary()
+        names, by = describe_choices(result, origin)
+        lines += [
+            f"{shorten(names, _WIDTH)}:" if names else "",
+            f"{made.regressor} with reducer {made.reducer}; loss {origin.search.loss_function.name}; chosen by "
+            f"{by!r}; {made.rows[0]} rows fitted, {made.rows[1]} held out; seed {made.seed}",
+            f"{made.reducer} keeps {kept}" if kept else "",
+            ", ".join(f"{stage} {value:.1f} s" for stage, value in made.seconds.items()),
+        ]
+        if made.source.rows_dropped:
+            lines.append(f"{made.source.rows_dropped} rows with non-finite values were left out")
     if result.interrupted:
         lines.append("interrupted: what was found by then is here, perhaps not finished")
     return "\n".join(line for line in lines if line)
