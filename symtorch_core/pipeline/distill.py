@@ -194,7 +194,7 @@ def distill(
             reduction=reduction,
             search=components.search,
             # The other rules need held-out losses, which are measured below.
-            choices=choose_by_rule(fronts, "score" if select in HELD_OUT_RULES else select),
+            choices=choose_by_rule(fronts, "knee" if select in HELD_OUT_RULES else select),
             provenance=Provenance(
                 regressor=components.regressor.name,
                 reducer=components.reducer.name,
