@@ -80,7 +80,10 @@ def _measure(
     result: Distillation, reduction: Reduction, former: Sequence[Candidate], present: Sequence[Expression]
 ) -> list[Candidate]:
     """Return the present equations with their losses, where there are rows to measure them on."""
-    candidates = [replace(old, expression=new) for old, new in zip(former, present, strict=True)]
+    candidates = [
+        old if new == old.expression else replace(old, expression=new, errors=None)
+        for old, new in zip(former, present, strict=True)
+    ]
     is_lost = bool(result.transforms.lost()) or isinstance(result.search.loss, LostFunction)
     rows = result.train or result.held_out
     if any(math.isinf(old.loss) for old in former) and (rows is None or is_lost):

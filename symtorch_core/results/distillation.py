@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, final, get_args
 from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, Source
-from symtorch_core.components.checks import check_choice, check_path, check_position, check_whole
+from symtorch_core.components.checks import check_choice, check_flag, check_path, check_position, check_whole
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
-from symtorch_core.expressions.printing import name_to_latex
+from symtorch_core.expressions import Expression, to_sympy
+from symtorch_core.expressions.printing import name_to_latex, to_latex
+from symtorch_core.reduction.loadings import Loadings, Side, read_loadings
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.surrogates.expansion import expand_equations
 from symtorch_core.surrogates.running import Replacement
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transforms
@@ -159,12 +162,45 @@ class Distillation:
                 raise SelectionError(f"equation {number} ({self.equation_names[number]}): {error}") from None
         return tuple(candidates)
 
-    def equations(self) -> dict[str, sp.Expr]:
-        """Return the chosen equations in sympy, by name."""
+    def equations(self, *, expand: bool = False) -> dict[str, sp.Expr]:
+        """Return the chosen equations in sympy, by name.
+
+        Args:
+            expand: return the block's outputs by name, in its own inputs: with transforms and reducer written out.
+
+        Raises:
+            SelectionError: a map of the reducer is not linear, or a transform is a Python function.
+        """
+        check_flag("expand", expand, SelectionError)
+        if expand:
+            return {name: to_sympy(part, real=False) for name, part in self._expand().items()}
         return {
             name: candidate.equation
             for name, candidate in zip(self.equation_names, self.chosen(), strict=True)
         }
+
+    def _expand(self) -> dict[str, Expression]:
+        chosen = [candidate.expression for candidate in self.chosen()]
+        return dict(
+            zip(self.output_names, expand_equations(chosen, self.transforms, self.reduction), strict=True)
+        )
+
+    def loadings(self, side: Side = "inputs") -> Any:
+        """Return what the reducer's maps are made of, as a pandas DataFrame (needs pandas).
+
+        Args:
+            side: ``"inputs"``: a row for each variable z of the equations, with the weight of each input in it (or of
+                each derived variable); ``"outputs"``: a row for each equation, with its weight in each output.
+
+        Raises:
+            SelectionError: nothing is reduced there, or the map is not linear.
+        """
+        return self.read_loadings(side).to_frame()
+
+    def read_loadings(self, side: Side) -> Loadings:
+        """Return what :meth:`loadings` shows, as plain data."""
+        names = (self.transforms.variable_names, self.output_names, self.equation_names)
+        return read_loadings(self.reduction, side, *names)
 
     @allow_gradients()  # a parameter made under inference_mode could never be trained
     def surrogate(self, select: SelectionRule | None = None, complexity: Complexity = None) -> Surrogate:
@@ -197,12 +233,31 @@ class Distillation:
         prediction = self.surrogate(select, complexity).predict(activations.inputs)
         return measure_fidelity(prediction, activations.outputs[:, list(self.outputs)], activations.weights)
 
-    def latex(self, digits: int = 4) -> str:
-        """Return the chosen equations as LaTeX, one ``name = equation`` per line."""
-        check_whole("digits", digits, 1, SelectionError)
+    def latex(self, digits: int = 4, *, errors: bool = False, expand: bool = False) -> str:
+        """Return the chosen equations as LaTeX, one ``name = equation`` per line.
 
-        lines = zip(self.equation_names, self.chosen(), strict=True)
-        return "\n".join(f"{name_to_latex(name)} = {candidate.latex(digits)}" for name, candidate in lines)
+        Args:
+            digits: significant digits of the constants.
+            errors: write the standard errors of the constants, where they are known.
+            expand: write the block's outputs in its own inputs; see :meth:`equations`.
+
+        Raises:
+            SelectionError: the equations cannot be written in the inputs, or both are asked for: constants that are
+                mixed with the maps' numbers have no errors.
+        """
+        check_whole("digits", digits, 1, SelectionError)
+        for name, value in (("errors", errors), ("expand", expand)):
+            check_flag(name, value, SelectionError)
+        if errors and expand:
+            raise SelectionError(
+                "errors are those of the equations before they are expanded: give errors=True or expand=True"
+            )
+        if expand:
+            lines = {name: to_latex(part, digits) for name, part in self._expand().items()}
+        else:
+            chosen = zip(self.equation_names, self.chosen(), strict=True)
+            lines = {name: candidate.latex(digits, errors=errors) for name, candidate in chosen}
+        return "\n".join(f"{name_to_latex(name)} = {text}" for name, text in lines.items())
 
     def to_frame(self) -> Any:
         """Return all fronts as one pandas DataFrame with a column ``output`` (needs pandas)."""
