@@ -187,7 +187,7 @@ def test_a_result_shows_errors_and_a_refined_equation_has_none(tmp_path: Path) -
     assert r"\pm" not in result.latex()
     block = st.SymbolicModel(torch.nn.Linear(1, 1).double())
     block.adopt(result).switch_to_symbolic()
-    block.refine(X, epochs=2, progress=False)
+    block.refine(X, epochs=2, batch_size=50, progress=False)
     exported = Distillation.load(block.export(tmp_path / "refined.json"))
     assert r"\pm" in Distillation.load(result.export(tmp_path / "found.json")).latex(errors=True)
     assert r"\pm" not in exported.latex(errors=True)
