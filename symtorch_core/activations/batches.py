@@ -99,6 +99,15 @@ def _slice_rows(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor |
     yield from (data[start : start + batch_size] for start in range(0, len(data), batch_size))
 
 
+def is_pair(data: Any) -> bool:
+    """Return whether data are two arrays with as many rows."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        return False
+    first, second = map(read_table, data)
+    arrays = all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in (first, second))
+    return arrays and len(first) == len(second)
+
+
 def peek_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
     """Return one batch of the data (None if there is none), and data to read in their place.
 

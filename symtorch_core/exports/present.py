@@ -15,7 +15,8 @@ from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import FileFormatError
 from symtorch_core.expressions import Expression
 from symtorch_core.reduction.reducer import Reduction
-from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
+from symtorch_core.results.rounding import replace_choice
+from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.storage.functions import LostFunction
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity
@@ -51,7 +52,7 @@ def adopt_constants(result: Distillation, surrogate: Surrogate) -> Distillation:
     former = [_find(*pair, result) for pair in zip(surrogate.structure(), result.fronts, strict=True)]
     candidates = _measure(result, reduction, former, present)
     fronts = [
-        _build_front(front, old, new, result.select)
+        replace_choice(front, old, new, result.select)
         for front, old, new in zip(result.fronts, former, candidates, strict=True)
     ]
     return replace(
@@ -118,19 +119,6 @@ def _measure(
     ]
 
 
-def _build_front(
-    front: ParetoFront, former: Candidate, present: Candidate, rule: SelectionRule
-) -> ParetoFront:
-    """Return a front with the present equation in place of the former one, from which the rule chooses it."""
-    others = [candidate for candidate in front if candidate.expression != former.expression]
-    while True:
-        changed = ParetoFront([present, *others], front.unrunnable)
-        preferred = changed.select(rule).expression
-        if preferred == present.expression:
-            return changed
-        others = [candidate for candidate in others if candidate.expression != preferred]
-
-
 def _measure_fidelity(result: Distillation, surrogate: Surrogate) -> tuple[OutputFidelity, ...]:
     def measure(rows: Activations | None) -> list[Fidelity] | None:
         if rows is None or result.transforms.lost():
@@ -138,13 +126,14 @@ def _measure_fidelity(result: Distillation, surrogate: Surrogate) -> tuple[Outpu
         targets = rows.outputs[:, list(result.outputs)]
         return measure_fidelity(surrogate.predict(rows.inputs), targets, rows.weights)
 
-    train, held_out = measure(result.train), measure(result.held_out)
+    train, held_out, truth = map(measure, (result.train, result.held_out, result.truth))
     return tuple(
         OutputFidelity(
             _UNKNOWN if train is None else train[number],
             None if held_out is None else held_out[number],
             None,
             entry.linear,
+            None if truth is None else truth[number],
         )
         for number, entry in enumerate(result.fidelity)
     )

@@ -11,7 +11,13 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.batches import check_data, iterate_batches, prepare_batch, to_arguments
+from symtorch_core.activations.batches import (
+    check_data,
+    is_pair,
+    iterate_batches,
+    prepare_batch,
+    to_arguments,
+)
 from symtorch_core.activations.hooks import HookCapture
 from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.state_guard import preserve_state
@@ -28,7 +34,7 @@ from symtorch_core.components.checks import (
 from symtorch_core.errors import CaptureError, SwitchError
 from symtorch_core.events import Callback, progress_bars
 from symtorch_core.model.block_wrapper import BlockWrapper
-from symtorch_core.model.targets import is_pair, pair_batches, read_rows, refuse_idle
+from symtorch_core.model.targets import pair_batches, read_rows, refuse_idle
 from symtorch_core.training.descend import allow_gradients, descend
 from symtorch_core.training.schedule import cosine_by_epochs
 

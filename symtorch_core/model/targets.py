@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symtorch_core.activations.batches import iterate_batches, peek_batch, read_table, to_arguments
+from symtorch_core.activations.batches import is_pair, iterate_batches, peek_batch, read_table, to_arguments
 from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import CaptureError
 from symtorch_core.model.block_wrapper import BlockWrapper
@@ -49,15 +49,6 @@ def refuse_idle(data: Any, takes: Callable[..., Any], options: Mapping[str, Any]
     return data
 
 
-def is_pair(data: Any) -> bool:
-    """Return whether data are two arrays with as many rows."""
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        return False
-    first, second = map(read_table, data)
-    arrays = all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in (first, second))
-    return arrays and len(first) == len(second)
-
-
 def pair_batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
     """Yield the batches (x, y) of a pair of arrays, or of an iterable of such batches.
 
@@ -91,7 +82,7 @@ def read_rows(data: Any, block: BlockWrapper) -> Activations:
     if not parts:
         raise CaptureError("the data are empty: give at least one row")
     rows = Activations(
-        *(torch.cat([getattr(part, side) for part in parts]) for side in ("inputs", "outputs"))
+        torch.cat([part.inputs for part in parts]), torch.cat([part.outputs for part in parts])
     )
     result = block.distillation
     for side, found, expected in (

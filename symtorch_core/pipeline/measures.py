@@ -16,7 +16,12 @@ from symtorch_core.results.distillation import Distillation
 from symtorch_core.search.front import HELD_OUT_RULES
 from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
-from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline, verify
+from symtorch_core.verification.verify import (
+    add_validation_losses,
+    fit_linear_baseline,
+    measure_constants,
+    verify,
+)
 from symtorch_core.verification.whole_model import measure_model
 
 
@@ -66,7 +71,10 @@ def _add_held_out_losses(result: Distillation) -> Distillation:
         return result
     rows = result.held_out.select_outputs(result.outputs)
     fronts = add_validation_losses(result.fronts, result.search, result.transforms, result.reduction, rows)
-    return replace(result, fronts=fronts)
+    assert result.train is not None
+    train = result.train.select_outputs(result.outputs)
+    constants = measure_constants(result.search, result.transforms, result.reduction, train, rows)
+    return replace(result, fronts=fronts, constant_losses=constants)
 
 
 def _add_fidelity(result: Distillation, equations: Surrogate, function: BlockFunction | None) -> Distillation:
@@ -74,7 +82,8 @@ def _add_fidelity(result: Distillation, equations: Surrogate, function: BlockFun
     train = result.train.select_outputs(result.outputs)
     held_out = None if result.held_out is None else result.held_out.select_outputs(result.outputs)
     baseline = fit_linear_baseline(result.transforms, result.reduction, train, held_out or train)
-    measured = verify(equations, baseline, train, held_out, function, result.outputs)
+    truth = None if result.truth is None else result.truth.select_outputs(result.outputs)
+    measured = verify(equations, baseline, train, held_out, function, result.outputs, truth)
     return replace(result, fidelity=measured)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from symtorch_core.activations.rows import Activations, Source
 from symtorch_core.components.checks import check_choice, check_flag, check_path, check_position, check_whole
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
-from symtorch_core.expressions import Expression, to_sympy
+from symtorch_core.expressions import Expression, to_sympy, variables
 from symtorch_core.expressions.printing import name_to_latex, to_latex
 from symtorch_core.reduction.loadings import Loadings, Side, read_loadings
 from symtorch_core.reduction.reducer import Reduction
+from symtorch_core.results.rounding import round_chosen
 from symtorch_core.search.front import Candidate, ParetoFront, SelectionRule
+from symtorch_core.search.rounding import RoundedConstant
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.expansion import expand_equations
 from symtorch_core.surrogates.running import Replacement
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 
 Complexity = int | Mapping[int, int] | None
 """One complexity for all equations, or a complexity by equation number for some, or None to follow the rule."""
+
+
+_ROUNDING = 1e-9
+_ROWS = ("train", "held_out", "truth")
 
 
 @final
@@ -94,6 +101,10 @@ class Distillation:
             holds what was found before, and may be unfinished.
         train, held_out: the activations, in memory, for plots; see :meth:`without_rows`. A file of :meth:`save` keeps a
             sample of the held-out ones, a pickled or saved model none.
+        truth: inputs of the block and measurements of its outputs, ``y_true`` of :func:`symtorch_core.distill`, in
+            memory; None if there are none.
+        constant_losses: held-out loss of the best constant in place of each equation; empty if no rows were held out.
+        rounded: what :meth:`round_constants` set to exact numbers.
     """
 
     fronts: tuple[ParetoFront, ...]
@@ -112,17 +123,20 @@ class Distillation:
     interrupted: bool = False
     train: Activations | None = field(default=None, repr=False)
     held_out: Activations | None = field(default=None, repr=False)
+    truth: Activations | None = field(default=None, repr=False)
+    constant_losses: tuple[float, ...] = ()
+    rounded: tuple[RoundedConstant, ...] = ()
 
     def without_rows(self) -> Distillation:
         """Return the result without its activations, which may take far more memory than the rest.
 
         It runs and saves as before; plots of rows need new ones.
         """
-        return replace(self, train=None, held_out=None)
+        return replace(self, train=None, held_out=None, truth=None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Distillation:
         """Return a copy with modules of its own, but the same rows, which nothing changes."""
-        rest = {name: value for name, value in vars(self).items() if name not in ("train", "held_out")}
+        rest = {name: value for name, value in vars(self).items() if name not in _ROWS}
         return replace(self, **copy.deepcopy(rest, memo))
 
     def front(self, equation: int = 0) -> ParetoFront:
@@ -162,6 +176,34 @@ class Distillation:
                 raise SelectionError(f"equation {number} ({self.equation_names[number]}): {error}") from None
         return tuple(candidates)
 
+    def find_worse_than_constant(self) -> tuple[int, ...]:
+        """Return the numbers of the chosen equations that do worse on held-out rows than the best constant."""
+        if not self.constant_losses:
+            return ()
+
+        def is_worse(candidate: Candidate, constant: float) -> bool:
+            loss = math.inf if candidate.validation_loss is None else candidate.validation_loss
+            return bool(variables(candidate.expression)) and loss > constant * (1 + _ROUNDING)
+
+        pairs = zip(self.chosen(), self.constant_losses, strict=True)
+        return tuple(number for number, pair in enumerate(pairs) if is_worse(*pair))
+
+    def round_constants(self) -> Distillation:
+        """Return the distillation with constants of its chosen equations set to the simple numbers they may be.
+
+        These are whole numbers, fractions with denominators of up to 6, and multiples of pi and e. A constant is set to
+        one within two of its standard errors, if the loss does not rise by more than they explain; the others are then
+        fitted again. ``rounded`` of the result says what was changed, and so do its views. Losses and fidelity are
+        measured again, but for what needs the block: out of range, and on the whole model.
+
+        Returns:
+            The distillation itself if there is nothing to round.
+
+        Raises:
+            SelectionError: the rows of the fit are not in memory, or the loss is not mse.
+        """
+        return round_chosen(self)
+
     def equations(self, *, expand: bool = False) -> dict[str, sp.Expr]:
         """Return the chosen equations in sympy, by name.
 
@@ -173,13 +215,14 @@ class Distillation:
         """
         check_flag("expand", expand, SelectionError)
         if expand:
-            return {name: to_sympy(part, real=False) for name, part in self._expand().items()}
+            return {name: to_sympy(part, real=False) for name, part in self.expand().items()}
         return {
             name: candidate.equation
             for name, candidate in zip(self.equation_names, self.chosen(), strict=True)
         }
 
-    def _expand(self) -> dict[str, Expression]:
+    def expand(self) -> dict[str, Expression]:
+        """Return an expression in the block's inputs for each distilled output, by name; see :meth:`equations`."""
         chosen = [candidate.expression for candidate in self.chosen()]
         return dict(
             zip(self.output_names, expand_equations(chosen, self.transforms, self.reduction), strict=True)
@@ -253,7 +296,7 @@ class Distillation:
                 "errors are those of the equations before they are expanded: give errors=True or expand=True"
             )
         if expand:
-            lines = {name: to_latex(part, digits) for name, part in self._expand().items()}
+            lines = {name: to_latex(part, digits) for name, part in self.expand().items()}
         else:
             chosen = zip(self.equation_names, self.chosen(), strict=True)
             lines = {name: candidate.latex(digits, errors=errors) for name, candidate in chosen}

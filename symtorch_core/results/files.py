@@ -28,6 +28,7 @@ from symtorch_core.results.records import (
 )
 from symtorch_core.results.restoring import check_parts, restore_reduction
 from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.rounding import RoundedConstant
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.storage.documents import encode_number, read_document, summarize, write_document
 from symtorch_core.storage.files import write_text
@@ -135,6 +136,8 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
         "task_metric": metric and {key: encode_number(value) for key, value in vars(metric).items()},
         "interrupted": result.interrupted,
         "provenance": asdict(result.provenance),
+        "constant_losses": [encode_number(loss) for loss in result.constant_losses],
+        "rounded": [asdict(entry) for entry in result.rounded],
     }
 
 
@@ -160,6 +163,8 @@ def decode_distillation(record: DistillationRecord, reduction: Reduction) -> Dis
         model_fidelity=_decode_fidelity(record.model_fidelity),
         task_metric=None if metric is None else MetricChange(float(metric.block), float(metric.equations)),
         interrupted=record.interrupted,
+        constant_losses=tuple(map(float, record.constant_losses)),
+        rounded=tuple(RoundedConstant(**msgspec.structs.asdict(entry)) for entry in record.rounded),
     )
 
 
@@ -232,8 +237,8 @@ def _decode_fidelity(record: FidelityRecord | None) -> Fidelity | None:
 def _decode_output_fidelity(record: OutputFidelityRecord) -> OutputFidelity:
     train = _decode_fidelity(record.train)
     assert train is not None
-    others = (_decode_fidelity(part) for part in (record.held_out, record.out_of_range, record.linear))
-    return OutputFidelity(train, *others)
+    others = (record.held_out, record.out_of_range, record.linear, record.truth)
+    return OutputFidelity(train, *map(_decode_fidelity, others))
 
 
 def _sample_rows(rows: Activations) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from symtorch_core.storage.documents import Count, Label, Number, Width
 from symtorch_core.storage.functions import FunctionRecord
 from symtorch_core.surrogates.transforms import TransformsRecord
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the JSON form; other versions are refused."""
 
 
@@ -62,6 +62,7 @@ class OutputFidelityRecord(Struct, frozen=True, forbid_unknown_fields=True):
     held_out: FidelityRecord | None
     out_of_range: FidelityRecord | None
     linear: FidelityRecord | None
+    truth: FidelityRecord | None
 
 
 @final
@@ -104,6 +105,17 @@ class ProvenanceRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @final
+class RoundedRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """A constant that was set to an exact number."""
+
+    equation: Label
+    before: float
+    error: float
+    after: float
+    text: Label
+
+
+@final
 class DistillationRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """A distillation without its tensors."""
 
@@ -121,13 +133,15 @@ class DistillationRecord(Struct, frozen=True, forbid_unknown_fields=True):
     task_metric: MetricRecord | None
     interrupted: bool
     provenance: ProvenanceRecord
+    constant_losses: list[Number]
+    rounded: list[RoundedRecord]
 
 
 @final
 class WrapperRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """The state of a wrapped block in a checkpoint, besides its tensors."""
 
-    schema: Literal[4]
+    schema: Literal[5]
     name: Label
     mode: Literal["block", "symbolic"]
     distillation: DistillationRecord | None
@@ -142,7 +156,7 @@ class WrapperRecord(Struct, frozen=True, forbid_unknown_fields=True):
 class SavedDistillation(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file: a distillation, and tensors as safetensors in base64."""
 
-    schema: Literal[4]
+    schema: Literal[5]
     distillation: DistillationRecord
     reduction_tensors: str
     held_out_sample: str

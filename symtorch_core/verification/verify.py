@@ -10,9 +10,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, BlockFunction
-from symtorch_core.expressions import evaluate
+from symtorch_core.expressions import Constant, evaluate
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import Reduction
+from symtorch_core.search.constants import refit_constants
 from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate
@@ -29,11 +30,12 @@ _RIDGE = 1e-9
 
 def verify(
     surrogate: Surrogate,
-    baseline: Sequence[Fidelity],
+    baseline: Sequence[Fidelity | None],
     train: Activations,
     held_out: Activations | None,
     function: BlockFunction | None,
     outputs: Sequence[int],
+    truth: Activations | None = None,
 ) -> tuple[OutputFidelity, ...]:
     """Measure the fidelity of a surrogate's equations, for each of its outputs.
 
@@ -45,15 +47,17 @@ def verify(
         function: the block, for inputs out of range; None if it cannot be evaluated there. If it fails, a warning
             says so, and the equations are not evaluated out of range.
         outputs: the block's output columns that the surrogate returns.
+        truth: measurements of these outputs, or None.
     """
+    nothing: Sequence[Fidelity | None] = [None] * len(baseline)
 
-    def measure(activations: Activations) -> list[Fidelity]:
+    def measure(activations: Activations | None) -> Sequence[Fidelity | None]:
+        if activations is None:
+            return nothing
         return measure_fidelity(
             surrogate.predict(activations.inputs), activations.outputs, activations.weights
         )
 
-    nothing: Sequence[Fidelity | None] = [None] * len(baseline)
-    unseen = nothing if held_out is None else measure(held_out)
     far = nothing
     if function is not None:
         try:
@@ -66,7 +70,9 @@ def verify(
                 RuntimeWarning,
                 stacklevel=3,
             )
-    return tuple(OutputFidelity(*entry) for entry in zip(measure(train), unseen, far, baseline, strict=True))
+    fitted = measure_fidelity(surrogate.predict(train.inputs), train.outputs, train.weights)
+    measured = zip(fitted, measure(held_out), far, baseline, measure(truth), strict=True)
+    return tuple(OutputFidelity(*entry) for entry in measured)
 
 
 def fit_linear_baseline(
@@ -87,6 +93,36 @@ def fit_linear_baseline(
     W = moments.linear_map(_RIDGE)
     prediction = moments.y + (variables(evaluated) - moments.x) @ W.T
     return measure_fidelity(prediction, evaluated.outputs, evaluated.weights)
+
+
+def measure_constants(
+    search: SearchSpace,
+    transforms: Transforms,
+    reduction: Reduction,
+    train: Activations,
+    held_out: Activations,
+) -> tuple[float, ...]:
+    """Return the held-out loss of the best constant for each equation: what every equation has to beat.
+
+    Args:
+        search: search space with the loss.
+        transforms, reduction: maps from the block's inputs and outputs to variables and targets of the equations.
+        train: rows that the constants are fitted to, with the distilled outputs only.
+        held_out: held-out rows, with the distilled outputs only.
+    """
+
+    def read(rows: Activations) -> tuple[Tensor, Tensor | None]:
+        Z = reduction.reduce_inputs(transforms(rows.inputs))
+        weights = None if rows.weights is None else rows.weights.double()
+        return reduction.reduce_targets(rows.outputs, Z).double(), weights
+
+    (fitted, weights), (unseen, unseen_weights) = read(train), read(held_out)
+    losses = []
+    for target, target_unseen in zip(fitted.T, unseen.T, strict=True):
+        mean = target.mean() if weights is None else (weights * target).sum() / weights.sum()
+        best = refit_constants(Constant(float(mean)), {}, target, weights, search.loss_function)
+        losses.append(search.loss_function(evaluate(best, {}), target_unseen, unseen_weights))
+    return tuple(losses)
 
 
 def add_validation_losses(

@@ -16,6 +16,7 @@ from symtorch_core.expressions.tree import count_nodes
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measure_fidelity
 from symtorch_core.views.figures import FIRST, SECOND, render_svg
+from symtorch_core.views.page_loadings import build_loadings_parts
 from symtorch_core.views.page_parts import (
     Bars,
     Equation,
@@ -30,6 +31,7 @@ from symtorch_core.views.page_parts import (
     to_table_rows,
 )
 from symtorch_core.views.plots import compare_outputs
+from symtorch_core.views.terminal import describe_rounding
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -65,6 +67,9 @@ def build_page(result: Distillation, title: str = "") -> Page:
         sections.append(Section("The other equations", (_build_others(result),)))
     if not result.reduction.keeps_outputs and _get_rows(result) is not None:
         sections.append(Section("Outputs of the block", tuple(_build_output_parts(result))))
+    reduced = tuple(build_loadings_parts(result))
+    if reduced:
+        sections.append(Section("What the variables are made of", reduced))
     sections.append(Section("How it was made", tuple(_build_settings(result))))
     provenance = result.provenance
     rows = f"{provenance.rows[0]} rows fitted" + (
@@ -97,6 +102,8 @@ def build_front_part(
         if candidate.validation_loss is not None:
             facts.append(("held-out loss", f"{candidate.validation_loss:.4g}"))
         facts.append(("score", f"{candidate.score:.3f}"))
+        if candidate.errors is not None and any(candidate.errors):
+            facts.append(("with errors", candidate.text(errors=True)))
         if r2 is not None:
             facts.append(("held-out R²", f"{r2[candidate.complexity]:.5f}"))
         points.append(Point(Equation.of(name, candidate.expression), tuple(facts)))
@@ -130,6 +137,8 @@ def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
     searched = None if _get_rows(result) is None else _get_searched_columns(result, number)
     r2 = None if searched is None else _measure_r2_by_complexity(front, *searched)
+    if number in result.find_worse_than_constant():
+        yield Text("On held-out rows, a constant does better than the chosen equation.", is_warning=True)
     yield build_front_part(front, chosen, f"front{number}", name, r2)
     if result.reduction.keeps_outputs:
         yield from _build_fit_figures(result, number)
@@ -191,11 +200,14 @@ def _build_overview(result: Distillation) -> Iterator[Part]:
         "R² out of range",
         "largest error held out",
     )
+    measured = any(entry.truth is not None for entry in result.fidelity)
+    headings += ("R² against your data",) if measured else ()
     rows = tuple(
         (
             name,
             *map(_format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)),
             _format_error(entry),
+            *([_format_r2(entry.truth)] if measured else []),
         )
         for name, entry in zip(result.output_names, result.fidelity, strict=True)
     )
@@ -262,6 +274,7 @@ def _build_settings(result: Distillation) -> Iterator[Table]:
                     "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
                 ),
                 ("seed", result.provenance.seed),
+                ("rounded constants", "; ".join(map(describe_rounding, result.rounded))),
                 ("rows dropped (not finite)", result.provenance.source.rows_dropped or ""),
             ]
         ),
