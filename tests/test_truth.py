@@ -348,7 +348,7 @@ def test_views_name_the_largest_inputs(tmp_path: Path) -> None:
     share = float((weights[largest] ** 2).sum() / (weights**2).sum())
     assert f"{line}{share:.0%} of its weight)" in str(result)
     page = result.report(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "What the variables are made of" in page
+    assert "Maps of the reducer" in page
     assert "loadings of the inputs" in page
     assert "made of" not in str(reduce_wide("nothing"))
 

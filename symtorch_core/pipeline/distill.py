@@ -228,7 +228,9 @@ def distill(
 
 
 def _warn_of_worse(result: Distillation) -> None:
-    """Warn once of chosen equations that are no better than a constant."""
+    """Warn once of chosen equations that are no better than a constant, unless the search was not finished."""
+    if result.interrupted:
+        return
     names = [result.equation_names[number] for number in result.find_worse_than_constant()]
     if names:
         warnings.warn(

@@ -69,7 +69,7 @@ def build_page(result: Distillation, title: str = "") -> Page:
         sections.append(Section("Outputs of the block", tuple(_build_output_parts(result))))
     reduced = tuple(build_loadings_parts(result))
     if reduced:
-        sections.append(Section("What the variables are made of", reduced))
+        sections.append(Section("Maps of the reducer", reduced))
     sections.append(Section("How it was made", tuple(_build_settings(result))))
     provenance = result.provenance
     rows = f"{provenance.rows[0]} rows fitted" + (
@@ -192,7 +192,7 @@ def _build_output_parts(result: Distillation) -> Iterator[Part]:
 
 
 def _build_overview(result: Distillation) -> Iterator[Part]:
-    headings = (
+    headings: tuple[str, ...] = (
         "output",
         "R² train",
         "R² held out",

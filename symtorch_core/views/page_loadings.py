@@ -44,6 +44,6 @@ def _build_heat_map(loadings: Loadings, side: str) -> Figure:
     def draw(ax: Any) -> None:
         plot_loadings(loadings, ax)
 
-    width, height = min(10.0, 2.5 + 0.3 * columns), min(8.0, 1.6 + 0.3 * rows)
+    width, height = min(10.0, 4.0 + 0.3 * columns), min(8.0, 2.4 + 0.3 * rows)
     svg = render_svg(draw, width=width, height=height, label=f"loadings of the {side}")
     return Figure(Markup(svg), f"Weights of the {side}: red is positive, blue negative", wide=True)

@@ -34,6 +34,7 @@ _GRID = 200
 _GRID_2D = 60
 _SHOWN_ROWS = 2000
 _MOST_TICKS = 40
+_LONGEST_TICK = 16
 
 
 def new_axes(ax: Any = None, *, size: tuple[float, float] = (5.0, 3.6)) -> Any:
@@ -225,7 +226,10 @@ def plot_loadings(loadings: Loadings, ax: Any = None) -> Any:
     for axis, names in ((ax.xaxis, loadings.columns), (ax.yaxis, loadings.names)):
         every = -(-len(names) // _MOST_TICKS)  # names of more columns would cover each other
         places = range(0, len(names), every)
-        axis.set_ticks(list(places), [escape_plot(names[place]) for place in places])
+        short = (
+            name if len(name) <= _LONGEST_TICK else f"{name[:_LONGEST_TICK]}..." for name in names[::every]
+        )
+        axis.set_ticks(list(places), list(map(escape_plot, short)))
     ax.tick_params(axis="x", rotation=90)
     ax.grid(False)
     return ax
