@@ -25,7 +25,7 @@ from symtorch_core.components.checks import check_columns
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.events import Callback, StageFinished, StageStarted, Stopwatch, notify, progress_bars
-from symtorch_core.pipeline.measures import measure_result
+from symtorch_core.pipeline.measures import list_failures, measure_result
 from symtorch_core.pipeline.request import (
     Components,
     check_arguments,
@@ -229,9 +229,7 @@ def distill(
 
 def _warn_of_worse(result: Distillation) -> None:
     """Warn once of chosen equations that are no better than a constant, unless the search was not finished."""
-    if result.interrupted:
-        return
-    names = [result.equation_names[number] for number in result.find_worse_than_constant()]
+    names = [] if result.interrupted else list_failures(result)
     if names:
         warnings.warn(
             f"{', '.join(names)}: on held-out rows the chosen equation does worse than the best constant. Choose a "

@@ -17,8 +17,10 @@ from symtorch_core.search.front import HELD_OUT_RULES
 from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.verification.verify import (
+    ReducedRows,
     add_validation_losses,
     fit_linear_baseline,
+    is_clearly_worse,
     measure_constants,
     verify,
 )
@@ -71,10 +73,32 @@ def _add_held_out_losses(result: Distillation) -> Distillation:
         return result
     rows = result.held_out.select_outputs(result.outputs)
     fronts = add_validation_losses(result.fronts, result.search, result.transforms, result.reduction, rows)
-    assert result.train is not None
-    train = result.train.select_outputs(result.outputs)
-    constants = measure_constants(result.search, result.transforms, result.reduction, train, rows)
+    constants = measure_constants(*_reduce_rows(result), result.search.loss_function)
     return replace(result, fronts=fronts, constant_losses=constants)
+
+
+def _reduce_rows(result: Distillation) -> tuple[ReducedRows, ReducedRows]:
+    """Return the rows of the fit and the held-out rows, as the equations see them."""
+    assert result.train is not None
+    assert result.held_out is not None
+    train, held_out = (
+        ReducedRows.of(rows.select_outputs(result.outputs), result.transforms, result.reduction)
+        for rows in (result.train, result.held_out)
+    )
+    return train, held_out
+
+
+def list_failures(result: Distillation) -> list[str]:
+    """Return the names of chosen equations that are clearly worse than a constant on held-out rows."""
+    worse = result.find_worse_than_constant()
+    if not worse:
+        return []
+    chosen, rows, loss = result.chosen(), _reduce_rows(result), result.search.loss_function
+    return [
+        result.equation_names[number]
+        for number in worse
+        if is_clearly_worse(chosen[number].expression, number, *rows, loss)
+    ]
 
 
 def _add_fidelity(result: Distillation, equations: Surrogate, function: BlockFunction | None) -> Distillation:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
 
+import torch
 from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, BlockFunction
-from symtorch_core.expressions import Constant, evaluate
+from symtorch_core.expressions import Constant, Expression, constants, evaluate
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.search.constants import refit_constants
 from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.losses import Loss
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transforms
@@ -95,34 +98,56 @@ def fit_linear_baseline(
     return measure_fidelity(prediction, evaluated.outputs, evaluated.weights)
 
 
-def measure_constants(
-    search: SearchSpace,
-    transforms: Transforms,
-    reduction: Reduction,
-    train: Activations,
-    held_out: Activations,
-) -> tuple[float, ...]:
-    """Return the held-out loss of the best constant for each equation: what every equation has to beat.
+@final
+@dataclass(frozen=True)
+class ReducedRows:
+    """Rows as the equations see them: columns by name, targets (n, k_out) and weights, in float64."""
 
-    Args:
-        search: search space with the loss.
-        transforms, reduction: maps from the block's inputs and outputs to variables and targets of the equations.
-        train: rows that the constants are fitted to, with the distilled outputs only.
-        held_out: held-out rows, with the distilled outputs only.
-    """
+    columns: Mapping[str, Tensor]
+    targets: Tensor
+    weights: Tensor | None
 
-    def read(rows: Activations) -> tuple[Tensor, Tensor | None]:
+    @classmethod
+    def of(cls, rows: Activations, transforms: Transforms, reduction: Reduction) -> ReducedRows:
+        """Build them from rows of the block, with the distilled outputs only."""
         Z = reduction.reduce_inputs(transforms(rows.inputs))
-        weights = None if rows.weights is None else rows.weights.double()
-        return reduction.reduce_targets(rows.outputs, Z).double(), weights
+        return cls(
+            dict(zip(reduction.variable_names, Z.double().unbind(-1), strict=True)),
+            reduction.reduce_targets(rows.outputs, Z).double(),
+            None if rows.weights is None else rows.weights.double(),
+        )
 
-    (fitted, weights), (unseen, unseen_weights) = read(train), read(held_out)
-    losses = []
-    for target, target_unseen in zip(fitted.T, unseen.T, strict=True):
+    def fit_constant(self, number: int, loss: Loss) -> float:
+        """Return the best constant in place of one equation."""
+        target, weights = self.targets[:, number], self.weights
         mean = target.mean() if weights is None else (weights * target).sum() / weights.sum()
-        best = refit_constants(Constant(float(mean)), {}, target, weights, search.loss_function)
-        losses.append(search.loss_function(evaluate(best, {}), target_unseen, unseen_weights))
-    return tuple(losses)
+        (best,) = constants(refit_constants(Constant(float(mean)), {}, target, weights, loss))
+        return best
+
+
+def measure_constants(train: ReducedRows, held_out: ReducedRows, loss: Loss) -> tuple[float, ...]:
+    """Return the held-out loss of the best constant for each equation: what every equation has to beat."""
+    fitted = [train.fit_constant(number, loss) for number in range(train.targets.shape[1])]
+    return tuple(
+        loss(torch.tensor(value, dtype=torch.float64), target, held_out.weights)
+        for value, target in zip(fitted, held_out.targets.T, strict=True)
+    )
+
+
+def is_clearly_worse(
+    expression: Expression, number: int, train: ReducedRows, held_out: ReducedRows, loss: Loss
+) -> bool:
+    """Return whether an equation's held-out loss is above that of the best constant by more than chance explains.
+
+    That is by two standard errors of the mean difference over the rows.
+    """
+    target, weights = held_out.targets[:, number], held_out.weights
+    share = torch.ones_like(target) if weights is None else weights
+    share = share / share.sum()
+    ours = loss.of_residual(evaluate(expression, held_out.columns) - target)
+    change = ours - loss.of_residual(train.fit_constant(number, loss) - target)
+    mean = (share * change).sum()
+    return not bool(mean <= 2 * (share * (change - mean)).square().sum().sqrt())
 
 
 def add_validation_losses(
@@ -140,13 +165,13 @@ def add_validation_losses(
         transforms, reduction: maps from the block's inputs and outputs to variables and targets of the equations.
         held_out: held-out rows, with the distilled outputs only.
     """
-    Z = reduction.reduce_inputs(transforms(held_out.inputs))
-    T = reduction.reduce_targets(held_out.outputs, Z).double()
-    columns = dict(zip(reduction.variable_names, Z.double().unbind(-1), strict=True))
-    weights = None if held_out.weights is None else held_out.weights.double()
+    rows = ReducedRows.of(held_out, transforms, reduction)
     evaluated = []
     for number, front in enumerate(fronts):
-        losses = [search.loss_function(evaluate(c.expression, columns), T[:, number], weights) for c in front]
+        target = rows.targets[:, number]
+        losses = [
+            search.loss_function(evaluate(c.expression, rows.columns), target, rows.weights) for c in front
+        ]
         evaluated.append(
             ParetoFront(
                 [
