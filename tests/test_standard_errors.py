@@ -98,7 +98,8 @@ def test_a_constant_that_changes_no_row_is_not_determined() -> None:
 
 def test_what_no_rows_are_left_for_has_no_error() -> None:
     x = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    assert estimate_errors(parse("2.0*x + 1.0"), {"x": x}, 2 * x + 1, None, MSE) == (None, None)
+    for rows in (x, x[:1]):
+        assert estimate_errors(parse("2.0*x + 1.0"), {"x": rows}, 2 * rows + 1, None, MSE) == (None, None)
 
 
 def test_constants_that_are_not_the_best_have_no_errors() -> None:

@@ -36,11 +36,10 @@ from symtorch_core.events import Callback, progress_bars
 from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.model.targets import pair_batches, read_rows, refuse_idle
 from symtorch_core.training.descend import allow_gradients, descend
+from symtorch_core.training.relative import RelativeAdam
 from symtorch_core.training.schedule import cosine_by_epochs
 
 _STAGE = "refine"
-_SMALLEST_STEP = 1e-2
-"""Constants far smaller than the largest move as if they were this share of it."""
 
 ModelLoss = Callable[[Any, Any], Tensor]
 """Loss of the model's result on equations and its result on its blocks (None if a block was released), or targets."""
@@ -173,7 +172,7 @@ def refine(
         held = min(max(1, round(test_fraction * len(parts))), len(parts) - 1)
         fitted, held_out_parts = [parts[i] for i in order[held:]], [parts[i] for i in order[:held]]
         tuned = stack.enter_context(_make_tunable([b.surrogate for b in chosen if b.surrogate], maps))
-        optimizer = _RelativeAdam(tuned, learning_rate)
+        optimizer = RelativeAdam(tuned, learning_rate)
         shuffles = torch.Generator().manual_seed(seed)
         done = descend(
             cost,
@@ -327,41 +326,3 @@ def _make_tunable(surrogates: Sequence[Any], maps: bool) -> Iterator[list[nn.Par
         for parameter, flag in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag)
             parameter.grad = None
-
-
-@final
-class _RelativeAdam(torch.optim.Adam):
-    """Adam on the relative change of every number, so that one learning rate suits all."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float) -> None:
-        self._tuned = list(parameters)
-        self._start = [parameter.detach().clone() for parameter in parameters]
-        self._sizes = [_compute_sizes(value) for value in self._start]
-        moves = [torch.zeros_like(value, requires_grad=True) for value in self._start]
-        super().__init__(moves, lr=learning_rate)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for parameter in self._tuned:
-            parameter.grad = None
-
-    def step(self, closure: Any = None) -> Any:
-        loss = closure()
-        moves = self.param_groups[0]["params"]
-        for move, parameter, size in zip(moves, self._tuned, self._sizes, strict=True):
-            slope = parameter.grad
-            move.grad = torch.zeros_like(move) if slope is None else torch.nan_to_num(slope * size)
-        super().step()
-        with torch.no_grad():
-            for parameter, start, size, move in zip(
-                self._tuned, self._start, self._sizes, moves, strict=True
-            ):
-                parameter.copy_(start + size * move)
-        return loss
-
-
-def _compute_sizes(value: Tensor) -> Tensor:
-    """Return how far each number moves at a step of one: a constant by its size, a map by the rms of its entries."""
-    if value.ndim > 1:
-        return torch.full_like(value, float(value.square().mean().sqrt()) or 1.0)
-    largest = float(value.abs().max()) or 1.0
-    return value.abs().clamp_min(_SMALLEST_STEP * largest)

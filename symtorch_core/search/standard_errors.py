@@ -57,7 +57,8 @@ def estimate_errors(
     if loss.name != "mse":
         return None
     none: list[float | None] = [None] * len(values)
-    if not fitted:
+    counted = len(target) if weights is None else int((weights > 0).sum())
+    if not fitted or counted <= len(fitted):
         return tuple(none)
 
     def predict(numbers: Tensor) -> Tensor:
@@ -74,9 +75,7 @@ def estimate_errors(
     q, r = torch.linalg.qr(slopes / units)
     u, spread, v = torch.linalg.svd(r)
     known = spread > _SAME_DIRECTION
-    freedom = int((share > 0).sum()) - int(known.sum())
-    if freedom <= 0:
-        return tuple(none)
+    freedom = counted - int(known.sum())
     inverse = torch.where(known, 1 / spread, 0.0)
     step = (v.T @ (inverse * (u.T @ (q.T @ residual)))) / units
     deviation = torch.linalg.vector_norm(residual) / math.sqrt(freedom)
