@@ -228,7 +228,14 @@ def test_json_round_trip(front: ParetoFront) -> None:
     assert ParetoFront.from_json(json.loads(text), ["x", "pi"]) == front
 
 
-GOOD = {"equation": "x", "complexity": 1, "loss": 0.5, "validation_loss": None, "fidelity": None}
+GOOD = {
+    "equation": "x",
+    "complexity": 1,
+    "loss": 0.5,
+    "validation_loss": None,
+    "errors": None,
+    "fidelity": None,
+}
 
 
 @pytest.mark.parametrize(

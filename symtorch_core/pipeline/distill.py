@@ -24,12 +24,14 @@ from symtorch_core.activations.rows import Activations, BlockFunction
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.events import Callback, StageFinished, StageStarted, Stopwatch, notify, progress_bars
-from symtorch_core.pipeline.measures import measure_result
+from symtorch_core.pipeline.measures import list_failures, measure_result
 from symtorch_core.pipeline.request import (
     Components,
     check_arguments,
     check_held_out,
+    check_truth,
     find_outputs,
+    read_truth,
     resolve_components,
 )
 from symtorch_core.reduction.reducer import Reducer, Reduction
@@ -65,6 +67,7 @@ def distill(
     transforms: Mapping[str, Transform] | None = None,
     outputs: Sequence[int | str] | None = None,
     weights: Any = None,
+    y_true: Any = None,
     search: SearchSpace | None = None,
     select: SelectionRule = "knee",
     test_fraction: float = 0.2,
@@ -100,6 +103,9 @@ def distill(
             :class:`symtorch_core.Transforms`.
         outputs: distill only these output columns, by number or name; all by default.
         weights: a non-negative number for each captured row, times the weights from the capture.
+        y_true: measurements of what the block computes, to compare the equations with: an array beside ``data`` (or
+            X) that are one array; or a pair (X, Y) of the block's inputs and measured outputs. The search does not see
+            them.
         search: the search space; or pass its fields as keyword arguments.
         select: the rule that chooses an equation from each front; see :meth:`ParetoFront.select`.
         test_fraction: share of the rows held out of the search, for evaluation.
@@ -134,6 +140,7 @@ def distill(
     arguments = dict(locals())  # by name, as they were given
     check_arguments(arguments)
     components = resolve_components(arguments)
+    truth = read_truth(arguments)
     load("surrogates", surrogate)  # fail on an unknown name before the search, not after it
     with ExitStack() as stack:
         callbacks = [*callbacks, stack.enter_context(progress_bars())] if progress else list(callbacks)
@@ -146,6 +153,7 @@ def distill(
             activations = _apply_names(activations, variable_names, output_names)
             function = as_row_function(block, activations) if callable(block) else None
         columns = _find_columns(outputs, activations)
+        check_truth(truth, activations)
         train, held_out = activations.split(test_fraction, seed)
         if held_out is None:
             check_held_out(select, len(activations), test_fraction)
@@ -208,6 +216,7 @@ def distill(
             interrupted=interrupted,
             train=train,
             held_out=held_out,
+            truth=truth,
         )
         try:
             with stages.run("verify"):
@@ -222,7 +231,20 @@ def distill(
                 stacklevel=2,
             )
             result = replace(result, interrupted=True)
+    _warn_of_worse(result)
     return replace(result, provenance=replace(result.provenance, seconds=stages.seconds))
+
+
+def _warn_of_worse(result: Distillation) -> None:
+    """Warn once of chosen equations that are no better than a constant, unless the search was not finished."""
+    names = [] if result.interrupted else list_failures(result)
+    if names:
+        warnings.warn(
+            f"{', '.join(names)}: on held-out rows the chosen equation does worse than the best constant. Choose a "
+            "simpler one of the front, search longer or with other operators, or give more rows",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _read_iterator(value: Any) -> Any:

@@ -14,17 +14,19 @@ from symtorch_core.activations.batches import prepare_batch
 from symtorch_core.activations.rows import BlockFunction
 from symtorch_core.results.choosing import choose_by_rule
 from symtorch_core.results.distillation import Distillation
-from symtorch_core.results.judging import judge_chosen
+from symtorch_core.results.judging import collect_samples, judge_chosen
 from symtorch_core.search.selection import SelectionRule
 from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.verification.verify import (
-    Samples,
+    ReducedRows,
     add_fidelity,
     add_out_of_range,
     add_validation_losses,
     fit_linear_baseline,
+    is_clearly_worse,
+    measure_constants,
 )
 from symtorch_core.verification.whole_model import measure_model
 
@@ -75,11 +77,36 @@ def _add_held_out_losses(result: Distillation, rule: SelectionRule) -> Distillat
         return result
     rows = result.held_out.select_outputs(result.outputs)
     fronts = add_validation_losses(result.fronts, result.searches, result.transforms, result.reduction, rows)
-    return replace(result, fronts=fronts, choices=choose_by_rule(fronts, rule))
+    constants = measure_constants(*_reduce_rows(result), result.searches)
+    return replace(result, fronts=fronts, choices=choose_by_rule(fronts, rule), constant_losses=constants)
+
+
+def _reduce_rows(result: Distillation) -> tuple[ReducedRows, ReducedRows]:
+    """Return the rows of the fit and the held-out rows, as the equations see them."""
+    assert result.train is not None
+    assert result.held_out is not None
+    train, held_out = (
+        ReducedRows.of(rows.select_outputs(result.outputs), result.transforms, result.reduction)
+        for rows in (result.train, result.held_out)
+    )
+    return train, held_out
+
+
+def list_failures(result: Distillation) -> list[str]:
+    """Return the names of chosen equations that are clearly worse than a constant on held-out rows."""
+    worse = result.find_worse_than_constant()
+    if not worse:
+        return []
+    chosen, rows = result.chosen(), _reduce_rows(result)
+    return [
+        result.equation_names[number]
+        for number in worse
+        if is_clearly_worse(chosen[number].expression, number, *rows, result.searches[number].loss_function)
+    ]
 
 
 def _add_fidelity(result: Distillation, function: BlockFunction | None) -> Distillation:
-    samples = Samples.of(result.train, result.held_out, result.outputs)
+    samples = collect_samples(result)
     if function is not None:
         samples = add_out_of_range(samples, function, result.outputs, result.transforms)
     fronts = add_fidelity(result.fronts, samples, result.transforms, result.reduction)

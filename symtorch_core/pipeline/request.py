@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final, get_args
 
-from symtorch_core.activations.batches import check_data
+import numpy as np
+from torch import Tensor
+
+from symtorch_core.activations.batches import check_data, is_pair, read_table
 from symtorch_core.activations.hooks import Capture
 from symtorch_core.activations.rows import Activations, to_weights
 from symtorch_core.components.checks import (
@@ -247,6 +250,55 @@ def _check_rows(block: Any, data: Any, parent: Any) -> None:
     else:
         check_data(data)
         check_function("parent", parent, "the model that calls the block", CaptureError, optional=True)
+
+
+def read_truth(arguments: Mapping[str, Any]) -> Activations | None:
+    """Return the measurements in ``y_true`` beside the block's inputs; None if there are none.
+
+    Args:
+        arguments: those of :func:`symtorch_core.distill`, by name.
+
+    Raises:
+        CaptureError: it is unknown to which inputs they belong, or they are not a finite number for each.
+    """
+    given, block, data = arguments["y_true"], arguments["block"], arguments["data"]
+    if given is None:
+        return None
+    if is_pair(given):
+        X, Y = given
+    elif isinstance(block, Activations):
+        X, Y = block.inputs, given
+    elif not callable(block):
+        X, Y = block[0], given
+    elif arguments["parent"] is None and isinstance(read_table(data), (Tensor, np.ndarray)):
+        X, Y = data, given
+    else:
+        raise CaptureError(
+            "y_true belongs to the rows of data if these are one array that is fed to the block itself; otherwise give "
+            "a pair y_true=(X, Y): inputs of the block, and what was measured of its outputs"
+        )
+    drops = dict(arguments["capture_options"] or {}).get("on_nonfinite", "raise")
+    try:
+        return Activations.of(X, Y, on_nonfinite=drops)
+    except CaptureError as error:
+        raise CaptureError(f"y_true: {error}") from None
+
+
+def check_truth(truth: Activations | None, activations: Activations) -> None:
+    """Refuse, before the search, measurements of another block.
+
+    Raises:
+        CaptureError: they have other numbers of inputs or outputs than the block.
+    """
+    if truth is None:
+        return
+    for side in ("inputs", "outputs"):
+        found, expected = (getattr(rows, side).shape[1] for rows in (truth, activations))
+        if found != expected:
+            raise CaptureError(
+                f"y_true has {found} {side}, the block has {expected}: give a pair y_true=(X, Y) of the block's own "
+                "inputs and measurements of all of its outputs"
+            )
 
 
 def check_metric(metric: Callable[[Any], float] | None) -> None:

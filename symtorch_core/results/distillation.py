@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,18 +13,23 @@ from typing import TYPE_CHECKING, Any, final
 from torch import Tensor
 
 from symtorch_core.activations.rows import Activations
-from symtorch_core.components.checks import check_path, check_whole, find_position
+from symtorch_core.components.checks import check_flag, check_path, check_whole, find_position
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
-from symtorch_core.expressions.printing import name_to_latex
+from symtorch_core.expressions import Expression, to_sympy, variables
+from symtorch_core.expressions.printing import name_to_latex, to_latex
+from symtorch_core.reduction.loadings import Loadings, Side, read_loadings
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.results.choosing import Choice, Picks, choose, resolve_choices
 from symtorch_core.results.merging import merge_two
 from symtorch_core.results.origin import Origin, Provenance
 from symtorch_core.results.prediction import predict
+from symtorch_core.results.rounding import round_chosen
 from symtorch_core.search.fidelity import Fidelity, measure_fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.search.rounding import RoundedConstant
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.surrogates.expansion import expand_equations
 from symtorch_core.surrogates.running import Replacement
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transforms
@@ -32,6 +38,10 @@ from symtorch_core.verification.fidelity import OutputFidelity
 
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
+
+
+_ROUNDING = 1e-9
+_ROWS = ("train", "held_out", "truth")
 
 
 @final
@@ -72,6 +82,10 @@ class Distillation:
         earlier: searches before the last one, from which equations are kept: see :func:`symtorch_core.merge`.
         train, held_out: the activations, in memory, for plots; see :meth:`without_rows`. A file of :meth:`save` keeps a
             sample of the held-out ones, a pickled or saved model none.
+        truth: inputs of the block and measurements of its outputs, ``y_true`` of :func:`symtorch_core.distill`, in
+            memory; None if there are none.
+        constant_losses: held-out loss of the best constant in place of each equation; empty if no rows were held out.
+        rounded: what :meth:`round_constants` set to exact numbers.
     """
 
     fronts: tuple[ParetoFront, ...]
@@ -91,17 +105,20 @@ class Distillation:
     earlier: tuple[Origin, ...] = ()
     train: Activations | None = field(default=None, repr=False)
     held_out: Activations | None = field(default=None, repr=False)
+    truth: Activations | None = field(default=None, repr=False)
+    constant_losses: tuple[float, ...] = ()
+    rounded: tuple[RoundedConstant, ...] = ()
 
     def without_rows(self) -> Distillation:
         """Return the result without its activations, which may take far more memory than the rest.
 
         It runs and saves as before; plots of rows need new ones.
         """
-        return replace(self, train=None, held_out=None)
+        return replace(self, train=None, held_out=None, truth=None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Distillation:
         """Return a copy with modules of its own, but the same rows, which nothing changes."""
-        rest = {name: value for name, value in vars(self).items() if name not in ("train", "held_out")}
+        rest = {name: value for name, value in vars(self).items() if name not in _ROWS}
         return replace(self, **copy.deepcopy(rest, memo))
 
     @property
@@ -217,12 +234,74 @@ class Distillation:
         """
         return choose(self, rule, complexity, data)
 
-    def equations(self) -> dict[str, sp.Expr]:
-        """Return the chosen equations in sympy, by name."""
+    def find_worse_than_constant(self) -> tuple[int, ...]:
+        """Return the positions of the chosen equations that do worse on held-out rows than the best constant."""
+        if not self.constant_losses:
+            return ()
+
+        def is_worse(candidate: Candidate, constant: float) -> bool:
+            loss = math.inf if candidate.validation_loss is None else candidate.validation_loss
+            return bool(variables(candidate.expression)) and loss > constant * (1 + _ROUNDING)
+
+        pairs = zip(self.chosen(), self.constant_losses, strict=True)
+        return tuple(number for number, pair in enumerate(pairs) if is_worse(*pair))
+
+    def round_constants(self) -> Distillation:
+        """Return the distillation with constants of its chosen equations set to the simple numbers they may be.
+
+        These are whole numbers, fractions with denominators of up to 6, and multiples of pi and e. A constant is set to
+        one within two of its standard errors, if the loss does not rise by more than they explain; the others are then
+        fitted again. ``rounded`` of the result says what was changed, and so do its views. Losses and fidelity are
+        measured again, but for what needs the block: out of range, and on the whole model.
+
+        Returns:
+            The distillation itself if there is nothing to round.
+
+        Raises:
+            SelectionError: the rows of the fit are not in memory, or the loss is not mse.
+        """
+        return round_chosen(self)
+
+    def equations(self, *, expand: bool = False) -> dict[str, sp.Expr]:
+        """Return the chosen equations in sympy, by name.
+
+        Args:
+            expand: return the block's outputs by name, in its own inputs: with transforms and reducer written out.
+
+        Raises:
+            SelectionError: a map of the reducer is not linear, or a transform is a Python function.
+        """
+        check_flag("expand", expand, SelectionError)
+        if expand:
+            return {name: to_sympy(part, real=False) for name, part in self.expand().items()}
         return {
             name: candidate.equation
             for name, candidate in zip(self.equation_names, self.chosen(), strict=True)
         }
+
+    def expand(self) -> dict[str, Expression]:
+        """Return an expression in the block's inputs for each distilled output, by name; see :meth:`equations`."""
+        chosen = [candidate.expression for candidate in self.chosen()]
+        return dict(
+            zip(self.output_names, expand_equations(chosen, self.transforms, self.reduction), strict=True)
+        )
+
+    def loadings(self, side: Side = "inputs") -> Any:
+        """Return what the reducer's maps are made of, as a pandas DataFrame (needs pandas).
+
+        Args:
+            side: ``"inputs"``: a row for each variable z of the equations, with the weight of each input in it (or of
+                each derived variable); ``"outputs"``: a row for each equation, with its weight in each output.
+
+        Raises:
+            SelectionError: nothing is reduced there, or the map is not linear.
+        """
+        return self.read_loadings(side).to_frame()
+
+    def read_loadings(self, side: Side) -> Loadings:
+        """Return what :meth:`loadings` shows, as plain data."""
+        names = (self.transforms.variable_names, self.output_names, self.equation_names)
+        return read_loadings(self.reduction, side, *names)
 
     @allow_gradients()  # a parameter made under inference_mode could never be trained
     def surrogate(self, select: Picks | None = None, complexity: Picks | None = None) -> Surrogate:
@@ -275,12 +354,31 @@ class Distillation:
         """Return one result with the equations of both; see :func:`symtorch_core.merge`."""
         return merge_two(self, other) if isinstance(other, Distillation) else NotImplemented
 
-    def latex(self, digits: int = 4) -> str:
-        """Return the chosen equations as LaTeX, one ``name = equation`` per line."""
-        check_whole("digits", digits, 1, SelectionError)
+    def latex(self, digits: int = 4, *, errors: bool = False, expand: bool = False) -> str:
+        """Return the chosen equations as LaTeX, one ``name = equation`` per line.
 
-        lines = zip(self.equation_names, self.chosen(), strict=True)
-        return "\n".join(f"{name_to_latex(name)} = {candidate.latex(digits)}" for name, candidate in lines)
+        Args:
+            digits: significant digits of the constants.
+            errors: write the standard errors of the constants, where they are known.
+            expand: write the block's outputs in its own inputs; see :meth:`equations`.
+
+        Raises:
+            SelectionError: the equations cannot be written in the inputs, or both are asked for: constants that are
+                mixed with the maps' numbers have no errors.
+        """
+        check_whole("digits", digits, 1, SelectionError)
+        for name, value in (("errors", errors), ("expand", expand)):
+            check_flag(name, value, SelectionError)
+        if errors and expand:
+            raise SelectionError(
+                "errors are those of the equations before they are expanded: give errors=True or expand=True"
+            )
+        if expand:
+            lines = {name: to_latex(part, digits) for name, part in self.expand().items()}
+        else:
+            chosen = zip(self.equation_names, self.chosen(), strict=True)
+            lines = {name: candidate.latex(digits, errors=errors) for name, candidate in chosen}
+        return "\n".join(f"{name_to_latex(name)} = {text}" for name, text in lines.items())
 
     def to_frame(self) -> Any:
         """Return all fronts as one pandas DataFrame with a column ``output`` (needs pandas).

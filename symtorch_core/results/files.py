@@ -30,6 +30,7 @@ from symtorch_core.results.records import (
 from symtorch_core.results.restoring import check_parts, restore_reduction
 from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.rounding import RoundedConstant
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.storage.documents import encode_number, read_document, summarize, write_document
 from symtorch_core.storage.files import write_text
@@ -144,6 +145,8 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
             }
             for origin in result.earlier
         ],
+        "constant_losses": [encode_number(loss) for loss in result.constant_losses],
+        "rounded": [asdict(entry) for entry in result.rounded],
     }
 
 
@@ -175,6 +178,8 @@ def decode_distillation(record: DistillationRecord, reduction: Reduction) -> Dis
             )
             for origin in record.earlier
         ),
+        constant_losses=tuple(map(float, record.constant_losses)),
+        rounded=tuple(RoundedConstant(**msgspec.structs.asdict(entry)) for entry in record.rounded),
     )
 
 
@@ -248,7 +253,7 @@ def _decode_provenance(record: ProvenanceRecord) -> Provenance:
 
 
 def _decode_output_fidelity(record: OutputFidelityRecord) -> OutputFidelity:
-    parts = (record.train, record.held_out, record.out_of_range, record.linear)
+    parts = (record.train, record.held_out, record.out_of_range, record.linear, record.truth)
     return OutputFidelity(*(None if part is None else Fidelity.from_record(part) for part in parts))
 
 

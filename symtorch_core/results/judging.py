@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
 
 
+def collect_samples(result: Distillation) -> Samples:
+    """Return the rows of a result that are in memory, with its outputs only."""
+    train, held_out, truth = (
+        None if rows is None else rows.select_outputs(result.outputs)
+        for rows in (result.train, result.held_out, result.truth)
+    )
+    return Samples(train, held_out, truth=truth)
+
+
 def judge_chosen(result: Distillation, samples: Samples | None = None) -> tuple[OutputFidelity, ...]:
     """Return the fidelity of the chosen equations for each distilled output of the block.
 
@@ -34,13 +43,13 @@ def judge_chosen(result: Distillation, samples: Samples | None = None) -> tuple[
     known = [candidate.fidelity for candidate in result.chosen()]
     judged = [entry for entry in known if entry is not None]
     if not result.reduction.keeps_outputs or len(judged) < len(known):
-        samples = samples or Samples.of(result.train, result.held_out, result.outputs)
+        samples = samples or collect_samples(result)
         if result.transforms.lost() or (samples.train or samples.held_out) is None:
             judged = [EquationFidelity()] * len(result.outputs)
         else:
             judged = judge_surrogate(result.surrogate(), samples)
     return tuple(
-        OutputFidelity(entry.train, entry.held_out, entry.out_of_range, former.linear)
+        OutputFidelity(entry.train, entry.held_out, entry.out_of_range, former.linear, entry.truth)
         for entry, former in zip(judged, result.fidelity, strict=True)
     )
 

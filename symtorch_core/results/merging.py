@@ -94,12 +94,15 @@ def merge_two(old: Distillation, new: Distillation) -> Distillation:
         choices=collect("choices"),
         provenance=_name_reducer(new, reduction),
         fidelity=collect("fidelity"),
+        constant_losses=collect("constant_losses") if old.constant_losses and new.constant_losses else (),
+        rounded=(*old.rounded, *new.rounded),
         model_fidelity=None,
         task_metric=None,
         interrupted=old.interrupted or new.interrupted,
         earlier=(*old.origins, *new.earlier),
         train=rows.train,
         held_out=rows.held_out,
+        truth=rows.truth,
     )
 
 
@@ -127,6 +130,8 @@ def take_outputs(result: Distillation, columns: Sequence[int]) -> Distillation:
         choices=take(result.choices),
         provenance=last.provenance,
         fidelity=take(result.fidelity),
+        constant_losses=take(result.constant_losses) if result.constant_losses else (),
+        rounded=tuple(entry for entry in result.rounded if entry.equation in take(result.equation_names)),
         model_fidelity=None,
         task_metric=None,
         earlier=tuple(earlier),

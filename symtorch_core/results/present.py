@@ -16,12 +16,12 @@ from symtorch_core.errors import FileFormatError
 from symtorch_core.expressions import Expression
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.results.choosing import Choice
-from symtorch_core.results.judging import judge_chosen
+from symtorch_core.results.judging import collect_samples, judge_chosen
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.storage.functions import LostFunction
 from symtorch_core.surrogates.surrogate import Surrogate
-from symtorch_core.verification.verify import Samples, add_fidelity, add_validation_losses
+from symtorch_core.verification.verify import add_fidelity, add_validation_losses
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -57,7 +57,7 @@ def adopt_constants(result: Distillation, surrogate: Surrogate) -> Distillation:
             old if unchanged else new for old, new, unchanged in zip(former, measured, same, strict=True)
         ]
         fronts = [
-            front if unchanged else _build_front(front, old, new)
+            front if unchanged else replace_equation(front, old, new)
             for front, old, new, unchanged in zip(result.fronts, former, candidates, same, strict=True)
         ]
     choices = tuple(
@@ -94,7 +94,8 @@ def _measure(
 ) -> list[Candidate]:
     """Return the present equations with their losses, where there are rows to measure them on."""
     candidates = [
-        replace(old, expression=new, fidelity=None) for old, new in zip(former, present, strict=True)
+        old if new == old.expression else replace(old, expression=new, fidelity=None, errors=None)
+        for old, new in zip(former, present, strict=True)
     ]
     is_lost = bool(result.transforms.lost()) or any(
         isinstance(search.loss, LostFunction) for search in result.searches
@@ -126,15 +127,14 @@ def _measure(
             raise FileFormatError(
                 f"equation {name!r} has no finite loss with its present constants: refine it again, or export to .py"
             )
-    samples = Samples.of(result.train, result.held_out, result.outputs)
     fronts = [
         ParetoFront([replace(candidate, loss=loss, validation_loss=held)])
         for candidate, loss, held in zip(candidates, losses, unseen, strict=True)
     ]
-    return [front[0] for front in add_fidelity(fronts, samples, result.transforms, reduction)]
+    return [front[0] for front in add_fidelity(fronts, collect_samples(result), result.transforms, reduction)]
 
 
-def _build_front(front: ParetoFront, former: Candidate, present: Candidate) -> ParetoFront:
+def replace_equation(front: ParetoFront, former: Candidate, present: Candidate) -> ParetoFront:
     """Return a front with the present equation in place of the former one, without others that beat it."""
     others = [
         candidate

@@ -53,6 +53,7 @@ class OutputFidelityRecord(Struct, frozen=True, forbid_unknown_fields=True):
     held_out: FidelityRecord | None
     out_of_range: FidelityRecord | None
     linear: FidelityRecord | None
+    truth: FidelityRecord | None
 
 
 @final
@@ -112,6 +113,17 @@ class OriginRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @final
+class RoundedRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """A constant that was set to an exact number."""
+
+    equation: Label
+    before: float
+    error: float
+    after: float
+    text: Label
+
+
+@final
 class DistillationRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """A distillation without its tensors."""
 
@@ -130,6 +142,8 @@ class DistillationRecord(Struct, frozen=True, forbid_unknown_fields=True):
     interrupted: bool
     provenance: ProvenanceRecord
     earlier: list[OriginRecord]
+    constant_losses: list[Number]
+    rounded: list[RoundedRecord]
 
 
 @final

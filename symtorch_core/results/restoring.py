@@ -64,6 +64,8 @@ def check_parts(result: Distillation) -> None:
     _check_count("choices", len(result.choices), fronts, "fronts")
     _check_count("output_names", len(result.output_names), outputs, "outputs")
     _check_count("fidelity", len(result.fidelity), outputs, "outputs")
+    if result.constant_losses:
+        _check_count("constant_losses", len(result.constant_losses), fronts, "fronts")
     if not outputs or len(set(result.outputs)) < outputs or max(result.outputs) >= result.block_outputs:
         raise FileFormatError(
             f"its outputs are not different numbers from 0 to {result.block_outputs - 1}, as those of its block"

@@ -63,6 +63,7 @@ class EquationFidelityRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=
     train: FidelityRecord | None
     held_out: FidelityRecord | None
     out_of_range: FidelityRecord | None
+    truth: FidelityRecord | None
 
 
 @final
@@ -74,11 +75,13 @@ class EquationFidelity:
         train: fidelity on the rows of the fit; None if it was not measured.
         held_out: fidelity on rows the search never saw; None if no rows were held out.
         out_of_range: fidelity on inputs beyond the range of the fit; None if the block cannot be evaluated there.
+        truth: agreement with the user's own measurements; None if there are none.
     """
 
     train: Fidelity | None = None
     held_out: Fidelity | None = None
     out_of_range: Fidelity | None = None
+    truth: Fidelity | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON data."""
@@ -87,7 +90,7 @@ class EquationFidelity:
     @classmethod
     def from_record(cls, record: EquationFidelityRecord) -> EquationFidelity:
         """Build a fidelity from its record."""
-        parts = (record.train, record.held_out, record.out_of_range)
+        parts = (record.train, record.held_out, record.out_of_range, record.truth)
         return cls(*(None if part is None else Fidelity.from_record(part) for part in parts))
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from symtorch_core.components.checks import check_choice, check_whole
 from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
-from symtorch_core.expressions import Constant, Expression, parse, to_sympy, to_text
+from symtorch_core.expressions import Constant, Expression, constants, parse, to_sympy, to_text
 from symtorch_core.expressions.printing import to_latex
 from symtorch_core.search.fidelity import EquationFidelity, EquationFidelityRecord
 from symtorch_core.search.selection import SelectionRule, choose, compute_scores, find_left_out
@@ -35,6 +35,9 @@ class Candidate:
             0 for the simplest.
         fidelity: R2, largest error and more beside the equation's own target, on the rows of the fit, held out and out
             of range; None before :func:`symtorch_core.distill` measures it. It is no part of what makes two equal.
+        errors: standard error of each constant, in the order of the text, without whole exponents; None for one that
+            the rows do not determine. None in place of them all if they are unknown: for a loss other than mse, or
+            constants that no fit has left at their best values.
     """
 
     expression: Expression
@@ -43,6 +46,7 @@ class Candidate:
     validation_loss: float | None = None
     score: float = 0.0
     fidelity: EquationFidelity | None = field(default=None, compare=False, repr=False)
+    errors: tuple[float | None, ...] | None = None
 
     @property
     def equation(self) -> sp.Expr:
@@ -52,13 +56,17 @@ class Candidate:
         """
         return to_sympy(self.expression, real=False)
 
-    def text(self, digits: int | None = 4) -> str:
-        """Return the equation as text with this many significant digits; None for all digits."""
-        return to_text(self.expression, digits)
+    def text(self, digits: int | None = 4, *, errors: bool = False) -> str:
+        """Return the equation as text with this many significant digits; None for all digits.
 
-    def latex(self, digits: int = 4) -> str:
-        """Return the equation as LaTeX; one that is too large to be typeset, as text in LaTeX."""
-        return to_latex(self.expression, digits)
+        With ``errors``, constants whose standard errors are known are written as in ``(9.791 ± 0.012)*x``, and the
+        error has two digits.
+        """
+        return to_text(self.expression, digits, self.errors if errors else None)
+
+    def latex(self, digits: int = 4, *, errors: bool = False) -> str:
+        """Return the equation as LaTeX, on request with standard errors; a very large one, as text in LaTeX."""
+        return to_latex(self.expression, digits, self.errors if errors else None)
 
     def __str__(self) -> str:
         return self.text()
@@ -93,6 +101,7 @@ class EquationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loss: float
     validation_loss: Number | None
     fidelity: EquationFidelityRecord | None
+    errors: list[float | None] | None
 
 
 @final
@@ -215,6 +224,7 @@ class ParetoFront(Sequence[Candidate]):
                 "loss": c.loss,
                 "validation_loss": None if c.validation_loss is None else encode_number(c.validation_loss),
                 "fidelity": c.fidelity and c.fidelity.to_json(),
+                "errors": None if c.errors is None else list(c.errors),
             }
             for c in self
         ]
@@ -235,7 +245,8 @@ class ParetoFront(Sequence[Candidate]):
         """Build a front from its record; the equations go through the parser.
 
         Raises:
-            FileFormatError: an equation is invalid, or is not better than all simpler ones.
+            FileFormatError: an equation is invalid, or is not better than all simpler ones, or the standard errors are
+                not those of its constants.
         """
         try:
             front = cls(
@@ -246,6 +257,7 @@ class ParetoFront(Sequence[Candidate]):
                         entry.loss,
                         None if entry.validation_loss is None else float(entry.validation_loss),
                         fidelity=entry.fidelity and EquationFidelity.from_record(entry.fidelity),
+                        errors=_read_errors(entry),
                     )
                     for entry in record.equations
                 ),
@@ -256,6 +268,16 @@ class ParetoFront(Sequence[Candidate]):
             )
         except ExpressionError as error:
             raise FileFormatError(f"a saved front is damaged: {summarize(error)}") from error
+        for candidate in front:
+            known = candidate.errors
+            if known is None:
+                continue
+            if len(known) != len(constants(candidate.expression)) or any(
+                e is not None and e < 0 for e in known
+            ):
+                raise FileFormatError(
+                    f"a saved front is damaged: {summarize(candidate)} has other constants than standard errors"
+                )
         if len(front) < len(record.equations):
             raise FileFormatError(
                 "a saved front is damaged: an equation is no better than simpler ones, so it is not on the front"
@@ -299,3 +321,7 @@ class ParetoFront(Sequence[Candidate]):
                 "equation": [c.text() for c in self],
             }
         )
+
+
+def _read_errors(entry: EquationRecord) -> tuple[float | None, ...] | None:
+    return None if entry.errors is None else tuple(entry.errors)

@@ -22,12 +22,15 @@ class OutputFidelity:
         out_of_range: fidelity on inputs beyond the range of the fit; None if the block cannot be evaluated there.
         linear: fidelity of the best linear map of the equations' variables, on held-out rows (on the rows of the fit
             if none were held out): the baseline that equations have to beat.
+        truth: agreement with the user's own measurements, ``y_true`` of :func:`symtorch_core.distill`, on all of their
+            rows; None if there are none.
     """
 
     train: Fidelity | None = None
     held_out: Fidelity | None = None
     out_of_range: Fidelity | None = None
     linear: Fidelity | None = None
+    truth: Fidelity | None = None
 
 
 def extrapolate_inputs(inputs: Tensor, stretch: float = 1.5) -> Tensor:

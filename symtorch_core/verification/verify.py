@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar, final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, BlockFunction
-from symtorch_core.expressions import evaluate
+from symtorch_core.expressions import Constant, Expression, constants, evaluate
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import Reduction
+from symtorch_core.search.constants import refit_constants
 from symtorch_core.search.fidelity import EquationFidelity, Fidelity, measure_fidelity
 from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.losses import Loss
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transforms
@@ -35,24 +37,18 @@ class Samples:
         train: rows of the fit.
         held_out: rows that the search never saw.
         out_of_range: rows beyond the range of the fit.
+        truth: the user's own measurements.
     """
 
     train: Activations | None
     held_out: Activations | None = None
     out_of_range: Activations | None = None
+    truth: Activations | None = None
 
-    @classmethod
-    def of(cls, train: Activations | None, held_out: Activations | None, outputs: Sequence[int]) -> Self:
-        """Build the samples from rows with all outputs of the block."""
-        rows = (None if some is None else some.select_outputs(outputs) for some in (train, held_out))
-        return cls(*rows)
-
-    def each(self, measure: Callable[[Activations], _T]) -> tuple[_T | None, _T | None, _T | None]:
+    def each(self, measure: Callable[[Activations], _T]) -> list[_T | None]:
         """Return a measure of each kind of rows, None for those that there are not."""
-        train, held_out, far = (
-            None if rows is None else measure(rows) for rows in (self.train, self.held_out, self.out_of_range)
-        )
-        return train, held_out, far
+        kinds = (self.train, self.held_out, self.out_of_range, self.truth)
+        return [None if rows is None else measure(rows) for rows in kinds]
 
 
 def add_out_of_range(
@@ -158,6 +154,60 @@ def fit_linear_baseline(
     return measure_fidelity(prediction, evaluated.outputs, evaluated.weights)
 
 
+@final
+@dataclass(frozen=True)
+class ReducedRows:
+    """Rows as the equations see them: columns by name, targets (n, k_out) and weights, in float64."""
+
+    columns: Mapping[str, Tensor]
+    targets: Tensor
+    weights: Tensor | None
+
+    @classmethod
+    def of(cls, rows: Activations, transforms: Transforms, reduction: Reduction) -> ReducedRows:
+        """Build them from rows of the block, with the distilled outputs only."""
+        Z = reduction.reduce_inputs(transforms(rows.inputs))
+        return cls(
+            dict(zip(reduction.variable_names, Z.double().unbind(-1), strict=True)),
+            reduction.reduce_targets(rows.outputs, Z).double(),
+            None if rows.weights is None else rows.weights.double(),
+        )
+
+    def fit_constant(self, number: int, loss: Loss) -> float:
+        """Return the best constant in place of one equation."""
+        target, weights = self.targets[:, number], self.weights
+        mean = target.mean() if weights is None else (weights * target).sum() / weights.sum()
+        (best,) = constants(refit_constants(Constant(float(mean)), {}, target, weights, loss))
+        return best
+
+
+def measure_constants(
+    train: ReducedRows, held_out: ReducedRows, searches: Sequence[SearchSpace]
+) -> tuple[float, ...]:
+    """Return the held-out loss of the best constant for each equation: what every equation has to beat."""
+    losses = []
+    for number, search in enumerate(searches):
+        best = torch.tensor(train.fit_constant(number, search.loss_function), dtype=torch.float64)
+        losses.append(search.loss_function(best, held_out.targets[:, number], held_out.weights))
+    return tuple(losses)
+
+
+def is_clearly_worse(
+    expression: Expression, number: int, train: ReducedRows, held_out: ReducedRows, loss: Loss
+) -> bool:
+    """Return whether an equation's held-out loss is above that of the best constant by more than chance explains.
+
+    That is by two standard errors of the mean difference over the rows.
+    """
+    target, weights = held_out.targets[:, number], held_out.weights
+    share = torch.ones_like(target) if weights is None else weights
+    share = share / share.sum()
+    ours = loss.of_residual(evaluate(expression, held_out.columns) - target)
+    change = ours - loss.of_residual(train.fit_constant(number, loss) - target)
+    mean = (share * change).sum()
+    return not bool(mean <= 2 * (share * (change - mean)).square().sum().sqrt())
+
+
 def add_validation_losses(
     fronts: Sequence[ParetoFront],
     searches: Sequence[SearchSpace],
@@ -173,13 +223,13 @@ def add_validation_losses(
         transforms, reduction: maps from the block's inputs and outputs to variables and targets of the equations.
         held_out: held-out rows, with the distilled outputs only.
     """
-    Z = reduction.reduce_inputs(transforms(held_out.inputs))
-    T = reduction.reduce_targets(held_out.outputs, Z).double()
-    columns = dict(zip(reduction.variable_names, Z.double().unbind(-1), strict=True))
-    weights = None if held_out.weights is None else held_out.weights.double()
+    rows = ReducedRows.of(held_out, transforms, reduction)
     evaluated = []
-    for target, front, search in zip(T.unbind(-1), fronts, searches, strict=True):
-        losses = [search.loss_function(evaluate(c.expression, columns), target, weights) for c in front]
+    for number, (front, search) in enumerate(zip(fronts, searches, strict=True)):
+        target = rows.targets[:, number]
+        losses = [
+            search.loss_function(evaluate(c.expression, rows.columns), target, rows.weights) for c in front
+        ]
         evaluated.append(
             ParetoFront(
                 [

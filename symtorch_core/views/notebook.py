@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 _MOST_FRONTS = 8
 
 
-def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
-    """Return a front as an HTML table with typeset equations; all text is escaped."""
+def render_front(front: ParetoFront, chosen: Candidate | None = None, *, is_worse: bool = False) -> str:
+    """Return a front as an HTML table with typeset equations; all text is escaped.
+
+    The chosen equation is red with ``is_worse``, where it does worse than a constant.
+    """
     rows = [
         {
             "chosen": candidate == chosen,
@@ -31,18 +34,23 @@ def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
         }
         for candidate in front
     ]
-    return _render_template("front.html.j2", rows=rows, unrunnable=front.unrunnable)
+    return _render_template("front.html.j2", rows=rows, unrunnable=front.unrunnable, is_worse=is_worse)
 
 
 def render_result(result: Distillation) -> str:
     """Return a distillation as HTML: its fronts and its fidelity."""
-    chosen = result.chosen()
+    chosen, worse = result.chosen(), result.find_worse_than_constant()
     fronts = [
-        (name, Markup(render_front(front, candidate)))
-        for name, front, candidate in zip(result.equation_names, result.fronts, chosen, strict=True)
+        (name, Markup(render_front(front, chosen[number], is_worse=number in worse)))
+        for number, (name, front) in enumerate(zip(result.equation_names, result.fronts, strict=True))
     ]
+    measured = any(entry.truth is not None for entry in result.fidelity)
     fidelity = [
-        (name, *map(_format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)))
+        (
+            name,
+            *map(_format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)),
+            *([_format_r2(entry.truth)] if measured else []),
+        )
         for name, entry in zip(result.output_names, result.fidelity, strict=True)
     ]
     return _render_template(
@@ -50,6 +58,7 @@ def render_result(result: Distillation) -> str:
         fronts=fronts[:_MOST_FRONTS],
         more=max(0, len(fronts) - _MOST_FRONTS),
         fidelity=fidelity,
+        measured=measured,
     )
 
 

@@ -18,6 +18,7 @@ from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.views.figures import FIRST, SECOND, render_svg
+from symtorch_core.views.page_loadings import build_loadings_parts
 from symtorch_core.views.page_parts import (
     Bars,
     Equation,
@@ -32,6 +33,7 @@ from symtorch_core.views.page_parts import (
     to_table_rows,
 )
 from symtorch_core.views.plots import compare_outputs
+from symtorch_core.views.terminal import describe_rounding
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -67,6 +69,9 @@ def build_page(result: Distillation, title: str = "") -> Page:
         sections.append(Section("The other equations", (_build_others(result),)))
     if not result.reduction.keeps_outputs and _get_rows(result) is not None:
         sections.append(Section("Outputs of the block", tuple(_build_output_parts(result))))
+    reduced = tuple(build_loadings_parts(result))
+    if reduced:
+        sections.append(Section("Maps of the reducer", reduced))
     sections.append(Section("How it was made", tuple(_build_settings(result))))
     provenance = result.provenance
     rows = f"{provenance.rows[0]} rows fitted" + (
@@ -96,6 +101,8 @@ def build_front_part(front: ParetoFront, chosen: Candidate, key: str, name: str)
         if candidate.validation_loss is not None:
             facts.append(("held-out loss", f"{candidate.validation_loss:.4g}"))
         facts.append(("score", f"{candidate.score:.3f}"))
+        if candidate.errors is not None and any(candidate.errors):
+            facts.append(("with errors", candidate.text(errors=True)))
         judged = candidate.fidelity
         if judged is not None and judged.held_out is not None:
             facts.append(("held-out R²", _format_r2(judged.held_out)))
@@ -130,6 +137,8 @@ def build_front_part(front: ParetoFront, chosen: Candidate, key: str, name: str)
 
 def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
+    if number in result.find_worse_than_constant():
+        yield Text("On held-out rows, a constant does better than the chosen equation.", is_warning=True)
     yield build_front_part(front, chosen, f"front{number}", name)
     if result.reduction.keeps_outputs:
         yield from _build_fit_figures(result, number)
@@ -183,7 +192,7 @@ def _build_output_parts(result: Distillation) -> Iterator[Part]:
 
 
 def _build_overview(result: Distillation) -> Iterator[Part]:
-    headings = (
+    headings: tuple[str, ...] = (
         "output",
         "R² train",
         "R² held out",
@@ -191,11 +200,14 @@ def _build_overview(result: Distillation) -> Iterator[Part]:
         "R² out of range",
         "largest error held out",
     )
+    measured = any(entry.truth is not None for entry in result.fidelity)
+    headings += ("R² against your data",) if measured else ()
     rows = tuple(
         (
             name,
             *map(_format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)),
             _format_error(entry),
+            *([_format_r2(entry.truth)] if measured else []),
         )
         for name, entry in zip(result.output_names, result.fidelity, strict=True)
     )
@@ -263,6 +275,7 @@ def _build_settings(result: Distillation) -> Iterator[Table]:
                         "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
                     ),
                     ("seed", made.seed),
+                    ("rounded constants", "; ".join(map(describe_rounding, result.rounded))),
                     ("rows dropped (not finite)", made.source.rows_dropped or ""),
                 ]
             ),

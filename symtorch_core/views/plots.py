@@ -24,6 +24,7 @@ from symtorch_core.components.escaping import escape_plot
 from symtorch_core.errors import MissingDependencyError, SelectionError
 
 if TYPE_CHECKING:
+    from symtorch_core.reduction.loadings import Loadings
     from symtorch_core.reduction.sweep import Sweep
     from symtorch_core.results.distillation import Distillation
     from symtorch_core.search.front import Candidate, ParetoFront
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _GRID = 200
 _GRID_2D = 60
 _SHOWN_ROWS = 2000
+_MOST_TICKS = 40
+_LONGEST_TICK = 16
 
 
 def new_axes(ax: Any = None, *, size: tuple[float, float] = (5.0, 3.6)) -> Any:
@@ -212,6 +215,25 @@ def plot_slice(
     mesh = ax.pcolormesh(spans[0].numpy(), spans[1].numpy(), difference, cmap="RdBu", vmin=-reach, vmax=reach)
     ax.figure.colorbar(mesh, ax=ax, label=f"{name_of_output}: equations - block")
     ax.set(xlabel=escape_plot(names[0]), ylabel=escape_plot(names[1]))
+    return ax
+
+
+def plot_loadings(loadings: Loadings, ax: Any = None) -> Any:
+    """Draw the weights of a reducer's map as a heat map: a row for each reduced column."""
+    ax = new_axes(ax, size=(7, 3))
+    weights = loadings.weights.numpy()
+    reach = float(abs(weights).max(initial=0.0)) or 1.0
+    image = ax.imshow(weights, "RdBu_r", aspect="auto", interpolation="nearest", vmin=-reach, vmax=reach)
+    ax.figure.colorbar(image, ax=ax)
+    for axis, names in ((ax.xaxis, loadings.columns), (ax.yaxis, loadings.names)):
+        every = -(-len(names) // _MOST_TICKS)  # names of more columns would cover each other
+        places = range(0, len(names), every)
+        short = (
+            name if len(name) <= _LONGEST_TICK else f"{name[:_LONGEST_TICK]}..." for name in names[::every]
+        )
+        axis.set_ticks(list(places), list(map(escape_plot, short)))
+    ax.tick_params(axis="x", rotation=90)
+    ax.grid(False)
     return ax
 
 

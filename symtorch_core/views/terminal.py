@@ -10,9 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from symtorch_core.components.escaping import shorten, show_hidden
+from symtorch_core.errors import SelectionError
+from symtorch_core.expressions.printing import format_with_error
 from symtorch_core.results.choosing import describe_choices
 from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.search.rounding import RoundedConstant
 
 if TYPE_CHECKING:
     from symtorch_core.reduction.sweep import Sweep
@@ -27,8 +30,14 @@ def to_text_cell(text: str) -> Text:
     return Text(show_hidden(text))
 
 
-def build_front_table(front: ParetoFront, title: str = "", chosen: Candidate | None = None) -> Table:
-    """Build the table of a front, from simple to complex, with the chosen equation marked."""
+def build_front_table(
+    front: ParetoFront, title: str = "", chosen: Candidate | None = None, *, is_worse: bool = False
+) -> Table:
+    """Build the table of a front, from simple to complex, with the chosen equation marked.
+
+    It is red with ``is_worse``, where it does worse than a constant, and green otherwise.
+    """
+    colour = "red" if is_worse else "green"
     table = Table(
         title=to_text_cell(title) if title else None,
         title_justify="left",
@@ -48,7 +57,7 @@ def build_front_table(front: ParetoFront, title: str = "", chosen: Candidate | N
             held_out,
             f"{candidate.score:.3f}",
             to_text_cell(candidate.text()),
-            style="bold green" if candidate == chosen else None,
+            style=f"bold {colour}" if candidate == chosen else None,
         )
     return table
 
@@ -89,17 +98,26 @@ def _format_number(entry: Fidelity | None, field: str) -> str:
 def render_result(result: Distillation) -> RenderableType:
     """Build the terminal view of a distillation: fronts, fidelity and provenance."""
     parts: list[RenderableType] = []
-    chosen = result.chosen()
-    for name, front, candidate in list(zip(result.equation_names, result.fronts, chosen, strict=True))[
-        :_MOST_FRONTS
-    ]:
-        parts.append(build_front_table(front, name, candidate))
+    chosen, worse = result.chosen(), result.find_worse_than_constant()
+    for number, front in enumerate(result.fronts[:_MOST_FRONTS]):
+        name, is_worse = result.equation_names[number], number in worse
+        parts.append(build_front_table(front, name, chosen[number], is_worse=is_worse))
+        if is_worse:
+            parts.append(Text("  on held-out rows, a constant does better", style="red"))
         parts += [
             to_text_cell(f"  not runnable: {entry.equation} ({entry.reason})") for entry in front.unrunnable
         ]
     if len(result.fronts) > _MOST_FRONTS:
         parts.append(Text(f"... and {len(result.fronts) - _MOST_FRONTS} more fronts: see front(number)"))
+    parts += map(to_text_cell, describe_loadings(result))
     parts.append(build_fidelity_table(result))
+    against = [
+        f"{name} {_format_number(entry.truth, 'r2')}"
+        for name, entry in zip(result.output_names, result.fidelity, strict=False)
+        if entry.truth is not None
+    ]
+    if against:
+        parts.append(to_text_cell(f"R2 against your data: {', '.join(against)}"))
     if result.model_fidelity is not None:
         whole = result.model_fidelity
         parts.append(
@@ -131,9 +149,27 @@ def _format_footer(result: Distillation) -> str:
         ]
         if made.source.rows_dropped:
             lines.append(f"{made.source.rows_dropped} rows with non-finite values were left out")
+    lines += [describe_rounding(entry) for entry in result.rounded]
     if result.interrupted:
         lines.append("interrupted: what was found by then is here, perhaps not finished")
     return "\n".join(line for line in lines if line)
+
+
+def describe_rounding(entry: RoundedConstant) -> str:
+    """Return what was rounded, as text."""
+    number, error, power = format_with_error(entry.before, entry.error)
+    scale = f"e{power:+03d}" if power else ""
+    return f"{entry.equation}: ({number} ± {error}){scale} was rounded to {entry.text}"
+
+
+def describe_loadings(result: Distillation) -> list[str]:
+    """Return a line for each of the first variables of the equations, about the inputs it is made of."""
+    try:
+        loadings = result.read_loadings("inputs")
+    except SelectionError:  # nothing is reduced, or by a map without loadings
+        return []
+    few = range(min(len(loadings.names), _MOST_FRONTS))
+    return [f"{loadings.names[row]}: {loadings.describe(row)}" for row in few]
 
 
 def render_text(result: Distillation) -> str:
