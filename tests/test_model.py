@@ -920,7 +920,7 @@ class TestRoundTrips:
             ('"structure": [', '"structure": ["__import__(1)", '),
             ('"structure": [', '"structure": ["x0", '),
             ('"structure": [', '"structures": ['),
-            ('{"schema": 4', '{"schema": 99'),
+            ('{"schema": 5', '{"schema": 99'),
             ('"distillation": {', '"distillation": [], "d": {'),
             ('"fronts": [{', '"fronts": ["", {'),
             ('"block_outputs": 2', '"block_outputs": "two"'),

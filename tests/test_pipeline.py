@@ -756,7 +756,7 @@ class TestResult:
             with pytest.raises(st.FileFormatError, match=message):
                 load(path, **options)
         path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
-        with pytest.raises(st.FileFormatError, match="schema 99, not 4"):
+        with pytest.raises(st.FileFormatError, match="schema 99, not 5"):
             load(path)
         for number in (2, -1, True):
             with pytest.raises(st.SelectionError, match="equation"):

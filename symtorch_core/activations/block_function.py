@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import find_device, find_dtype, takes_arrays
+from symtorch_core.activations.frames import build_frame
 from symtorch_core.activations.rows import Activations, BlockFunction, Source, as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor
@@ -36,8 +37,8 @@ def as_row_function(block: Callable[..., Any], activations: Activations) -> Bloc
 def to_row_function(block: Callable[..., Any], source: Source) -> BlockFunction:
     """Return the block as a function (n, d_in) -> (n, d_out), whether or not it is one.
 
-    A module is given tensors of its own type and on its device. A function is given what the data were, tensors or
-    arrays; with arrays there are no gradients.
+    A module is given tensors of its own type and on its device. A function is given what the data were, tensors,
+    arrays or data frames; with arrays and frames there are no gradients.
 
     Args:
         block: the module or function that the activations came from.
@@ -47,7 +48,8 @@ def to_row_function(block: Callable[..., Any], source: Source) -> BlockFunction:
 
     def convert(rows: Tensor) -> Any:
         if source.arrays and takes_arrays(block):
-            return rows.detach().numpy()
+            array = rows.detach().numpy()
+            return build_frame(array, source.columns) if source.columns else array
         return rows.to(device or rows.device, dtype or rows.dtype)
 
     def evaluate(rows: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.block_function import as_row_function
+from symtorch_core.activations.estimators import as_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
 from symtorch_core.components.checks import (
@@ -177,6 +178,7 @@ def sweep_reducers(
         SearchError: an option of a reducer does not exist.
         UnknownComponentError, MissingDependencyError: a reducer is unknown or cannot be imported.
     """
+    block = as_function(block)
     check_function("block", block, "a module or a function", CaptureError)
     check_function("parent", parent, "the model that calls the block", CaptureError, optional=True)
     check_number("test_fraction", test_fraction, 0, 1, open_low=True, open_high=True, error=CaptureError)

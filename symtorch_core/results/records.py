@@ -16,7 +16,7 @@ from symtorch_core.storage.documents import Count, Label, Number, Width
 from symtorch_core.storage.functions import FunctionRecord
 from symtorch_core.surrogates.transforms import TransformsRecord
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the JSON form; other versions are refused."""
 
 
@@ -73,6 +73,14 @@ class MetricRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @final
+class ColumnRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """A column of a data frame."""
+
+    label: Label | int
+    dtype: Label
+
+
+@final
 class SourceRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """Origin of the rows."""
 
@@ -87,6 +95,7 @@ class SourceRecord(Struct, frozen=True, forbid_unknown_fields=True):
     changed_inputs: tuple[Label, ...]
     set_attributes: tuple[Label, ...]
     arrays: bool
+    columns: tuple[ColumnRecord, ...]
 
 
 @final
@@ -127,7 +136,7 @@ class DistillationRecord(Struct, frozen=True, forbid_unknown_fields=True):
 class WrapperRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """The state of a wrapped block in a checkpoint, besides its tensors."""
 
-    schema: Literal[4]
+    schema: Literal[5]
     name: Label
     mode: Literal["block", "symbolic"]
     distillation: DistillationRecord | None
@@ -142,7 +151,7 @@ class WrapperRecord(Struct, frozen=True, forbid_unknown_fields=True):
 class SavedDistillation(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file: a distillation, and tensors as safetensors in base64."""
 
-    schema: Literal[4]
+    schema: Literal[5]
     distillation: DistillationRecord
     reduction_tensors: str
     held_out_sample: str

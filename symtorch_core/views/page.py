@@ -10,6 +10,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from symtorch_core.activations.frames import list_renamed
 from symtorch_core.errors import SelectionError
 from symtorch_core.expressions import Expression, evaluate, variables
 from symtorch_core.expressions.tree import count_nodes
@@ -262,6 +263,12 @@ def _build_settings(result: Distillation) -> Iterator[Table]:
                     "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
                 ),
                 ("seed", result.provenance.seed),
+                (
+                    "columns",
+                    _format_list(
+                        list_renamed(result.transforms.input_names, result.provenance.source.columns)
+                    ),
+                ),
                 ("rows dropped (not finite)", result.provenance.source.rows_dropped or ""),
             ]
         ),

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from symtorch_core.activations.frames import list_renamed
 from symtorch_core.components.escaping import show_hidden
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity
@@ -124,6 +125,8 @@ def _format_footer(result: Distillation) -> str:
         f"{made.reducer} keeps {kept}" if kept else "",
         ", ".join(f"{stage} {value:.1f} s" for stage, value in made.seconds.items()),
     ]
+    renamed = list_renamed(result.transforms.input_names, made.source.columns)
+    lines.append(", ".join(f"{name} is the column {label!r}" for name, label in renamed.items()))
     if made.source.rows_dropped:
         lines.append(f"{made.source.rows_dropped} rows with non-finite values were left out")
     if result.interrupted:
