@@ -24,7 +24,8 @@ from symtorch_core.components.escaping import make_variable_names
 from symtorch_core.events import Event, StageTold
 from symtorch_core.testing import ScriptedRegressor
 
-LAW = ScriptedRegressor(equations=("x0", "2.0*x0 + 3.0*x1", "2.0*x0 + 3.0*x1 - x2 + x3"))
+LAW = ScriptedRegressor(equations=("mass_kg", "2.0*mass_kg + 3.0*exp_ - n + flag"))
+FIRST = ScriptedRegressor(equations=("x0",))
 
 
 def make_frame(rows: int = 200) -> pd.DataFrame:
@@ -78,7 +79,8 @@ def test_frames_of_outputs_and_names_of_the_user() -> None:
     Y = pd.DataFrame({"force": compute(frame), "": frame["exp"]})
     assert distilled((frame, Y)).output_names == ("y0", "y1")
     assert distilled((frame, Y.set_axis(["force", "e"], axis=1))).output_names == ("force", "e")
-    result = distilled((frame, Y), variable_names=list("abcd"), output_names=["p", "q"])
+    first = ScriptedRegressor(equations=("a",))
+    result = distilled((frame, Y), regressor=first, variable_names=list("abcd"), output_names=["p", "q"])
     assert (result.transforms.input_names, result.output_names) == (tuple("abcd"), ("p", "q"))
     assert "a is the column 'mass (kg)'" in str(result)
     assert st.Activations.of(frame["mass (kg)"], frame["exp"]).input_names == ("mass_kg",)
@@ -169,7 +171,7 @@ class TestFunctions:
 
     def test_a_hidden_block_has_other_inputs(self) -> None:
         net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
-        result = distilled(net[1], make_frame(), parent=net)
+        result = distilled(net[1], make_frame(), parent=net, regressor=FIRST)
         assert result.transforms.input_names == ("x0", "x1", "x2", "x3")
         assert result.provenance.source.columns == ()
 

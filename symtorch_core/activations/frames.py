@@ -48,6 +48,11 @@ def is_table(value: Any) -> bool:
     return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series))
 
 
+def as_frame(table: Any) -> Any:
+    """Return a data frame as it is, and a column as a data frame; one without a name has the number 0."""
+    return table if is_frame(table) else table.to_frame(0 if table.name is None else table.name)
+
+
 def read_columns(frame: Any) -> tuple[Column, ...]:
     """Return the columns of a data frame of numbers.
 
@@ -92,7 +97,7 @@ def to_numbers(table: Any) -> np.ndarray:
         CaptureError: columns do not hold numbers, or have no name; the message lists them.
     """
     if not is_frame(table):
-        return to_numbers(table.to_frame(table.name if isinstance(table.name, (str, int)) else 0))[:, 0]
+        return to_numbers(as_frame(table))[:, 0]
     read_columns(table)
     columns = [_to_array(table.iloc[:, number]) for number in range(table.shape[1])]
     return np.stack(columns, axis=1) if columns else np.empty((len(table), 0))
@@ -106,16 +111,16 @@ def _to_array(column: Any) -> np.ndarray:
 
 
 def check_complete(table: Any, advice: str) -> None:
-    """Refuse a data frame with missing or infinite values; the message counts them in each column.
+    """Refuse a data frame (or a column) with missing or infinite values; the message counts them by column.
 
     Raises:
         CaptureError: there are some, or columns do not hold numbers. ``advice`` says what to do.
     """
-    numbers = to_numbers(table)
-    labels = [column.label for column in read_columns(table)] if is_frame(table) else [table.name]
-    missing = (~np.isfinite(numbers)).reshape(len(numbers), -1)
+    frame = as_frame(table)
+    numbers = to_numbers(frame)
+    missing = ~np.isfinite(numbers)
     if missing.any():
-        counts = zip(labels, missing.sum(axis=0).tolist(), strict=True)
+        counts = zip(frame.columns, missing.sum(axis=0).tolist(), strict=True)
         listed = ", ".join(f"{count} in {label!r}" for label, count in counts if count)
         raise CaptureError(
             f"{int(missing.any(axis=1).sum())} of {len(numbers)} rows hold NaN or infinite values ({listed}): {advice}"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from symtorch_core.activations.frames import (
     Column,
+    as_frame,
     check_complete,
-    is_frame,
     is_table,
     name_outputs,
     name_variables,
@@ -162,7 +162,7 @@ class Activations:
             row_weights = None if row_weights is None else row_weights[finite]
         if len(inputs) == 0:
             raise CaptureError("there are no rows: the data are empty")
-        columns = read_columns(X) if is_frame(X) else ()
+        columns = read_columns(as_frame(X)) if is_table(X) else ()
         source = Source(
             rows_seen=len(finite),
             rows_dropped=int((~finite).sum()),

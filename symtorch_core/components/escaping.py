@@ -134,14 +134,14 @@ def make_variable_names(names: Iterable[str], taken: Iterable[str] = ()) -> tupl
     >>> make_variable_names(["mass (kg)", "2nd", "m²", "%", "mass [kg]", "exp"], taken=["exp"])
     ('mass_kg', 'x2nd', 'm2', 'x', 'mass_kg_2', 'exp_')
     """
-    kept = [_make_identifier(name) for name in names]
-    reserved = frozenset(taken)
+    given, reserved = tuple(names), frozenset(taken)
     chosen: dict[str, None] = {}  # in order
-    for name in kept:
-        number, first = 1, f"{name}_" if name in reserved else name
+    for name in given:
+        first = _make_identifier(name)
+        number, first = 1, f"{first}_" if first in reserved else first
         plain = first
-        # A name that another one has by itself stays with that one.
-        while plain in chosen or plain in reserved or (plain != name and plain in kept):
+        # What another one is called from the beginning stays with that one.
+        while plain in chosen or plain in reserved or (plain != name and plain in given):
             number += 1
             plain = f"{first}_{number}"
         chosen[plain] = None
