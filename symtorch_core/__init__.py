@@ -5,6 +5,8 @@
 ['identity'...]
 """
 
+from typing import TYPE_CHECKING, Any
+
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture, capture, find_block
 from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.tensor_paths import Selector
@@ -47,6 +49,9 @@ from symtorch_core.verification.residuals import (
 )
 from symtorch_core.views.plots import plot_slice
 
+if TYPE_CHECKING:
+    from symtorch_core.estimator.symbolic_regressor import SymbolicRegressor
+
 __all__ = [
     "DEFAULT_MAX_ROWS",
     "Activations",
@@ -79,6 +84,7 @@ __all__ = [
     "SwitchError",
     "SymTorchError",
     "SymbolicModel",
+    "SymbolicRegressor",
     "TorchSurrogate",
     "Transforms",
     "UnknownComponentError",
@@ -98,3 +104,16 @@ __all__ = [
     "sweep_reducers",
     "wrap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return the estimator, whose base classes are scikit-learn's: they are slow to import, and few need them."""
+    if name == "SymbolicRegressor":
+        from symtorch_core.estimator.symbolic_regressor import SymbolicRegressor
+
+        return SymbolicRegressor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,7 +15,7 @@ import numpy as np
 
 from symtorch_core.components.checks import check_encodable
 from symtorch_core.components.escaping import make_variable_names
-from symtorch_core.errors import CaptureError
+from symtorch_core.errors import CaptureError, MissingDependencyError
 from symtorch_core.expressions import ALIASES, OPERATORS
 
 _READ_AS_OTHERS = frozenset({*OPERATORS, *ALIASES, "pi"})
@@ -34,6 +34,21 @@ class Column:
 
     label: str | int
     dtype: str
+
+
+def import_pandas() -> Any:
+    """Return pandas, for tables that are made here.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"tables need pandas ({error}). Try: pip install pandas", name="pandas"
+        ) from error
+    return pandas
 
 
 def is_frame(value: Any) -> bool:

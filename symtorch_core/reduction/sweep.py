@@ -13,6 +13,7 @@ from torch import Tensor
 
 from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.estimators import as_function
+from symtorch_core.activations.frames import import_pandas
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
 from symtorch_core.components.checks import (
@@ -87,9 +88,7 @@ class Sweep:
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame (needs pandas), a row for each reducer and size."""
-        import pandas  # optional, only here
-
-        return pandas.DataFrame([asdict(row) for row in self.rows])
+        return import_pandas().DataFrame([asdict(row) for row in self.rows])
 
     def plot(self, value: str = "r2", ax: Any = None) -> Any:
         """Plot unexplained variance over k_in: a line for each reducer and k_out (needs matplotlib).

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final, get_args
 
 from torch import Tensor
 
+from symtorch_core.activations.frames import import_pandas
 from symtorch_core.activations.rows import Activations, Source
 from symtorch_core.components.checks import check_choice, check_path, check_position, check_whole
 from symtorch_core.components.registry import load
@@ -206,13 +207,11 @@ class Distillation:
 
     def to_frame(self) -> Any:
         """Return all fronts as one pandas DataFrame with a column ``output`` (needs pandas)."""
-        import pandas  # optional, only here
-
         frames = [
             front.to_frame().assign(output=name)
             for name, front in zip(self.equation_names, self.fronts, strict=True)
         ]
-        return pandas.concat(frames, ignore_index=True)
+        return import_pandas().concat(frames, ignore_index=True)
 
     # Views, exports and files import this class, not the other way round; the methods below delegate to them.
 

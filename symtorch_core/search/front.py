@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final, get_args
 
 import msgspec
 
+from symtorch_core.activations.frames import import_pandas
 from symtorch_core.components.checks import check_choice, check_whole
 from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
 from symtorch_core.expressions import Expression, parse, to_sympy, to_text
@@ -283,9 +284,7 @@ class ParetoFront(Sequence[Candidate]):
 
     def to_frame(self) -> Any:
         """Return the front as a pandas DataFrame (needs pandas), one row for each equation."""
-        import pandas  # optional, only here
-
-        return pandas.DataFrame(
+        return import_pandas().DataFrame(
             {
                 "complexity": [c.complexity for c in self],
                 "loss": [c.loss for c in self],
