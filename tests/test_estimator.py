@@ -116,19 +116,8 @@ class TestSurroundings:
         found = GridSearchCV(sparse(), grid, cv=2).fit(X, y)
         assert found.best_params_ == {"regressor_options": {"degree": 3}}
         assert str(found.best_estimator_.sympy()) == "x0*x1*x2"
-        assert (
-            str(
-                st.distill(
-                    found,
-                    X,
-                    regressor="sparse",
-                    unary_operators=(),
-                    regressor_options={"degree": 3},
-                    progress=False,
-                ).equations()["y0"]
-            )
-            == "x0*x1*x2"
-        )
+        options = {"regressor": "sparse", "regressor_options": {"degree": 3}, "progress": False}
+        assert st.distill(found, X, **options).chosen()[0].text() == "x0*x1*x2"
 
     def test_names_that_a_pipeline_hands_over(self) -> None:
         frame = pd.DataFrame(X, columns=["a", "b", "c"])
@@ -143,7 +132,7 @@ class TestSurroundings:
         assert again.get_params() == model.get_params()
         with pytest.raises(NotFittedError):
             again.predict(X)
-        assert str(again.set_params(maxsize=1).fit(X, Y[:, 0]).sympy()) == "x0"
+        assert again.set_params(maxsize=1).fit(X, Y[:, 0]).sympy().is_number
 
     def test_pickles_hold_no_rows(self, tmp_path: Path) -> None:
         rows = np.random.default_rng(1).normal(size=(5000, 3))
