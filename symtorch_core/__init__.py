@@ -7,8 +7,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from symtorch_core.activations.block_function import restore_form
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture, capture, find_block
-from symtorch_core.activations.rows import Activations
+from symtorch_core.activations.rows import Activations, as_real_tensor
 from symtorch_core.activations.tensor_paths import Selector
 from symtorch_core.components.hookspecs import Component, hookimpl
 from symtorch_core.components.options import Finding
@@ -88,6 +89,7 @@ __all__ = [
     "TorchSurrogate",
     "Transforms",
     "UnknownComponentError",
+    "as_real_tensor",
     "available",
     "capture",
     "did_you_mean",
@@ -101,6 +103,7 @@ __all__ = [
     "rank_outputs",
     "refine",
     "residual_check",
+    "restore_form",
     "sweep_reducers",
     "wrap",
 ]

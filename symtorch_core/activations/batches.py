@@ -56,10 +56,12 @@ def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
     """Yield the batches of the data: slices of a tensor, array or data frame, a single dict, or an iterable's items.
 
     Raises:
-        CaptureError: the data are empty or of an unknown type.
+        CaptureError: the data are empty or of an unknown type, or a list of rows.
     """
     data = _read_table(data)
     check_data(data)
+    if isinstance(data, (list, tuple)) and _is_row(data[0]):
+        raise CaptureError("a list is one of batches, not of rows: give rows of numbers as numpy.array(data)")
     if _has_rows(data):
         yield from _slice_rows(data, batch_size)
         return
@@ -93,8 +95,6 @@ def check_data(data: Any) -> None:
         )
     if isinstance(data, (Mapping, Sequence)) and not data:
         raise CaptureError("the data are empty: give at least one batch")
-    if isinstance(data, (list, tuple)) and _is_row(data[0]):
-        raise CaptureError("a list is one of batches, not of rows: give rows of numbers as numpy.array(data)")
 
 
 def _is_row(item: Any) -> bool:

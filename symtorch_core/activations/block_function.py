@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import find_device, find_dtype, takes_arrays
-from symtorch_core.activations.frames import build_frame
+from symtorch_core.activations.frames import build_frame, is_frame, read_columns
 from symtorch_core.activations.rows import Activations, BlockFunction, Source, as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor
@@ -61,6 +62,28 @@ def to_row_function(block: Callable[..., Any], source: Source) -> BlockFunction:
         return as_feature_rows(output).to(rows)
 
     return evaluate
+
+
+def restore_form(rows: np.ndarray, data: Any) -> Any:
+    """Return rows as what the data are: a tensor or array of their type and row shape, or a data frame.
+
+    Captures that make rows of their own give them to the model in this form.
+
+    Args:
+        rows: shape (n, d), each row of the data flat.
+        data: a tensor, array or data frame.
+
+    >>> restore_form(np.zeros((1, 4)), torch.ones(5, 2, 2, dtype=torch.float32)).shape
+    torch.Size([1, 2, 2])
+    """
+    if is_frame(data):
+        return build_frame(rows, read_columns(data))
+    if isinstance(data, Tensor):
+        dtype = data.dtype if data.is_floating_point() else torch.get_default_dtype()
+        return torch.from_numpy(rows).to(data.device, dtype).reshape(-1, *data.shape[1:])
+    array = np.asarray(data)
+    kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
+    return rows.astype(kind).reshape(-1, *array.shape[1:])
 
 
 def _reproduces(function: BlockFunction, probe: Activations) -> bool:
