@@ -43,14 +43,9 @@ PIPE = make_pipe().fit(FRAME, FORCE)
 @pytest.mark.parametrize("point", [FRAME.iloc[4], FRAME.iloc[[4]], FRAME[["v", "kind", "mass (kg)"]].iloc[4]])
 def test_a_pipeline_near_a_row(block: Any, point: Any) -> None:
     near = {"x_star": point, "categorical": ["kind"]}
-    result = st.distill(
-        block, FRAME, capture="slime", capture_options=near, maxsize=9, select="accuracy", **QUICK
-    )
+    result = st.distill(block, FRAME, capture="slime", capture_options=near, **QUICK)
     assert result.transforms.input_names == ("mass_kg", "v", "kind")
-    slopes = result.surrogate()
-    low = slopes.predict(np.array([[0.0, 0.0, 1.0]]))
-    high = slopes.predict(np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
-    np.testing.assert_allclose(high - low, [[2], [3]], atol=0.2)
+    assert result.chosen()[0].text() == "2*mass_kg + 3*v - 2.5*kind + 2.5*kind^2"
 
 
 def test_the_model_is_given_frames() -> None:
@@ -70,8 +65,8 @@ def test_the_model_is_given_frames() -> None:
 
 def test_explanations() -> None:
     found = explain(PIPE, FRAME, FRAME.iloc[4], categorical=["kind"], **QUICK)
-    assert found.gradient[0, :2].tolist() == pytest.approx([2, 3], abs=0.1)
-    assert set(found.top(2)) == {"mass_kg", "v"}
+    assert found.gradient[0, :2].tolist() == pytest.approx([2, 3])
+    assert set(found.top()) == {"mass_kg", "v", "kind"}
     classifier = make_pipe(LogisticRegression()).fit(FRAME, FORCE > 1)
     found = explain(
         classifier.predict_proba, FRAME, FRAME.iloc[4], categorical=["kind"], outputs=[1], **QUICK
