@@ -152,7 +152,14 @@ class TestFunctions:
         assert result.fidelity[0].out_of_range is not None
         assert result.fidelity[0].out_of_range.r2 == pytest.approx(1)
 
-    @pytest.mark.parametrize("cut", [lambda f: [f[:100], f[100:]], lambda f: iter([f[:100], f[100:]])])
+    @pytest.mark.parametrize(
+        "cut",
+        [
+            lambda f: [f[:100], f[100:]],
+            lambda f: iter([f[:100], f[100:]]),
+            lambda f: [(f, "labels, which it does not take")],
+        ],
+    )
     def test_batches(self, cut: Any) -> None:
         result = distilled(make_pipe().predict, cut(make_frame()))
         assert result.provenance.source.rows_seen == 200
@@ -184,6 +191,13 @@ class TestFunctions:
         with pytest.raises(st.CaptureError, match="has no column 'n'"):
             model(frame.drop(columns="n"))
 
+    def test_constants_are_refined_towards_the_function(self) -> None:
+        frame, model = make_frame(), st.SymbolicModel(compute)
+        near = ScriptedRegressor(equations=("1.9*mass_kg + 3.2*exp_ - n + flag",))
+        model.distill(frame, regressor=near, refine=False, progress=False)
+        done = model.switch_to_symbolic().refine(frame, epochs=100, batch_size=50)
+        assert done.after < 0.01 * done.before
+
     def test_a_function_of_arrays_is_told_why_it_fails(self) -> None:
         with pytest.raises(Exception) as caught:  # noqa: PT011  (pandas' own)
             distilled(lambda x: x[:, 0], make_frame())
@@ -197,6 +211,18 @@ class TestEstimators:
         assert result.chosen()[0].text() == "2*mass_kg + 3*exp_ - n + flag"
         assert result.provenance.source.block == "Pipeline.predict"
         assert StageTold("capture", "Pipeline.predict is distilled") in events
+
+    def test_in_a_wrapper(self) -> None:
+        model = st.SymbolicModel(make_pipe())
+        assert model.name == "Pipeline.predict"
+        model.distill(make_frame(), regressor=LAW, select="accuracy", progress=False)
+        np.testing.assert_allclose(model.switch_to_symbolic()(make_frame()), compute(make_frame()), rtol=1e-6)
+
+    def test_in_a_plot(self) -> None:
+        pipe = make_pipe()
+        axes = st.plot_slice(distilled(pipe, make_frame()), pipe, "mass_kg")
+        block, equations = (line.get_ydata() for line in axes.lines)
+        np.testing.assert_allclose(block, equations, rtol=1e-5)
 
     def test_a_search_over_settings_is_one_too(self) -> None:
         search = GridSearchCV(LinearRegression(), {"fit_intercept": [True, False]}, cv=2)
@@ -260,6 +286,13 @@ class TestRefusals:
             st.Activations.of(levels, [1.0, 2.0])
         with pytest.raises(st.CaptureError, match=r"structured_to_unstructured.*variable_names=\['a'\]"):
             st.Activations.of(pd.DataFrame({"a": [1.0, 2.0]}).to_records(index=False), [1.0, 2.0])
+
+    def test_nothing(self) -> None:
+        frame = make_frame()
+        with pytest.raises(st.CaptureError, match="X has no columns"):
+            st.Activations.of(frame[[]], frame["n"])
+        with pytest.raises(st.CaptureError, match="empty"):
+            distilled(compute, frame[:0])
 
     @pytest.mark.parametrize("rows", [[[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0], ((1, 2), (3, 4))])
     def test_rows_in_lists(self, rows: Any) -> None:

@@ -210,10 +210,11 @@ class HookCapture(Capture):
 
 
 def _read_columns(batch: Any, before: tuple[Column, ...]) -> tuple[Column, ...]:
-    """Return the columns of a batch that is a data frame; none of another."""
-    if not is_frame(batch):
+    """Return the columns of a batch that is a data frame, or begins with one; none of another."""
+    first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not is_frame(first):
         return ()
-    columns = read_columns(batch)
+    columns = read_columns(first)
     if before and [column.label for column in columns] != [column.label for column in before]:
         raise CaptureError(
             "the data frames have different columns: give all of them the same, in the same order, as "

@@ -307,6 +307,8 @@ def _to_rows(values: Any, name: str) -> Tensor:
     tensor = as_real_tensor(values, name)
     if tensor.ndim == 0:
         raise CaptureError(f"{name} is a single number: give rows, shape (n, d)")
+    if tensor.ndim > 1 and tensor.shape[-1] == 0:
+        raise CaptureError(f"{name} has no columns: give at least one")
     return as_rows(tensor)
 
 
