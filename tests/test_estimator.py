@@ -89,6 +89,7 @@ class TestValues:
         frame = pd.DataFrame(X, columns=["mass (kg)", "exp", "v"])
         model = sparse().fit(frame, pd.Series(Y[:, 0], name="force"))
         assert str(model.sympy("force")) == "exp_ + 2*mass_kg"
+        assert "mass_kg is the column 'mass (kg)'" in str(model.distillation_)
         assert model.feature_names_in_.tolist() == ["mass (kg)", "exp", "v"]
         np.testing.assert_allclose(model.predict(frame), Y[:, 0], atol=1e-9)
         with pytest.raises(ValueError, match="feature names"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
 
@@ -20,6 +21,7 @@ from symtorch_core.activations.frames import (
     name_variables,
     read_columns,
 )
+from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import SearchError, SelectionError, did_you_mean
 from symtorch_core.events import Callback
 from symtorch_core.pipeline.distill import distill
@@ -141,23 +143,28 @@ class SymbolicRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):  # typ
                 invalid (a :class:`symtorch_core.SearchError`).
             SymTorchError: as :func:`symtorch_core.distill` says.
         """
-        if is_frame(X):
-            read_columns(X)  # names the columns that are not numbers
+        # Before scikit-learn looks at the data: it does not name the columns that are no numbers.
+        columns = read_columns(X) if is_frame(X) else ()
         output_names = name_outputs(y) if is_table(y) else ()
         X, y = validate_data(
             self, X, y, dtype=_NUMBERS, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
+        rows = Activations.of(
+            X,
+            y,
+            weights=sample_weight,
+            variable_names=self._name_variables(columns),
+            output_names=output_names,
+        )
         fields = {name: getattr(self, name) for name in SearchSpace.field_names()}
         self.distillation_ = distill(
-            (X, y),
+            replace(rows, source=replace(rows.source, columns=columns)),
             regressor=self.regressor,
             regressor_options=self.regressor_options,
             reducer=self.reducer,
             reducer_options=self.reducer_options,
-            variable_names=self._name_variables(),
-            output_names=output_names or None,
+            variable_names=self.variable_names,
             transforms=self.transforms,
-            weights=sample_weight,
             select=self.select,
             test_fraction=self.test_fraction,
             seed=self._draw_seed(),
@@ -170,11 +177,10 @@ class SymbolicRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):  # typ
         self._is_vector = y.ndim == 1
         return self
 
-    def _name_variables(self) -> Sequence[str] | None:
-        named = getattr(self, "feature_names_in_", None)  # which scikit-learn sets for data frames only
-        if self.variable_names is not None or named is None:
-            return self.variable_names
-        return name_variables([Column(name, "") for name in named])
+    def _name_variables(self, columns: Sequence[Column]) -> Sequence[str]:
+        # scikit-learn sets these for data frames only, also for those of other libraries.
+        named = getattr(self, "feature_names_in_", ())
+        return name_variables(columns or [Column(name, "") for name in named])
 
     def _draw_seed(self) -> int:
         if isinstance(self.random_state, numbers.Integral):
