@@ -5,8 +5,11 @@
 ['identity'...]
 """
 
+from typing import TYPE_CHECKING, Any
+
+from symtorch_core.activations.block_function import restore_form
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture, capture, find_block
-from symtorch_core.activations.rows import Activations
+from symtorch_core.activations.rows import Activations, as_real_tensor
 from symtorch_core.activations.tensor_paths import Selector
 from symtorch_core.components.hookspecs import Component, hookimpl
 from symtorch_core.components.options import Finding
@@ -47,6 +50,9 @@ from symtorch_core.verification.residuals import (
 )
 from symtorch_core.views.plots import plot_slice
 
+if TYPE_CHECKING:
+    from symtorch_core.estimator.symbolic_regressor import SymbolicRegressor
+
 __all__ = [
     "DEFAULT_MAX_ROWS",
     "Activations",
@@ -79,9 +85,11 @@ __all__ = [
     "SwitchError",
     "SymTorchError",
     "SymbolicModel",
+    "SymbolicRegressor",
     "TorchSurrogate",
     "Transforms",
     "UnknownComponentError",
+    "as_real_tensor",
     "available",
     "capture",
     "did_you_mean",
@@ -96,6 +104,20 @@ __all__ = [
     "rank_outputs",
     "refine",
     "residual_check",
+    "restore_form",
     "sweep_reducers",
     "wrap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return the estimator, whose base classes are scikit-learn's: they are slow to import, and few need them."""
+    if name == "SymbolicRegressor":
+        from symtorch_core.estimator.symbolic_regressor import SymbolicRegressor
+
+        return SymbolicRegressor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import find_device, find_dtype, takes_arrays
+from symtorch_core.activations.frames import build_frame, is_frame, read_columns
 from symtorch_core.activations.rows import Activations, BlockFunction, Source, as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor
@@ -36,8 +38,8 @@ def as_row_function(block: Callable[..., Any], activations: Activations) -> Bloc
 def to_row_function(block: Callable[..., Any], source: Source) -> BlockFunction:
     """Return the block as a function (n, d_in) -> (n, d_out), whether or not it is one.
 
-    A module is given tensors of its own type and on its device. A function is given what the data were, tensors or
-    arrays; with arrays there are no gradients.
+    A module is given tensors of its own type and on its device. A function is given what the data were, tensors,
+    arrays or data frames; with arrays and frames there are no gradients.
 
     Args:
         block: the module or function that the activations came from.
@@ -47,7 +49,8 @@ def to_row_function(block: Callable[..., Any], source: Source) -> BlockFunction:
 
     def convert(rows: Tensor) -> Any:
         if source.arrays and takes_arrays(block):
-            return rows.detach().numpy()
+            array = rows.detach().numpy()
+            return build_frame(array, source.columns) if source.columns else array
         return rows.to(device or rows.device, dtype or rows.dtype)
 
     def evaluate(rows: Tensor) -> Tensor:
@@ -59,6 +62,28 @@ def to_row_function(block: Callable[..., Any], source: Source) -> BlockFunction:
         return as_feature_rows(output).to(rows)
 
     return evaluate
+
+
+def restore_form(rows: np.ndarray, data: Any) -> Any:
+    """Return rows as what the data are: a tensor or array of their type and row shape, or a data frame.
+
+    Captures that make rows of their own give them to the model in this form.
+
+    Args:
+        rows: shape (n, d), each row of the data flat.
+        data: a tensor, array or data frame.
+
+    >>> restore_form(np.zeros((1, 4)), torch.ones(5, 2, 2, dtype=torch.float32)).shape
+    torch.Size([1, 2, 2])
+    """
+    if is_frame(data):
+        return build_frame(rows, read_columns(data))
+    if isinstance(data, Tensor):
+        dtype = data.dtype if data.is_floating_point() else torch.get_default_dtype()
+        return torch.from_numpy(rows).to(data.device, dtype).reshape(-1, *data.shape[1:])
+    array = np.asarray(data)
+    kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
+    return rows.astype(kind).reshape(-1, *array.shape[1:])
 
 
 def _reproduces(function: BlockFunction, probe: Activations) -> bool:

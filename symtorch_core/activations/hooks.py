@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -21,6 +22,7 @@ from symtorch_core.activations.batches import (
     prepare_batch,
     to_arguments,
 )
+from symtorch_core.activations.frames import Column, check_complete, is_frame, name_variables, read_columns
 from symtorch_core.activations.meta_guard import refuse_meta
 from symtorch_core.activations.reservoir import Reservoir
 from symtorch_core.activations.rows import Activations, check_on_nonfinite
@@ -156,6 +158,8 @@ class HookCapture(Capture):
         callbacks = check_callbacks(callbacks, CaptureError)
         check_function("model", model, "a module or a function", CaptureError)
         check_data(data)
+        if is_frame(data) and self.on_nonfinite == "raise":
+            check_complete(data, "fill them in, or leave those rows out, as frame.dropna() does")
         watched = _resolve(model, blocks)
         inputs = _spread(watched, "select_input", self.select_input, None)
         outputs = _spread(watched, "select_output", self.select_output, None)
@@ -175,6 +179,7 @@ class HookCapture(Capture):
         watch = Stopwatch()
         notify(callbacks, StageStarted("capture", count_batches(data, self.batch_size)))
         masks: dict[str, Tensor | None] = {}
+        columns: tuple[Column, ...] = ()
         with ExitStack() as stack:
             stack.enter_context(preserve_state(model, *watched.values()))
             stack.enter_context(avoid_fused_attention(model))
@@ -185,18 +190,55 @@ class HookCapture(Capture):
                     stack.enter_context(_record_calls(block, recorders[name], masks, name))
             attributes = {name: snapshot_attributes(block) for name, block in watched.items()}
             for batch in iterate_batches(data, self.batch_size):
+                columns = _read_columns(batch, columns)
                 batch = prepare_batch(batch, model, self.device)
                 masks.update({name: get_row_mask(batch, row_masks[name]) for name in watched})
                 args, kwargs = to_arguments(model, batch)
                 tensors = copy_tensors(collect_call_tensors(args, kwargs)) if functions else {}
-                result = model(*args, **kwargs)
+                result = _run(model, args, kwargs)
                 for name in functions:
                     recorders[name].arrays |= holds_arrays((args, kwargs))
                     recorders[name].add(tensors, result, masks[name], collect_call_tensors(args, kwargs))
                 notify(callbacks, StageAdvanced("capture"))
             changed = {name: list_set_attributes(block, attributes[name]) for name, block in watched.items()}
         notify(callbacks, StageFinished("capture", watch.seconds()))
-        return {name: recorder.finish(changed[name]) for name, recorder in recorders.items()}
+        found = {name: recorder.finish(changed[name]) for name, recorder in recorders.items()}
+        return {
+            name: _name_columns(rows, columns if watched[name] is model else ())
+            for name, rows in found.items()
+        }
+
+
+def _read_columns(batch: Any, before: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return the columns of a batch that is a data frame, or begins with one; none of another."""
+    first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not is_frame(first):
+        return ()
+    columns = read_columns(first)
+    if before and [column.label for column in columns] != [column.label for column in before]:
+        raise CaptureError(
+            "the data frames have different columns: give all of them the same, in the same order, as "
+            "frame[names] does"
+        )
+    return columns
+
+
+def _run(model: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    try:
+        return model(*args, **kwargs)
+    except Exception as error:
+        if any(map(is_frame, args)):
+            error.add_note(
+                "The function was given a data frame, as the data are one. If it takes arrays, give frame.to_numpy()"
+            )
+        raise
+
+
+def _name_columns(rows: Activations, columns: tuple[Column, ...]) -> Activations:
+    """Return rows with the names of the columns that they are, if they are these columns."""
+    if rows.source.select_input != ("0",) or rows.inputs.shape[1] != len(columns):
+        return rows
+    return replace(rows, input_names=name_variables(columns), source=replace(rows.source, columns=columns))
 
 
 def _spread(blocks: Iterable[str], option: str, value: Any, default: Any) -> dict[str, Any]:
@@ -235,10 +277,11 @@ def capture(
     Args:
         model: a module or function that runs the blocks.
         blocks: modules by a name of your choice, or paths like ``"layers.7.mlp"`` into the model.
-        data: a tensor or array, a DataLoader, or any iterable of batches; a batch is a tensor or array (the
-            one argument), a tuple or list (positional arguments) or a dict (keyword arguments). Arguments that
-            the model's ``forward`` does not have (the labels of a DataLoader) are left out. If it has one that
-            must not be filled, give a generator: ``(x for x, y in loader)``.
+        data: a tensor, array or data frame, a DataLoader, or any iterable of batches; a batch is a tensor, array or
+            data frame (the one argument), a tuple or list (positional arguments) or a dict (keyword arguments).
+            Arguments that the model's ``forward`` does not have (the labels of a DataLoader) are left out. If it has
+            one that must not be filled, give a generator: ``(x for x, y in loader)``. A module is given the numbers of
+            a data frame, a function the data frame itself; its columns name the inputs.
         max_rows: number of rows kept of each block, a uniform sample of all rows; it does not depend on how the
             data are cut into batches.
         seed: seed of that sample.
@@ -330,9 +373,16 @@ def check_runs(block: Callable[..., Any], name: str, error: type[Exception] = Ca
 
 
 def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
-    """Return the block's path in the model, or its type if it has none."""
+    """Return the block's path in the model, or a name of its own."""
     paths = model.named_modules() if isinstance(model, nn.Module) else ()
-    return next((path for path, module in paths if module is block and path), type(block).__name__)
+    return next((path for path, module in paths if module is block and path), name_block(block))
+
+
+def name_block(block: Callable[..., Any]) -> str:
+    """Return the type of a module or function; of a method, its owner's type and its name."""
+    if inspect.ismethod(block):
+        return f"{type(block.__self__).__name__}.{block.__name__}"
+    return type(block).__name__
 
 
 def avoid_fused_attention(model: Callable[..., Any]) -> AbstractContextManager[object]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.batches import find_device
-from symtorch_core.activations.hooks import check_runs
+from symtorch_core.activations.estimators import as_function
+from symtorch_core.activations.hooks import check_runs, name_block
 from symtorch_core.activations.tensor_paths import FunctionBlock, get_argument_aliases
 from symtorch_core.components.checks import check_encodable, check_function
 from symtorch_core.errors import SwitchError
@@ -43,13 +44,14 @@ class SavedBlock(BlockAttributes, ABC):
 
     def __init__(self, block: Callable[..., Any], name: str | None = None) -> None:
         super().__init__()
+        block = as_function(block)
         check_function("block", block, "a module or a function", SwitchError)
         if name is not None and not isinstance(name, str):
             raise SwitchError(f"name must be a text, not {name!r}")
         if name is not None:
             check_encodable("name", name, SwitchError)
-        check_runs(block, name or type(block).__name__, SwitchError)
-        self.name = name or type(block).__name__
+        check_runs(block, name or name_block(block), SwitchError)
+        self.name = name or name_block(block)
         self._aliases = get_argument_aliases(block)
         self._loading: Loading | None = None
         module = block if isinstance(block, nn.Module) else FunctionBlock(block)

@@ -52,7 +52,7 @@ class SymbolicModel(BlockWrapper):
     """Module in place of a block: bit-exact in block mode, the equations in symbolic mode.
 
     Args:
-        block: a module, or a function of tensors.
+        block: a module, a function of tensors, arrays or data frames, or a fitted regressor of scikit-learn.
         name: name in messages and reports; the block's type by default.
 
     >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))

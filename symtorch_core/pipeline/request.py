@@ -6,10 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final, get_args
 
-import numpy as np
-from torch import Tensor
-
-from symtorch_core.activations.batches import check_data, is_pair, read_table
+from symtorch_core.activations.batches import check_data, has_rows, is_pair, read_table
 from symtorch_core.activations.hooks import Capture
 from symtorch_core.activations.rows import Activations, to_weights
 from symtorch_core.components.checks import (
@@ -270,7 +267,7 @@ def read_truth(arguments: Mapping[str, Any]) -> Activations | None:
         X, Y = block.inputs, given
     elif not callable(block):
         X, Y = block[0], given
-    elif arguments["parent"] is None and isinstance(read_table(data), (Tensor, np.ndarray)):
+    elif arguments["parent"] is None and has_rows(read_table(data)):
         X, Y = data, given
     else:
         raise CaptureError(

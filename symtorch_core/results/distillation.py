@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
 
+from symtorch_core.activations.frames import import_pandas
 from symtorch_core.activations.rows import Activations
 from symtorch_core.components.checks import check_flag, check_path, check_whole, find_position
 from symtorch_core.components.registry import load
@@ -385,15 +386,13 @@ class Distillation:
 
         The column ``chosen`` is True for the chosen equations; see :meth:`ParetoFront.to_frame` for the others.
         """
-        import pandas  # optional, only here
-
         frames = [
             front.to_frame().assign(
                 output=name, chosen=[candidate.complexity == choice.complexity for candidate in front]
             )
             for name, front, choice in zip(self.equation_names, self.fronts, self.choices, strict=True)
         ]
-        return pandas.concat(frames, ignore_index=True)
+        return import_pandas().concat(frames, ignore_index=True)
 
     # Views, exports and files import this class, not the other way round; the methods below delegate to them.
 

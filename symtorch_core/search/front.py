@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, final, get_args
 
 import msgspec
 
+from symtorch_core.activations.frames import import_pandas
 from symtorch_core.components.checks import check_choice, check_whole
 from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
 from symtorch_core.expressions import Constant, Expression, constants, parse, to_sympy, to_text
@@ -305,10 +306,8 @@ class ParetoFront(Sequence[Candidate]):
         Figures of its fidelity (``r2_train``, ``r2_held_out``, ``r2_out_of_range``, ``max_error_held_out``) are missing
         values where they were not measured.
         """
-        import pandas  # optional, only here
-
         judged = [c.fidelity or EquationFidelity() for c in self]
-        return pandas.DataFrame(
+        return import_pandas().DataFrame(
             {
                 "complexity": [c.complexity for c in self],
                 "loss": [c.loss for c in self],
