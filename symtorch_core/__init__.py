@@ -12,6 +12,7 @@ from symtorch_core.components.hookspecs import Component, hookimpl
 from symtorch_core.components.options import Finding
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import (
+    ArgumentError,
     BackendError,
     CaptureError,
     DuplicateComponentError,
@@ -50,6 +51,7 @@ from symtorch_core.views.plots import plot_slice
 __all__ = [
     "DEFAULT_MAX_ROWS",
     "Activations",
+    "ArgumentError",
     "BackendError",
     "Candidate",
     "Capture",

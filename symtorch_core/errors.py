@@ -38,6 +38,10 @@ class SearchError(SymTorchError, ValueError):
     """An option of a search is invalid, or its data or its backend cannot honour it."""
 
 
+class ArgumentError(SearchError, TypeError):
+    """A function or component is given an argument that it does not have, or lacks one that it needs."""
+
+
 class BackendError(SymTorchError, RuntimeError):
     """A backend stopped before the end: it crashed, was killed, or exceeded its time limit."""
 

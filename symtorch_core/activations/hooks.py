@@ -35,6 +35,7 @@ from symtorch_core.activations.tensor_paths import (
     list_choices,
 )
 from symtorch_core.activations.watching import watch_calls
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_callbacks,
     check_function,
@@ -212,6 +213,7 @@ def _spread(blocks: Iterable[str], option: str, value: Any, default: Any) -> dic
     return {name: value.get(name, default) for name in names}
 
 
+@explain_calls(also=HookCapture.option_names())
 def capture(
     model: Callable[..., Any],
     blocks: Mapping[str, Callable[..., Any]] | Sequence[str],
@@ -252,7 +254,7 @@ def capture(
     Raises:
         CaptureError: the data are empty, or a block was never called, or gave no usable tensors or non-finite
             values.
-        SearchError: an option is unknown.
+        ArgumentError: an option is unknown.
     """
     hooks = HookCapture.with_options(options)
     return hooks.collect_all(model, blocks, data, max_rows=max_rows, seed=seed, callbacks=callbacks)
@@ -299,6 +301,7 @@ def _resolve(
     return resolved
 
 
+@explain_calls()
 def find_block(model: nn.Module, path: str) -> nn.Module:
     """Return the submodule at a dotted path.
 

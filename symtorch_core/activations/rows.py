@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_choice,
     check_columns,
@@ -103,6 +104,7 @@ class Activations:
         object.__setattr__(self, "output_names", output_names)
 
     @classmethod
+    @explain_calls()
     def of(
         cls,
         X: Any,

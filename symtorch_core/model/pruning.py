@@ -17,6 +17,7 @@ from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor
 from symtorch_core.activations.watching import watch_calls
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_choice,
     check_function,
@@ -119,6 +120,7 @@ class OutputPruner:
         SearchError: a setting is invalid.
     """
 
+    @explain_calls()
     def __init__(
         self,
         block: BlockWrapper,
@@ -166,6 +168,7 @@ class OutputPruner:
         check_whole("steps_taken", steps_taken, 0, FileFormatError)
         vars(self).update(state, steps_taken=steps_taken)
 
+    @explain_calls()
     def step(self, sample: Any, *, parent: Callable[..., Any] | None = None) -> None:
         """Take one step of the schedule.
 

@@ -16,6 +16,7 @@ from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor, replace_tensor
 from symtorch_core.activations.watching import watch_calls
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_function,
     check_seed,
@@ -106,6 +107,7 @@ class Ranking:
     importance: Tensor
 
 
+@explain_calls()
 @allow_gradients()
 def rank_outputs(
     block: BlockWrapper,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from symtorch_core.activations.batches import check_data, iterate_batches, prepare_batch, to_arguments
 from symtorch_core.activations.hooks import HookCapture
 from symtorch_core.activations.state_guard import preserve_state
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_callbacks,
     check_flag,
@@ -67,6 +68,7 @@ class Refinement:
         )
 
 
+@explain_calls()
 @allow_gradients()
 def refine(
     blocks: BlockWrapper | Sequence[BlockWrapper],

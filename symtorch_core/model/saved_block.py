@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from symtorch_core.activations.batches import find_device
 from symtorch_core.activations.hooks import check_runs
 from symtorch_core.activations.tensor_paths import FunctionBlock, get_argument_aliases
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_encodable, check_function
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.attributes import BlockAttributes
@@ -41,6 +42,7 @@ class SavedBlock(BlockAttributes, ABC):
     output_mask: Tensor | None
     """True for active outputs, shape (d_out,), boolean; None if no output was ever pruned."""
 
+    @explain_calls()
     def __init__(self, block: Callable[..., Any], name: str | None = None) -> None:
         super().__init__()
         check_function("block", block, "a module or a function", SwitchError)

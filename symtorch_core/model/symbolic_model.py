@@ -17,6 +17,7 @@ from torch import nn
 from symtorch_core.activations.batches import peek_batch, prepare_batch
 from symtorch_core.activations.hooks import find_block
 from symtorch_core.activations.state_guard import take_turns
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_callbacks, check_columns, check_flag, check_whole
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.block_wrapper import BlockWrapper
@@ -60,6 +61,7 @@ class SymbolicModel(BlockWrapper):
 
     # -- distilling ---------------------------------------------------------------------
 
+    @explain_calls(extra="The block itself gives the outputs; measured data: st.distill((X, Y)).")
     def distill(
         self,
         data: Any,
@@ -191,6 +193,7 @@ class SymbolicModel(BlockWrapper):
         self._install(result, surrogate, inspect_source(result.provenance.source))
         return self
 
+    @explain_calls()
     def refine(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Refinement:
         """Fine-tune the constants of the equations in use by gradients; see :func:`symtorch_core.refine`.
 
@@ -234,6 +237,7 @@ class SymbolicModel(BlockWrapper):
         result, surrogate = self._get_equations(self._now)
         return dict(zip(result.equation_names, surrogate.equations(), strict=True))
 
+    @explain_calls()
     def get_symbolic_function(self, output: int = 0) -> Callable[[Any], Any]:
         """Return one of the block's outputs, computed by its equation, as a function (..., d_in) -> (...).
 
@@ -264,6 +268,7 @@ class SymbolicModel(BlockWrapper):
 
     # -- switching ---------------------------------------------------------------------
 
+    @explain_calls()
     def switch_to_symbolic(
         self,
         complexity: Complexity = None,
@@ -341,6 +346,7 @@ def _name_block(result: Distillation, name: str) -> Distillation:
     return replace(result, provenance=replace(result.provenance, source=source))
 
 
+@explain_calls()
 def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
     """Replace a submodule by a :class:`SymbolicModel` around it, in place, and return the wrapper.
 

@@ -21,6 +21,7 @@ from symtorch_core.activations.batches import peek_batch
 from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_columns
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
@@ -43,6 +44,7 @@ from symtorch_core.training.descend import allow_gradients
 from symtorch_core.verification.whole_model import BATCH_ROWS
 
 
+@explain_calls(extra="Measured data are one argument: distill((X, Y)).")
 @allow_gradients()
 def distill(
     block: Any,

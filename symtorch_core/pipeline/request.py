@@ -25,7 +25,8 @@ from symtorch_core.components.checks import (
 )
 from symtorch_core.components.options import Configurable
 from symtorch_core.components.registry import load
-from symtorch_core.errors import CaptureError, SearchError, SelectionError, find_close
+from symtorch_core.components.words import suggest
+from symtorch_core.errors import ArgumentError, CaptureError, SearchError, SelectionError
 from symtorch_core.reduction.reducer import Reducer
 from symtorch_core.search.checkpoint import identify_search
 from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
@@ -133,7 +134,7 @@ def resolve_components(arguments: Mapping[str, Any]) -> Components:
     kinds = [part.type() for part in parts]
     for name in search_fields:
         if name not in SearchSpace.field_names():
-            raise SearchError(_explain_unowned(name, parts, kinds, arguments))
+            raise ArgumentError(_explain_unowned(name, parts, kinds, arguments))
     if search is not None:
         if not isinstance(search, SearchSpace):
             raise SearchError(f"search must be a SearchSpace, not a {type(search).__name__}")
@@ -168,13 +169,13 @@ def _explain_unowned(
         return f"{name!r} is an option of {homes}: give {places}"
     homes_of = {option: f", in {owner}_options" for owner, names in options.items() for option in names}
     homes_of |= dict.fromkeys(SearchSpace.field_names(), ", a field of the search space")
+    homes_of["metric"] = ", of a wrapped block's distill"
     homes_of |= dict.fromkeys(set(arguments) - {"search_fields"}, "")
-    close = find_close(name, homes_of)
-    hint = f" Did you mean {close[0]!r}{homes_of[close[0]]}?" if close else ""
-    return (
-        f"distill has no option {name!r}.{hint} Fields of the search space are given one by one; the options of a "
-        "component in regressor_options=, reducer_options= or capture_options="
+    places = (
+        " Fields of the search space are given one by one; the options of a component in regressor_options=, "
+        "reducer_options= or capture_options="
     )
+    return f"distill has no option {name!r}.{suggest(name, homes_of) or places}"
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from symtorch_core.components.calls import explain_construction
 from symtorch_core.components.checks import check_flag, check_names, check_number, check_whole
 from symtorch_core.errors import ExpressionError, SearchError, did_you_mean
 from symtorch_core.expressions import (
@@ -26,6 +27,7 @@ from symtorch_core.search.losses import Loss, check_loss, get_loss, make_loss
 from symtorch_core.storage.functions import LostFunction
 
 
+@explain_construction
 @final
 @dataclass(frozen=True)
 class SearchSpace:
