@@ -5,9 +5,12 @@
 ['identity'...]
 """
 
+from typing import TYPE_CHECKING, Any
+
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture, capture, find_block
 from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.tensor_paths import Selector
+from symtorch_core.components.habits import OF_PACKAGE, explain_attribute
 from symtorch_core.components.hookspecs import Component, hookimpl
 from symtorch_core.components.options import Finding
 from symtorch_core.components.registry import available, load
@@ -100,3 +103,8 @@ __all__ = [
     "sweep_reducers",
     "wrap",
 ]
+
+if not TYPE_CHECKING:  # for a type checker, the package would have every name
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(explain_attribute("symtorch_core", name, OF_PACKAGE))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, Source
 from symtorch_core.components.checks import check_choice, check_path, check_position, check_whole
+from symtorch_core.components.habits import OF_RESULT, Guide
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
 from symtorch_core.expressions.printing import name_to_latex
@@ -66,7 +67,7 @@ class Provenance:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Distillation:
+class Distillation(Guide):
     """Result of :func:`symtorch_core.distill`.
 
     There is one front for each equation: for each distilled output of the block or, with a reducer, for
@@ -109,6 +110,10 @@ class Distillation:
     interrupted: bool = False
     train: Activations | None = field(default=None, repr=False)
     held_out: Activations | None = field(default=None, repr=False)
+
+    @classmethod
+    def _list_habits(cls) -> Mapping[str, str]:
+        return OF_RESULT
 
     def without_rows(self) -> Distillation:
         """Return the result without its activations, which may take far more memory than the rest.

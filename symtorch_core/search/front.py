@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, final, get_args
 
 import msgspec
 
 from symtorch_core.components.checks import check_choice, check_whole
+from symtorch_core.components.habits import OF_FRONT, Guide
 from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
 from symtorch_core.expressions import Expression, parse, to_sympy, to_text
 from symtorch_core.expressions.printing import to_latex
@@ -120,7 +121,7 @@ class FrontRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @final
-class ParetoFront(Sequence[Candidate]):
+class ParetoFront(Guide, Sequence[Candidate]):
     """Equations for one output, from simple to complex, each with a lower loss than all simpler ones.
 
     A sequence of :class:`Candidate`, built from any candidates: dominated and non-finite ones are left out, and
@@ -142,6 +143,10 @@ class ParetoFront(Sequence[Candidate]):
                 score = _compute_score(kept[-1], candidate, _EXACT * kept[0].loss) if kept else 0.0
                 kept.append(replace(candidate, score=score))
         self._candidates = tuple(kept)
+
+    @classmethod
+    def _list_habits(cls) -> Mapping[str, str]:
+        return OF_FRONT
 
     def __len__(self) -> int:
         return len(self._candidates)
