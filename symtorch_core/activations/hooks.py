@@ -21,6 +21,7 @@ from symtorch_core.activations.batches import (
     prepare_batch,
     to_arguments,
 )
+from symtorch_core.activations.failures import explain_failures
 from symtorch_core.activations.meta_guard import refuse_meta
 from symtorch_core.activations.reservoir import Reservoir
 from symtorch_core.activations.rows import Activations, check_on_nonfinite
@@ -190,7 +191,10 @@ class HookCapture(Capture):
                 masks.update({name: get_row_mask(batch, row_masks[name]) for name in watched})
                 args, kwargs = to_arguments(model, batch)
                 tensors = copy_tensors(collect_call_tensors(args, kwargs)) if functions else {}
-                result = model(*args, **kwargs)
+                with explain_failures(
+                    model, args, kwargs, alone=any(block is model for block in watched.values())
+                ):
+                    result = model(*args, **kwargs)
                 for name in functions:
                     recorders[name].arrays |= holds_arrays((args, kwargs))
                     recorders[name].add(tensors, result, masks[name], collect_call_tensors(args, kwargs))
@@ -271,8 +275,12 @@ def _check_device(device: Any) -> None:
     if device is None:
         return
     try:
-        torch.device(device)
-    except (RuntimeError, TypeError) as error:
+        torch.empty(0, device=device)
+    except (
+        AssertionError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # an assertion where torch was built without it
         raise CaptureError(f"device={device!r} names no device: {error}") from None
 
 
@@ -312,14 +320,23 @@ def find_block(model: nn.Module, path: str) -> nn.Module:
         raise CaptureError(
             f"model must be a module, whose submodules have paths, not a {type(model).__name__}"
         )
-    if not isinstance(path, str):
-        raise CaptureError(f"path must be the dotted path of a submodule, like 'layers.0', not {path!r}")
     modules = dict(model.named_modules(remove_duplicate=False))
+    if not isinstance(path, str):
+        raise CaptureError(f"path must be the dotted path of a submodule, {_find_meant(modules, path)}")
     if path in modules:
         found: nn.Module = modules[path]
         return found
     close = find_close(path, modules, most=5, cutoff=0.3) or [p for p in modules if p][:10]
     raise CaptureError(f"the model has no submodule {path!r}. Close: {', '.join(close)}")
+
+
+def _find_meant(modules: Mapping[str, nn.Module], given: Any) -> str:
+    """Return the end of a message about what is no path: the path that is meant."""
+    if isinstance(given, nn.Module):
+        kind = type(given).__name__
+        path = next((path for path, module in modules.items() if module is given and path), None)
+        return f"not a {kind}, which the model does not have" if path is None else f"of this {kind}: {path!r}"
+    return f"as text: {str(given)!r}" if str(given) in modules else f"like 'layers.0', not {given!r}"
 
 
 def check_runs(block: Callable[..., Any], name: str, error: type[Exception] = CaptureError) -> None:

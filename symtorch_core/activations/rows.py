@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -208,7 +209,9 @@ def _check_names(kind: str, names: Sequence[str], count: int, identifiers: bool 
     check_distinct(f"{kind} names", names, CaptureError)
     for name in names:
         if identifiers and not name.isidentifier():
-            raise CaptureError(f"{name!r} cannot name a variable: use letters, digits and _ (like x_1)")
+            legal = re.sub(r"\W+", "_", name.strip())
+            legal = legal if legal.isidentifier() else "x_1"
+            raise CaptureError(f"{name!r} cannot name a variable: use letters, digits and _ (like {legal})")
     return names
 
 

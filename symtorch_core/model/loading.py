@@ -10,11 +10,11 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.activations.block_function import find_linear_widths
 from symtorch_core.activations.state_guard import TensorBackup
 from symtorch_core.components.registry import load
 from symtorch_core.errors import FileFormatError
 from symtorch_core.model.attributes import BlockAttributes
-from symtorch_core.model.checks import find_linear_widths
 from symtorch_core.model.hooks import list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.setting import Setting

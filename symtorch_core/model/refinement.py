@@ -136,7 +136,10 @@ def refine(
         else:
             cost, parts = _make_model_cost(chosen, data, parent, loss, batch_size, options)
         if len(parts) < 2:
-            raise CaptureError("the data are a single batch: give at least two, so that one can be held out")
+            raise CaptureError(
+                f"the data are a single batch (of at most {batch_size} rows), and one more must be held out: give a "
+                "smaller batch_size=, or more data"
+            )
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(seed)).tolist()
         held = min(max(1, round(test_fraction * len(parts))), len(parts) - 1)
         fitted, held_out_parts = [parts[i] for i in order[held:]], [parts[i] for i in order[:held]]

@@ -367,7 +367,7 @@ def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
             "the model itself cannot be replaced in place: use SymbolicModel(model) and call that"
         )
     if isinstance(block, SymbolicModel):
-        raise SwitchError(f"{path!r} is wrapped already")
+        raise SwitchError(f"{path!r} is wrapped already: st.find_block(model, {path!r}) is its wrapper")
     if any(isinstance(module, SymbolicModel) and module.block is block for module in model.modules()):
         raise SwitchError(f"{path!r} is wrapped already: leave out the last part of the path for its wrapper")
     positions = [

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import peek_batch
-from symtorch_core.activations.block_function import as_row_function
+from symtorch_core.activations.block_function import as_row_function, warn_of_mixing
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
 from symtorch_core.components.calls import explain_calls
@@ -143,6 +143,8 @@ def distill(
             activations = _collect(block, data, parent, components, weights, max_rows, seed, callbacks)
             activations = _apply_names(activations, variable_names, output_names)
             function = as_row_function(block, activations) if callable(block) else None
+        if function is None:
+            warn_of_mixing(block, activations)
         columns = _check_columns(outputs, activations)
         train, held_out = activations.split(test_fraction, seed)
         if held_out is None:

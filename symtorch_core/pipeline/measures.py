@@ -6,7 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -18,6 +18,11 @@ from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline, verify
 from symtorch_core.verification.whole_model import measure_model
+
+_NOTHING: Final = 0.01
+"""R2 on held-out rows up to which equations are no better than the mean."""
+_ENOUGH: Final = 20
+"""Held-out rows that are needed to say so."""
 
 
 def measure_result(
@@ -59,6 +64,26 @@ def measure_result(
             if measure is _add_held_out_losses and result.select in HELD_OUT_RULES:
                 result = replace(result, select="score")  # which needs no held-out rows
         yield result
+    _warn_of_nothing(result)
+
+
+def _warn_of_nothing(result: Distillation) -> None:
+    """Warn of outputs of which the chosen equations explain nothing on rows that the search never saw."""
+    held_out = [
+        (name, entry.held_out) for name, entry in zip(result.output_names, result.fidelity, strict=False)
+    ]
+    nothing = [
+        f"{name} (R2 {measured.r2:.2g})"
+        for name, measured in held_out
+        if measured is not None and measured.rows >= _ENOUGH and measured.r2 <= _NOTHING
+    ]
+    if nothing and not result.interrupted:
+        warnings.warn(
+            f"the equations explain nothing of {', '.join(nothing)} on held-out rows: the data may be noise there, or "
+            "lack an input; or the search needs other operators, more iterations or more rows",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _add_held_out_losses(result: Distillation) -> Distillation:

@@ -34,6 +34,15 @@ from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import check_transforms
 
+_MODEL_FIRST: Final = "build the model, load its weights into it, and give that"
+_BLOCKS: Final = {
+    **dict.fromkeys(("str", "PosixPath", "WindowsPath", "dict", "OrderedDict"), _MODEL_FIRST),
+    **dict.fromkeys(
+        ("Tensor", "ndarray", "DataFrame"), "give rows as a pair, distill((X, Y)); a module comes first"
+    ),
+    "tuple": "a pair is (X, Y); weights of rows go into weights=",
+}
+_LIBRARIES: Final = {"pysr": "pysr", "gplearn": "gplearn", "pyoperon": "operon"}
 _OWNERS: Final = {"captures": "capture", "regressors": "regressor", "reducers": "reducer"}
 
 
@@ -75,11 +84,19 @@ class _Part:
             return type(self.spec)
         if not isinstance(self.spec, str):
             raise SearchError(
-                f"{self.kind} are given by name or as an instance of {self.base.__name__}, "
-                f"not {type(self.spec).__name__}"
+                f"{self.kind} are given by name or as an instance of {self.base.__name__}, {self._find_meant()}"
             )
         kind: type[Configurable] = load(self.kind, self.spec)
         return kind
+
+    def _find_meant(self) -> str:
+        """Return the end of a message about what is neither a name nor an instance."""
+        if isinstance(self.spec, type):
+            return f"not as a class: give {self.spec.__name__}()"
+        kind = type(self.spec)
+        name = _LIBRARIES.get(kind.__module__.partition(".")[0])
+        advice = f': {self.owner}="{name}", with settings in {self.owner}_options=' if name else ""
+        return f"not {kind.__name__}{advice}"
 
     def make(self) -> Any:
         """Return the component, built with its options.
@@ -236,11 +253,15 @@ def _check_rows(block: Any, data: Any, parent: Any) -> None:
     if isinstance(block, Activations) or pair:
         if data is not None or parent is not None:
             raise CaptureError("the rows are given, so there is nothing to run: leave out data and parent")
-    elif not callable(block):
+    elif isinstance(block, type):
         raise CaptureError(
-            f"cannot distill a {type(block).__name__}: give a module or function with data, an (X, Y) pair, "
-            "or Activations"
+            f"cannot distill {block.__name__}, a class: give a module made of it, with its weights"
         )
+    elif not callable(block):
+        hint = _BLOCKS.get(
+            type(block).__name__, "give a module or function with data, an (X, Y) pair, or Activations"
+        )
+        raise CaptureError(f"cannot distill a {type(block).__name__}: {hint}")
     elif data is None:
         raise CaptureError("give the data to run the block on: distill(block, data, parent=model)")
     else:
