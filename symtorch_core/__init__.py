@@ -29,6 +29,7 @@ from symtorch_core.errors import (
     UnknownComponentError,
     did_you_mean,
 )
+from symtorch_core.model.checkpoints import from_pretrained, restore
 from symtorch_core.model.pruning import OutputPruner
 from symtorch_core.model.ranking import rank_outputs
 from symtorch_core.model.refinement import Refinement, refine
@@ -92,6 +93,7 @@ __all__ = [
     "did_you_mean",
     "distill",
     "find_block",
+    "from_pretrained",
     "hookimpl",
     "identify_constants",
     "load",
@@ -100,6 +102,7 @@ __all__ = [
     "rank_outputs",
     "refine",
     "residual_check",
+    "restore",
     "sweep_reducers",
     "wrap",
 ]
