@@ -95,7 +95,10 @@ def check_data(data: Any) -> None:
 def _explain_data(data: Any) -> str | None:
     """Return what to do with data of a kind that many give and that hold no batches; None for others."""
     if isinstance(data, (str, bytes, Path)):
-        return f"{str(data)!r} is a text, not data: read the file first, and give a tensor, an array or a DataLoader"
+        return (
+            f"{type(data).__name__} is not data: read the file {str(data)!r} first, and give a tensor, an array or a "
+            "DataLoader"
+        )
     if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
         return f"{type(data).__name__} gives rows one by one: give torch.utils.data.DataLoader(dataset, batch_size=256)"
     pair = isinstance(data, tuple) and type(data) is tuple and len(data) > 1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_path
 from symtorch_core.errors import FileFormatError, SwitchError, SymTorchError
-from symtorch_core.model.loading import MASK, STATE
+from symtorch_core.model.loading import STATE
 from symtorch_core.model.state import WrapperState
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 
@@ -216,15 +216,16 @@ def _check(model: nn.Module, tensors: dict[str, Tensor], paths: list[str]) -> di
     Raises:
         FileFormatError: names or shapes differ, or the state of a wrapped block is damaged.
     """
-    leave: list[str] = []  # of the wrappers, which check their own numbers
-    for path in paths:
-        state = WrapperState.from_tensor(tensors[f"{path}.{STATE}"], tensors, f"{path}.surrogate.reduction.")
-        leave += [f"{path}.{STATE}", f"{path}.{MASK}", f"{path}.surrogate."]
-        leave += [f"{path}.block."] if state.released else []
-    skipped = tuple(leave)
-    own = {
-        key: value for key, value in model.state_dict(keep_vars=True).items() if not key.startswith(skipped)
+    states = {
+        path: WrapperState.from_tensor(tensors[f"{path}.{STATE}"], tensors, f"{path}.surrogate.reduction.")
+        for path in paths
     }
+    kept = tuple(f"{path}.block." for path, state in states.items() if not state.released)
+
+    def is_checked(key: str) -> bool:  # wrappers check their own numbers
+        return key.startswith(kept) or not key.startswith(tuple(f"{path}." for path in paths))
+
+    own = {key: value for key, value in model.state_dict(keep_vars=True).items() if is_checked(key)}
     names = {id(value): key for key, value in own.items() if key in tensors}
     tied = {
         key: tensors[names[id(value)]]
@@ -233,7 +234,7 @@ def _check(model: nn.Module, tensors: dict[str, Tensor], paths: list[str]) -> di
     }
     tensors = {**tensors, **tied}
     problems = [f"{key} is missing" for key in own if key not in tensors]
-    problems += [f"{key} is unknown" for key in tensors if key not in own and not key.startswith(skipped)]
+    problems += [f"{key} is unknown" for key in tensors if key not in own and is_checked(key)]
     problems += [
         f"{key} has shape {tuple(tensors[key].shape)}, not {tuple(value.shape)}"
         for key, value in own.items()

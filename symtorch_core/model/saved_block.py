@@ -24,7 +24,10 @@ from symtorch_core.model.loading import (
     Loading,
     add_level,
     check_tensors,
+    drop_marks,
+    find_marked,
     list_pruned,
+    make_mark,
     read_setting,
     widen_tensors,
 )
@@ -56,6 +59,7 @@ class SavedBlock(BlockAttributes, ABC):
         self._loading: Loading | None = None
         module = block if isinstance(block, nn.Module) else FunctionBlock(block)
         self._switch = Switch(Setting(module))
+        self._marked = find_marked(module)
         self.register_buffer(MASK, None)
         self.register_load_state_dict_post_hook(_finish_loading)  # type: ignore[no-untyped-call]
         # Last, because attributes that are not declared above belong to the block from here on.
@@ -142,6 +146,11 @@ class SavedBlock(BlockAttributes, ABC):
         finally:
             self._settle()
 
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._marked is not None:
+            destination[prefix + self._marked] = make_mark()
+
     def _load_from_state_dict(
         self,
         state_dict: dict[str, Any],
@@ -167,6 +176,7 @@ class SavedBlock(BlockAttributes, ABC):
         if new is None:
             add_level(state_dict, prefix, now.surrogate, self._buffers[MASK])
         else:
+            drop_marks(state_dict, prefix)
             saved = state_dict.get(prefix + MASK)
             device = find_device(now.block)
             self.output_mask = (

@@ -69,13 +69,10 @@ def measure_result(
 
 def _warn_of_nothing(result: Distillation) -> None:
     """Warn of outputs of which the chosen equations explain nothing on rows that the search never saw."""
-    held_out = [
-        (name, entry.held_out) for name, entry in zip(result.output_names, result.fidelity, strict=False)
-    ]
     nothing = [
-        f"{name} (R2 {measured.r2:.2g})"
-        for name, measured in held_out
-        if measured is not None and measured.rows >= _ENOUGH and measured.r2 <= _NOTHING
+        f"{name} (R2 {entry.held_out.r2:.2g})"
+        for name, entry in zip(result.output_names, result.fidelity, strict=False)
+        if entry.held_out is not None and entry.held_out.rows >= _ENOUGH and entry.held_out.r2 <= _NOTHING
     ]
     if nothing and not result.interrupted:
         warnings.warn(

@@ -105,8 +105,8 @@ class SearchSpace:
             )
         if isinstance(self.loss, nn.modules.loss._Loss):  # of two tensors, not of residuals
             raise SearchError(
-                f"loss takes the name of a loss, or a function of residuals, not a {type(self.loss).__name__}."
-                f"{suggest_loss(type(self.loss).__name__)}"
+                "loss takes the name of a loss, or a torch function of a tensor of residuals, not a "
+                f"{type(self.loss).__name__}.{suggest_loss(type(self.loss).__name__)}"
             )
         if not isinstance(self.loss, LostFunction):  # of a saved search, which is not run again
             check_loss(self.loss_function)
@@ -201,7 +201,7 @@ def _resolve_operators(field_name: str, names: Iterable[str], arity: int) -> Ite
         operator, takes = _resolve_name_or_definition(name)
         if takes != arity:
             raise SearchError(
-                f"{name!r} takes {takes} argument(s), not {arity}: it does not belong in {field_name}"
+                f"{name!r} does not take {arity} argument(s): it does not belong in {field_name}"
                 + (f", but in {others[takes]}" if takes in others else "")
             )
         yield operator
