@@ -33,7 +33,7 @@ OF_RESULT: Final[Mapping[str, str]] = MappingProxyType(
         "r2 r2_ r2_score score scores metrics mse loss error",
         "fidelity[0].held_out.r2 is R2 on held-out rows; print(result) shows all",
     )
-    | _each("fit train distill", "a result is fitted; call st.distill(...) for another one")
+    | _each("fit distill", "a result is fitted; call st.distill(...) for another one")
     | _each("summary show describe", "print(result) shows it, report(path) writes a page")
     | _each("to_latex latex_table", "latex() is LaTeX")
     | _each("to_torch pytorch to_pytorch to_module module torch_format", "surrogate() is a torch module")

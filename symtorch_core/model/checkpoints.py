@@ -14,10 +14,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.activations.hooks import find_block
 from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_path
 from symtorch_core.errors import FileFormatError, SwitchError, SymTorchError
-from symtorch_core.model.loading import STATE
+from symtorch_core.model.loading import STATE, check_tensors, read_setting
+from symtorch_core.model.setting import Setting
 from symtorch_core.model.state import WrapperState
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 
@@ -220,6 +222,9 @@ def _check(model: nn.Module, tensors: dict[str, Tensor], paths: list[str]) -> di
         path: WrapperState.from_tensor(tensors[f"{path}.{STATE}"], tensors, f"{path}.surrogate.reduction.")
         for path in paths
     }
+    for path, state in states.items():
+        setting = Setting(find_block(model, f"{path}.block"))
+        check_tensors(tensors, f"{path}.", read_setting(state, setting), None)
     kept = tuple(f"{path}.block." for path, state in states.items() if not state.released)
 
     def is_checked(key: str) -> bool:  # wrappers check their own numbers
