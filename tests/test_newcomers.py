@@ -214,6 +214,23 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         st.CaptureError,
         "takes 3 features, but the data have 4.*need parent=model",
     ),
+    "a forgotten parent while pruning": (
+        use(lambda m, b: st.OutputPruner(b, 1, 9).step(X)),
+        st.CaptureError,
+        "the data have 4.*need parent=model",
+    ),
+    "a forgotten parent while ranking": (
+        use(lambda m, b: st.rank_outputs(b, X, by="gradient", loss=torch.sum)),
+        st.CaptureError,
+        "the data have 4.*need parent=model",
+    ),
+    "a forgotten parent while refining": (
+        lambda: switched().refine(
+            torch.ones(9, 5), loss=lambda new, old: (new - old).square().mean(), batch_size=3
+        ),
+        st.CaptureError,
+        "it takes 4 features, but the data have 5.*need parent=model",
+    ),
     "whole numbers": (
         lambda: distill(net(), torch.ones(9, 4, dtype=torch.long)),
         st.CaptureError,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import prepare_batch, to_arguments
+from symtorch_core.activations.failures import explain_failures
 from symtorch_core.activations.hooks import avoid_fused_attention
 from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
@@ -227,7 +228,8 @@ class OutputPruner:
             watch_calls(block, lambda args, kwargs: None, keep),
         ):
             args, kwargs = to_arguments(model, prepare_batch(sample, model, None))
-            model(*args, **kwargs)
+            with explain_failures(model, args, kwargs, alone=parent is None):
+                model(*args, **kwargs)
         if not seen:
             raise CaptureError(f"parent never called {self.block.name}: pass the model that calls it")
         rows = torch.cat(seen)

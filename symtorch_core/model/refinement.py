@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.batches import check_data, iterate_batches, prepare_batch, to_arguments
+from symtorch_core.activations.failures import explain_failures
 from symtorch_core.activations.hooks import HookCapture
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.components.calls import explain_calls
@@ -254,6 +255,7 @@ def _make_model_cost(
         reference = None
         if neural:
             with torch.no_grad(), ExitStack() as stack:
+                stack.enter_context(explain_failures(takes, args, kwargs, alone=parent is None))
                 for block in blocks:
                     stack.enter_context(block.running("block"))
                 reference = model(*args, **kwargs)
