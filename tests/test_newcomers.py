@@ -249,6 +249,16 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         st.CaptureError,
         "but float: give numbers as torch",
     ),
+    "a function of columns": (
+        lambda: distill(lambda x, y: x * y, X),
+        st.CaptureError,
+        r"it takes x, y, but a batch has 1 argument.*lambda x: f\(x\[:, 0\], x\[:, 1\]\)",
+    ),
+    "a module of two arguments": (
+        lambda: distill(nn.Bilinear(4, 4, 1), X),
+        st.CaptureError,
+        r"it takes input1, input2, but a batch has 1 argument.*\[\(a, b\)\]",
+    ),
     "texts": (lambda: distill(net(), ["a", "b"]), st.CaptureError, "holds no tensor, but str.*token ids"),
     "inputs and outputs": (
         use(lambda m, b: b.distill((X, X), parent=m, **FAST)),
@@ -414,6 +424,7 @@ WARNED: dict[str, tuple[Callable[[], Any], str]] = {
         "Conv2d in Conv2d mixes rows.*unfold",
     ),
     "labels": (lambda: distill(lambda x: x.argmax(-1), X), "whole numbers: if they are labels.*logits"),
+    "few rows": (lambda: distill(net(), X[:5]), "5 rows are so few that many equations fit them"),
     "noise": (
         lambda: distill((X, torch.randn(120, 1, generator=torch.Generator().manual_seed(1))), outputs=[0]),
         "explain nothing of y0 .R2 -?0.* on held-out rows",

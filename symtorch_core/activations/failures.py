@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import Parameter
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from symtorch_core.activations.batches import find_dtype
 from symtorch_core.activations.block_function import find_linear_widths
-from symtorch_core.activations.tensor_paths import collect_call_tensors
+from symtorch_core.activations.tensor_paths import collect_call_tensors, get_parameters
 from symtorch_core.errors import CaptureError
 
 
@@ -46,6 +47,11 @@ def _find_reason(
     if not tensors:
         given = next((type(_get_leaf(value)).__name__ for value in (*args, *kwargs.values())), "nothing")
         return f"a batch holds no tensor, but {given}: give numbers as torch.tensor(data), texts as token ids"
+    needed = _list_needed(model)
+    if len(needed) > len(args) + len(kwargs):
+        given = f"{len(args) + len(kwargs)} argument(s)"
+        advice = "as [(a, b)]" if isinstance(model, nn.Module) else "or as one: lambda x: f(x[:, 0], x[:, 1])"
+        return f"it takes {', '.join(needed)}, but a batch has {given}: give them {advice}"
     if not isinstance(model, nn.Module):
         return None
     first = next(iter(tensors.values()))
@@ -61,6 +67,12 @@ def _find_reason(
         kinds = [str(kind).removeprefix("torch.") for kind in (other.dtype, dtype)]
         return f"the data are {kinds[0]}, its weights {kinds[1]}: give data.to({dtype})"
     return None
+
+
+def _list_needed(model: Callable[..., Any]) -> list[str]:
+    """Return the names of the arguments that a model must be given."""
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in get_parameters(model) or () if p.kind in kinds and p.default is Parameter.empty]
 
 
 def _get_leaf(value: Any) -> Any:

@@ -178,7 +178,7 @@ class BlockWrapper(SavedBlock, ABC):
 
     def _get_equations(self, now: Setting) -> tuple[Distillation, Surrogate]:
         if now.distillation is None or now.surrogate is None:
-            raise SwitchError(f"{self.name} has no equations yet: call distill(data) first")
+            raise SwitchError(f"{self.name} has no equations yet: call distill(data) or adopt(result) first")
         return now.distillation, now.surrogate
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
@@ -42,6 +42,9 @@ from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import Transform, Transforms
 from symtorch_core.training.descend import allow_gradients
 from symtorch_core.verification.whole_model import BATCH_ROWS
+
+_FEW: Final = 10
+"""Rows below which equations say little."""
 
 
 @explain_calls(extra="Measured data are one argument: distill((X, Y)).")
@@ -268,6 +271,12 @@ def _collect(
     if len(activations) < 2:
         raise CaptureError(
             f"{len(activations)} row is too few to fit anything: give at least 2, ideally hundreds"
+        )
+    if len(activations) < _FEW:
+        warnings.warn(
+            f"{len(activations)} rows are so few that many equations fit them: give more, ideally hundreds",
+            RuntimeWarning,
+            stacklevel=3,
         )
     return activations
 
