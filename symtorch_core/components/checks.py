@@ -16,7 +16,7 @@ from torch import Tensor
 from symtorch_core.errors import SearchError, did_you_mean
 
 _MOST_SHOWN: Final = 100
-_Named: Final = (types.FunctionType, types.BuiltinFunctionType)
+_FUNCTIONS: Final = (types.FunctionType, types.BuiltinFunctionType)
 _LARGEST_SEED: Final = 2**32 - 1
 """The largest seed that the generators of torch, numpy and scikit-learn all take."""
 
@@ -104,7 +104,7 @@ def check_names(name: str, value: Any, error: type[Exception] = SearchError) -> 
     entries = tuple(value)
     for entry in entries:
         if not isinstance(entry, str):
-            advice = f": give its name, {entry.__name__!r}" if isinstance(entry, _Named) else ""
+            advice = f": give its name, {entry.__name__!r}" if isinstance(entry, _FUNCTIONS) else ""
             raise error(f"{name} takes a list of names; {_show(entry)} is a {type(entry).__name__}{advice}")
         if not entry.strip():
             raise error(f"{name} takes a list of names; {entry!r} is empty")
