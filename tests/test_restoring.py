@@ -148,6 +148,31 @@ def test_what_is_no_such_checkpoint_says_what_to_do(source: Callable[[], Any], w
         st.restore(fresh(), source())
 
 
+def test_a_block_in_a_block_and_a_neighbour_with_a_state_of_its_own() -> None:
+    class Counting(nn.Linear):
+        count = 0
+
+        def get_extra_state(self) -> dict[str, int]:
+            return {"count": self.count}
+
+        def set_extra_state(self, state: dict[str, int]) -> None:
+            self.count = state["count"]
+
+    def make() -> nn.Sequential:
+        return nn.Sequential(Counting(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Tanh()))
+
+    torch.manual_seed(0)
+    model, plain = make(), make()
+    model[0].count = 7
+    st.wrap(model, "1")
+    inner = st.wrap(model, "1.block.0")
+    inner.distill(rows(), regressor=ScriptedRegressor(equations=("x0 + 0.5*x1",)), progress=False)
+    inner.switch_to_symbolic()
+    assert list(st.restore(plain, model.state_dict())) == ["1", "1.block.0"]
+    assert torch.equal(plain(rows()), model(rows()))
+    assert plain[0].count == 7
+
+
 @pytest.mark.parametrize("release", [False, True])
 def test_a_plain_model_does_not_take_it_for_its_own(release: bool) -> None:
     # Without strict, it kept the random weights that it had.

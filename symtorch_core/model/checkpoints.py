@@ -67,18 +67,13 @@ def restore(model: nn.Module, source: Mapping[str, Any] | Path | str) -> dict[st
         raise FileFormatError(
             "the checkpoint is of a SymbolicModel itself: SymbolicModel(model).load_state_dict(...)"
         )
-    known = dict(model.named_modules(remove_duplicate=False))
-    missing = [path for path in paths if path not in known]
-    if missing:
-        raise FileFormatError(
-            f"the checkpoint is of another model: this one has no {', '.join(missing[:_SHOWN])}"
-        )
     before = [(parent, dict(parent._modules)) for parent in model.modules()]
     try:
-        for path in paths:
-            if not isinstance(known[path], SymbolicModel) and not isinstance(
-                model.get_submodule(path), SymbolicModel
-            ):
+        for path in paths:  # outer ones first, since an inner one has its path in them
+            block = dict(model.named_modules(remove_duplicate=False)).get(path)
+            if block is None:
+                raise FileFormatError(f"the checkpoint is of another model: this one has no {path}")
+            if not isinstance(block, SymbolicModel):
                 wrap(model, path)
         wrappers = {path: model.get_submodule(path) for path in paths}
         tensors = _check(model, tensors, paths)
@@ -103,7 +98,7 @@ def from_pretrained(
 ) -> _M:
     """Return a Hugging Face model with wrapped blocks, from a folder that ``save_pretrained`` wrote.
 
-    ``from_pretrained`` of the class itself knows no wrapped blocks, and would start their weights at random.
+    ``from_pretrained`` of the class itself knows no wrapped blocks, and refuses such a folder.
 
     Args:
         kind: class of the model in transformers (``LlamaForCausalLM``, ``AutoModelForCausalLM``), or one that has
@@ -171,7 +166,7 @@ def read_checkpoint(source: Mapping[str, Any] | Path | str) -> dict[str, Tensor]
     if not isinstance(tensors, Mapping) or not tensors:
         raise FileFormatError("the checkpoint is no state_dict, which has tensors by name")
     inner = [key for key, value in tensors.items() if isinstance(value, Mapping)]
-    if inner:
+    if inner and not any(isinstance(value, Tensor) for value in tensors.values()):
         raise FileFormatError(
             f"the checkpoint holds several things: give one of its entries, checkpoint[{inner[0]!r}]"
         )
@@ -225,10 +220,10 @@ def _check(model: nn.Module, tensors: dict[str, Tensor], paths: list[str]) -> di
     for path, state in states.items():
         setting = Setting(find_block(model, f"{path}.block"))
         check_tensors(tensors, f"{path}.", read_setting(state, setting), None)
-    kept = tuple(f"{path}.block." for path, state in states.items() if not state.released)
 
     def is_checked(key: str) -> bool:  # wrappers check their own numbers
-        return key.startswith(kept) or not key.startswith(tuple(f"{path}." for path in paths))
+        owner = max((path for path in paths if key.startswith(f"{path}.")), key=len, default=None)
+        return owner is None or (key.startswith(f"{owner}.block.") and not states[owner].released)
 
     own = {key: value for key, value in model.state_dict(keep_vars=True).items() if is_checked(key)}
     names = {id(value): key for key, value in own.items() if key in tensors}
@@ -241,11 +236,15 @@ def _check(model: nn.Module, tensors: dict[str, Tensor], paths: list[str]) -> di
     problems = [f"{key} is missing" for key in own if key not in tensors]
     problems += [f"{key} is unknown" for key in tensors if key not in own and is_checked(key)]
     problems += [
-        f"{key} has shape {tuple(tensors[key].shape)}, not {tuple(value.shape)}"
+        f"{key} has shape {_get_shape(tensors[key])}, not {tuple(value.shape)}"
         for key, value in own.items()
-        if key in tensors and isinstance(value, Tensor) and tensors[key].shape != value.shape
+        if key in tensors and isinstance(value, Tensor) and _get_shape(tensors[key]) != tuple(value.shape)
     ]
     if problems:
         more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise FileFormatError(f"the checkpoint does not fit the model: {', '.join(problems[:_SHOWN])}{more}")
     return tensors
+
+
+def _get_shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
