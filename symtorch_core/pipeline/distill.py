@@ -152,6 +152,12 @@ def distill(
         train, held_out = activations.split(test_fraction, seed)
         if held_out is None:
             check_held_out(select, len(activations), test_fraction)
+        if len(activations) < _FEW:
+            warnings.warn(
+                f"{len(activations)} rows are so few that many equations fit them: give more, ideally hundreds",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         with stages.run("reduce"):
             derive = Transforms(activations.input_names, transforms)
             # With transforms or fewer outputs, the rows show another function than the block.
@@ -271,12 +277,6 @@ def _collect(
     if len(activations) < 2:
         raise CaptureError(
             f"{len(activations)} row is too few to fit anything: give at least 2, ideally hundreds"
-        )
-    if len(activations) < _FEW:
-        warnings.warn(
-            f"{len(activations)} rows are so few that many equations fit them: give more, ideally hundreds",
-            RuntimeWarning,
-            stacklevel=3,
         )
     return activations
 
