@@ -6,6 +6,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -74,7 +75,8 @@ def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
         empty = False
         yield batch
     if empty:
-        raise CaptureError("the data are empty: the loader gave no batch")
+        once = " (a generator can be read only once: make it anew)" if iter(data) is data else ""
+        raise CaptureError(f"the data are empty: they gave no batch{once}")
 
 
 def check_data(data: Any) -> None:
@@ -89,6 +91,9 @@ def check_data(data: Any) -> None:
         known = not isinstance(data, (str, bytes)) and (isinstance(data, Iterable) or iter(data) is not None)
     except TypeError:
         known = False
+    advice = _explain_data(data)
+    if advice is not None:
+        raise CaptureError(advice)
     if not known:
         raise CaptureError(
             f"{type(data).__name__} is not data: give a tensor, an array, a DataLoader or an iterable of "
@@ -101,6 +106,24 @@ def check_data(data: Any) -> None:
 def _is_row(item: Any) -> bool:
     numbers = item if isinstance(item, (list, tuple)) else [item]
     return bool(numbers) and all(isinstance(number, Real) for number in numbers)
+
+
+def _explain_data(data: Any) -> str | None:
+    """Return what to do with data of a kind that many give and that hold no batches; None for others."""
+    if isinstance(data, (str, bytes, Path)):
+        return (
+            f"{type(data).__name__} is not data: read the file {str(data)!r} first, and give a tensor, an array or a "
+            "DataLoader"
+        )
+    if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
+        return f"{type(data).__name__} gives rows one by one: give torch.utils.data.DataLoader(dataset, batch_size=256)"
+    pair = isinstance(data, tuple) and type(data) is tuple and len(data) > 1
+    if pair and all(isinstance(entry, (Tensor, np.ndarray)) for entry in data):
+        return (
+            "a tuple of tensors may be one batch or several: give the inputs alone, since the block gives the outputs; "
+            "or [(a, b)] for one batch of two arguments, [a, b] for two batches"
+        )
+    return None
 
 
 def _slice_rows(data: Any, batch_size: int) -> Iterator[Any]:

@@ -22,6 +22,7 @@ from symtorch_core.activations.batches import (
     prepare_batch,
     to_arguments,
 )
+from symtorch_core.activations.failures import explain_failures
 from symtorch_core.activations.frames import Column, check_complete, is_frame, name_variables, read_columns
 from symtorch_core.activations.meta_guard import refuse_meta
 from symtorch_core.activations.reservoir import Reservoir
@@ -37,6 +38,7 @@ from symtorch_core.activations.tensor_paths import (
     list_choices,
 )
 from symtorch_core.activations.watching import watch_calls
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_callbacks,
     check_function,
@@ -195,7 +197,10 @@ class HookCapture(Capture):
                 masks.update({name: get_row_mask(batch, row_masks[name]) for name in watched})
                 args, kwargs = to_arguments(model, batch)
                 tensors = copy_tensors(collect_call_tensors(args, kwargs)) if functions else {}
-                result = _run(model, args, kwargs)
+                with explain_failures(
+                    model, args, kwargs, alone=any(block is model for block in watched.values())
+                ):
+                    result = _run(model, args, kwargs)
                 for name in functions:
                     recorders[name].arrays |= holds_arrays((args, kwargs))
                     recorders[name].add(tensors, result, masks[name], collect_call_tensors(args, kwargs))
@@ -254,6 +259,7 @@ def _spread(blocks: Iterable[str], option: str, value: Any, default: Any) -> dic
     return {name: value.get(name, default) for name in names}
 
 
+@explain_calls(also=HookCapture.option_names())
 def capture(
     model: Callable[..., Any],
     blocks: Mapping[str, Callable[..., Any]] | Sequence[str],
@@ -295,7 +301,7 @@ def capture(
     Raises:
         CaptureError: the data are empty, or a block was never called, or gave no usable tensors or non-finite
             values.
-        SearchError: an option is unknown.
+        ArgumentError: an option is unknown.
     """
     hooks = HookCapture.with_options(options)
     return hooks.collect_all(model, blocks, data, max_rows=max_rows, seed=seed, callbacks=callbacks)
@@ -312,8 +318,12 @@ def _check_device(device: Any) -> None:
     if device is None:
         return
     try:
-        torch.device(device)
-    except (RuntimeError, TypeError) as error:
+        torch.empty(0, device=device)
+    except (
+        AssertionError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # an assertion where torch was built without it
         raise CaptureError(f"device={device!r} names no device: {error}") from None
 
 
@@ -342,6 +352,7 @@ def _resolve(
     return resolved
 
 
+@explain_calls()
 def find_block(model: nn.Module, path: str) -> nn.Module:
     """Return the submodule at a dotted path.
 
@@ -352,14 +363,23 @@ def find_block(model: nn.Module, path: str) -> nn.Module:
         raise CaptureError(
             f"model must be a module, whose submodules have paths, not a {type(model).__name__}"
         )
-    if not isinstance(path, str):
-        raise CaptureError(f"path must be the dotted path of a submodule, like 'layers.0', not {path!r}")
     modules = dict(model.named_modules(remove_duplicate=False))
+    if not isinstance(path, str):
+        raise CaptureError(f"path must be the dotted path of a submodule, {_find_meant(modules, path)}")
     if path in modules:
         found: nn.Module = modules[path]
         return found
     close = find_close(path, modules, most=5, cutoff=0.3) or [p for p in modules if p][:10]
     raise CaptureError(f"the model has no submodule {path!r}. Close: {', '.join(close)}")
+
+
+def _find_meant(modules: Mapping[str, nn.Module], given: Any) -> str:
+    """Return the end of a message about what is no path: the path that is meant."""
+    if isinstance(given, nn.Module):
+        kind = type(given).__name__
+        path = next((path for path, module in modules.items() if module is given and path), None)
+        return f"not a {kind}, which the model does not have" if path is None else f"of this {kind}: {path!r}"
+    return f"as text: {str(given)!r}" if str(given) in modules else f"like 'layers.0', not {given!r}"
 
 
 def check_runs(block: Callable[..., Any], name: str, error: type[Exception] = CaptureError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -20,6 +21,7 @@ from symtorch_core.activations.frames import (
     read_columns,
     to_numbers,
 )
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_choice,
     check_distinct,
@@ -115,6 +117,7 @@ class Activations:
         object.__setattr__(self, "output_names", output_names)
 
     @classmethod
+    @explain_calls()
     def of(
         cls,
         X: Any,
@@ -228,7 +231,9 @@ def _check_names(kind: str, names: Sequence[str], count: int, identifiers: bool 
     check_distinct(f"{kind} names", names, CaptureError)
     for name in names:
         if identifiers and not name.isidentifier():
-            raise CaptureError(f"{name!r} cannot name a variable: use letters, digits and _ (like x_1)")
+            legal = re.sub(r"\W+", "_", name.strip())
+            legal = legal if legal.isidentifier() else "x_1"
+            raise CaptureError(f"{name!r} cannot name a variable: use letters, digits and _ (like {legal})")
     return names
 
 

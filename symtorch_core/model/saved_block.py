@@ -15,6 +15,7 @@ from symtorch_core.activations.batches import find_device
 from symtorch_core.activations.estimators import as_function
 from symtorch_core.activations.hooks import check_runs, name_block
 from symtorch_core.activations.tensor_paths import FunctionBlock, get_argument_aliases
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_encodable, check_function
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.attributes import BlockAttributes
@@ -24,7 +25,10 @@ from symtorch_core.model.loading import (
     Loading,
     add_level,
     check_tensors,
+    drop_marks,
+    find_marked,
     list_pruned,
+    make_mark,
     read_setting,
     widen_tensors,
 )
@@ -42,6 +46,7 @@ class SavedBlock(BlockAttributes, ABC):
     output_mask: Tensor | None
     """True for active outputs, shape (d_out,), boolean; None if no output was ever pruned."""
 
+    @explain_calls()
     def __init__(self, block: Callable[..., Any], name: str | None = None) -> None:
         super().__init__()
         block = as_function(block)
@@ -56,6 +61,7 @@ class SavedBlock(BlockAttributes, ABC):
         self._loading: Loading | None = None
         module = block if isinstance(block, nn.Module) else FunctionBlock(block)
         self._switch = Switch(Setting(module))
+        self._marked = find_marked(module)
         self.register_buffer(MASK, None)
         self.register_load_state_dict_post_hook(_finish_loading)  # type: ignore[no-untyped-call]
         # Last, because attributes that are not declared above belong to the block from here on.
@@ -142,6 +148,11 @@ class SavedBlock(BlockAttributes, ABC):
         finally:
             self._settle()
 
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._marked is not None:
+            destination[prefix + self._marked] = make_mark()
+
     def _load_from_state_dict(
         self,
         state_dict: dict[str, Any],
@@ -167,6 +178,7 @@ class SavedBlock(BlockAttributes, ABC):
         if new is None:
             add_level(state_dict, prefix, now.surrogate, self._buffers[MASK])
         else:
+            drop_marks(state_dict, prefix)
             saved = state_dict.get(prefix + MASK)
             device = find_device(now.block)
             self.output_mask = (

@@ -12,16 +12,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import peek_batch
-from symtorch_core.activations.block_function import as_row_function
+from symtorch_core.activations.block_function import as_row_function, warn_of_mixing
 from symtorch_core.activations.estimators import as_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture, name_block
 from symtorch_core.activations.rows import Activations, BlockFunction
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.events import (
@@ -57,7 +58,11 @@ from symtorch_core.training.descend import allow_gradients
 from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.verification.whole_model import BATCH_ROWS
 
+_FEW: Final = 10
+"""Rows below which equations say little."""
 
+
+@explain_calls(extra="Measured data are one argument: distill((X, Y)).")
 @allow_gradients()
 def distill(
     block: Any,
@@ -165,11 +170,19 @@ def distill(
             activations = _collect(block, data, parent, components, weights, max_rows, seed, callbacks)
             activations = _apply_names(activations, variable_names, output_names)
             function = as_row_function(block, activations) if callable(block) else None
+        if function is None:
+            warn_of_mixing(block, activations)
         columns = _find_columns(outputs, activations)
         check_truth(truth, activations)
         train, held_out = activations.split(test_fraction, seed)
         if held_out is None:
             check_held_out(select, len(activations), test_fraction)
+        if len(activations) < _FEW:
+            warnings.warn(
+                f"{len(activations)} rows are so few that many equations fit them: give more, ideally hundreds",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         with stages.run("reduce"):
             derive = Transforms(activations.input_names, transforms)
             # With transforms or fewer outputs, the rows show another function than the block.

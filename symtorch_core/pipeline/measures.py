@@ -6,7 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -29,6 +29,12 @@ from symtorch_core.verification.verify import (
     measure_constants,
 )
 from symtorch_core.verification.whole_model import measure_model
+
+_NOTHING: Final = 0.01
+"""R2 on held-out rows up to which equations are no better than the mean."""
+_SHOWN: Final = 5
+_ENOUGH: Final = 20
+"""Held-out rows that are needed to say so."""
 
 
 def measure_result(
@@ -70,6 +76,28 @@ def measure_result(
                 stacklevel=4,
             )
         yield result
+    _warn_of_nothing(result)
+
+
+def _warn_of_nothing(result: Distillation) -> None:
+    """Warn of outputs of which the chosen equations explain nothing on rows that the search never saw.
+
+    With a reducer, which leaves out what matters least, only if that is so for all.
+    """
+    nothing = [
+        f"{name} (R2 {entry.held_out.r2:.2g})"
+        for name, entry in zip(result.output_names, result.fidelity, strict=False)
+        if entry.held_out is not None and entry.held_out.rows >= _ENOUGH and entry.held_out.r2 <= _NOTHING
+    ]
+    enough = bool(nothing) if result.reduction.keeps_outputs else len(nothing) == len(result.outputs)
+    if enough and not result.interrupted:
+        more = f" and {len(nothing) - _SHOWN} more" if len(nothing) > _SHOWN else ""
+        warnings.warn(
+            f"the equations explain nothing of {', '.join(nothing[:_SHOWN])}{more} on held-out rows: the data may be "
+            "noise there, or lack an input; or the search needs other operators, more iterations or more rows",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _add_held_out_losses(result: Distillation, rule: SelectionRule) -> Distillation:

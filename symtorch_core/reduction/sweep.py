@@ -16,6 +16,7 @@ from symtorch_core.activations.estimators import as_function
 from symtorch_core.activations.frames import import_pandas
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_callbacks,
     check_flag,
@@ -131,6 +132,7 @@ def measure_overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | Non
     return 1.0 - float((share * (prediction - target).square()).sum() / spread)
 
 
+@explain_calls(also=HookCapture.option_names())
 @allow_gradients()
 def sweep_reducers(
     block: Callable[..., Any],

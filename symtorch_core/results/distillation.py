@@ -15,6 +15,7 @@ from torch import Tensor
 from symtorch_core.activations.frames import import_pandas
 from symtorch_core.activations.rows import Activations
 from symtorch_core.components.checks import check_flag, check_path, check_whole, find_position
+from symtorch_core.components.habits import OF_RESULT, Guide
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
 from symtorch_core.expressions import Expression, to_sympy, variables
@@ -56,7 +57,7 @@ class MetricChange:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Distillation:
+class Distillation(Guide):
     """Result of :func:`symtorch_core.distill`.
 
     There is one front for each equation: for each distilled output of the block or, with a reducer that mixes them, for
@@ -109,6 +110,10 @@ class Distillation:
     truth: Activations | None = field(default=None, repr=False)
     constant_losses: tuple[float, ...] = ()
     rounded: tuple[RoundedConstant, ...] = ()
+
+    @classmethod
+    def _list_habits(cls) -> Mapping[str, str]:
+        return OF_RESULT
 
     def without_rows(self) -> Distillation:
         """Return the result without its activations, which may take far more memory than the rest.
