@@ -247,7 +247,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "lists of numbers": (
         lambda: distill(net(), X.tolist()),
         st.CaptureError,
-        "but float: give numbers as torch",
+        "rows of numbers as numpy.array",
     ),
     "a function of columns": (
         lambda: distill(lambda x, y: x * y, X),

@@ -34,7 +34,7 @@ from symtorch_core.events import (
     notify,
     progress_bars,
 )
-from symtorch_core.pipeline.measures import list_failures, measure_result
+from symtorch_core.pipeline.measures import measure_result
 from symtorch_core.pipeline.request import (
     Components,
     check_arguments,
@@ -257,20 +257,7 @@ def distill(
                 stacklevel=2,
             )
             result = replace(result, interrupted=True)
-    _warn_of_worse(result)
     return replace(result, provenance=replace(result.provenance, seconds=stages.seconds))
-
-
-def _warn_of_worse(result: Distillation) -> None:
-    """Warn once of chosen equations that are no better than a constant, unless the search was not finished."""
-    names = [] if result.interrupted else list_failures(result)
-    if names:
-        warnings.warn(
-            f"{', '.join(names)}: on held-out rows the chosen equation does worse than the best constant. Choose a "
-            "simpler one of the front, search longer or with other operators, or give more rows",
-            RuntimeWarning,
-            stacklevel=4,
-        )
 
 
 def _read_iterator(value: Any) -> Any:
