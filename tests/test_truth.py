@@ -357,8 +357,8 @@ def test_views_name_the_largest_inputs(tmp_path: Path) -> None:
 
 
 def test_an_equation_worse_than_a_constant_is_told_of_once_and_marked(tmp_path: Path) -> None:
-    rows = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
-    noise = torch.randn(40, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows = torch.linspace(-1, 1, 60, dtype=torch.float64)[:, None]
+    noise = torch.randn(60, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     Y = torch.cat([2 * rows, noise], dim=1)
     wild = "1.0*sin(31*x0) + cos(47*x0) + sin(61*x0) + cos(83*x0)"
     with pytest.warns(

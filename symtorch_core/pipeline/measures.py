@@ -105,7 +105,7 @@ def _warn_of_failures(result: Distillation) -> None:
 def _list_worse(result: Distillation) -> list[str]:
     """Return the names of chosen equations that are clearly worse than a constant on held-out rows."""
     worse = result.find_worse_than_constant()
-    if not worse:
+    if not worse or result.provenance.rows[1] < _ENOUGH:
         return []
     chosen, rows = result.chosen(), _reduce_rows(result)
     return [
