@@ -52,6 +52,8 @@ SEARCH = SearchSpace(
 WIDER = 1.3
 MOST_COMPLEX = 18
 """Laws from the Feynman database have at most this complexity, and six variables."""
+OTHERS = ("tanh", "arcsin")
+"""Functions that the search does not have."""
 MORE_COMPLEX = 4
 """Complexity by which an equation may exceed that of the law: a factor and a summand."""
 EXACT = 1e-8
@@ -135,7 +137,7 @@ def _read_feynman() -> Iterator[Law]:
                 short = law.complexity
             except ExpressionError:  # another function, or a variable that the table lacks
                 continue
-            if short <= MOST_COMPLEX and len(box) <= 6 and "tanh" not in law.text:
+            if short <= MOST_COMPLEX and len(box) <= 6 and not any(name in law.text for name in OTHERS):
                 yield law
 
 
