@@ -13,12 +13,14 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from sympy.printing.mathml import mathml
 
-from symtorch_core.components.escaping import escape_html, make_python_names
+from symtorch_core.components.escaping import escape_html, make_python_names, show_hidden
 from symtorch_core.expressions import Expression, Variable, substitute, to_text, variables
-from symtorch_core.expressions.printing import to_latex, typeset_with
+from symtorch_core.expressions.printing import name_to_symbol, to_latex, typeset_with
 from symtorch_core.storage.files import write_text
 
 _TEMPLATES = "symtorch_core.views.templates"
+_TIMES = '<mo lspace="0" rspace="0.16em">&InvisibleTimes;</mo>'
+"""A space like that of LaTeX's operators: without it, mass times θ reads like one word."""
 
 
 class Part(ABC):  # noqa: B024 - a family of records with nothing to implement
@@ -185,8 +187,21 @@ class Page:
 def render_math(expression: Expression, digits: int = 4) -> Markup:
     """Return an expression as MathML, ready for a page; one that is too large to be typeset, as text in MathML."""
     typeset = typeset_with(lambda part: str(mathml(part, printer="presentation")), expression, digits)
-    inner = Markup("<mtext>{}</mtext>").format(to_text(expression, digits)) if typeset is None else typeset
-    return Markup(f'<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">{inner}</math>')
+    if typeset is None:
+        return _wrap_math(Markup("<mtext>{}</mtext>").format(to_text(expression, digits)))
+    return _wrap_math(Markup(typeset.replace("<mo>&InvisibleTimes;</mo>", _TIMES)))
+
+
+def render_name(name: str) -> Markup:
+    """Return a name as MathML, with subscripts and Greek letters where it has that form."""
+    symbol = name_to_symbol(name)
+    if symbol is None:
+        return _wrap_math(Markup("<mtext>{}</mtext>").format(show_hidden(name)))
+    return _wrap_math(Markup(mathml(symbol, printer="presentation")))
+
+
+def _wrap_math(inner: Markup) -> Markup:
+    return Markup('<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">{}</math>').format(inner)
 
 
 def to_table_rows(pairs: Sequence[tuple[str, Any]]) -> tuple[tuple[str, ...], ...]:
