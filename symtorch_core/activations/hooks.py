@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -330,7 +331,12 @@ def check_runs(block: Callable[..., Any], name: str, error: type[Exception] = Ca
 
 
 def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
-    """Return the block's path in the model, or its type if it has none."""
+    """Return the block's path in the model, or what it is called if it has none: a method, with its owner."""
+    if inspect.ismethod(block):
+        owner = block.__self__ if inspect.isclass(block.__self__) else type(block.__self__)
+        return f"{owner.__name__}.{block.__name__}"
+    if inspect.isroutine(block):
+        return "function" if block.__name__ == "<lambda>" else block.__name__
     paths = model.named_modules() if isinstance(model, nn.Module) else ()
     return next((path for path, module in paths if module is block and path), type(block).__name__)
 

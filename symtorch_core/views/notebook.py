@@ -1,21 +1,24 @@
-"""Notebook views: the equations and tables of a page, without its scripts."""
+"""Notebook views: the chosen equations, fronts as tables, and a front to slide along."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from symtorch_core.components.escaping import escape_html
+from symtorch_core.components.checks import check_position
+from symtorch_core.components.escaping import show_hidden
+from symtorch_core.errors import SelectionError
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.verification.fidelity import Fidelity
-from symtorch_core.views.page_parts import read_template, render_math
+from symtorch_core.views.page_fronts import build_equation_front
+from symtorch_core.views.page_parts import Equation, Front, render_math, render_template
+from symtorch_core.views.wording import count, describe_equations, explain_out_of_range
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
 
-_MOST_FRONTS = 8
+_MOST_EQUATIONS = 8
+_NEXT = "explore() slides along a front, front() lists it, report(path) writes a page, print() shows everything."
 
 
 def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
@@ -31,32 +34,62 @@ def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
         }
         for candidate in front
     ]
-    return _render_template("front.html.j2", rows=rows, unrunnable=front.unrunnable)
+    return render_template("front.html.j2", rows=rows, unrunnable=front.unrunnable)
 
 
 def render_result(result: Distillation) -> str:
-    """Return a distillation as HTML: its fronts and its fidelity."""
-    chosen = result.chosen()
-    fronts = [
-        (name, Markup(render_front(front, candidate)))
-        for name, front, candidate in zip(result.equation_names, result.fronts, chosen, strict=True)
+    """Return a distillation as a few lines of HTML: the chosen equations, how good they are, and what is next."""
+    notes = describe_equations(result)
+    shown = list(zip(result.equation_names, result.chosen(), notes, strict=True))
+    entries = [
+        (Equation.of(name, candidate.expression), note) for name, candidate, note in shown[:_MOST_EQUATIONS]
     ]
-    fidelity = [
-        (name, *map(_format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)))
-        for name, entry in zip(result.output_names, result.fidelity, strict=True)
+    lines = [
+        explain_out_of_range(result),
+        "More: .explore() to slide along a front, .front(), print(...), .report(...)",
     ]
-    return _render_template(
+    return render_template(
         "result.html.j2",
-        fronts=fronts[:_MOST_FRONTS],
-        more=max(0, len(fronts) - _MOST_FRONTS),
-        fidelity=fidelity,
+        entries=entries,
+        more=len(shown) - len(entries),
+        lines=[line for line in lines if line],
     )
 
 
-def _format_r2(entry: Fidelity | None) -> str:
-    return "–" if entry is None else f"{entry.r2:.5f}"
+def explore_result(result: Distillation, output: int = 0) -> Explorer:
+    """Return a front that a notebook shows with a slider.
+
+    Raises:
+        SelectionError: the equation does not exist.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    check_position("output", output, len(result.fronts), SelectionError, "equation")
+    return Explorer(f"Front of {result.equation_names[output]}", build_equation_front(result, output))
 
 
-def _render_template(name: str, **values: object) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=escape_html)
-    return environment.from_string(read_template(name)).render(values)
+@final
+class Explorer:
+    """A front with a slider: formula, figures and the equation's curve follow it; a notebook shows it.
+
+    Args:
+        title: description for screen readers.
+        front: the front.
+    """
+
+    def __init__(self, title: str, front: Front) -> None:
+        self._title = title
+        self._front = front
+
+    def html(self) -> str:
+        """Return a self-contained HTML document, which needs no network."""
+        return render_template("explorer.html.j2", title=self._title, part=self._front)
+
+    def __repr__(self) -> str:
+        return f"Explorer({count(len(self._front.points), 'equation')}; a notebook shows them)"
+
+    def _repr_html_(self) -> str:
+        # A frame of its own: scripts and styles of notebook and document do not meet.
+        return Markup(
+            '<iframe srcdoc="{}" title="{}" sandbox="allow-scripts" '
+            'style="width:100%;height:640px;border:0;border-radius:8px"></iframe>'
+        ).format(self.html(), show_hidden(self._title))

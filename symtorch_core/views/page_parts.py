@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, final
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from sympy.printing.mathml import mathml
 
@@ -34,11 +35,13 @@ class Equation(Part):
 
     Attributes:
         name: left-hand side.
+        name_math: MathML of the left-hand side.
         math: MathML of the right-hand side.
         latex, sympy, python, text: texts that the buttons copy.
     """
 
     name: str
+    name_math: Markup
     math: Markup
     latex: str
     sympy: str
@@ -56,6 +59,7 @@ class Equation(Part):
         steps = [f"{step} = {code}" for step, code in program.steps]
         return cls(
             name=name,
+            name_math=render_name(name),
             math=render_math(expression, digits),
             latex=to_latex(expression, digits),
             sympy=typeset_with(str, renamed, None) or to_text(renamed),
@@ -94,6 +98,32 @@ class Figure(Part):
 
 @final
 @dataclass(frozen=True)
+class Following:
+    """Figure of which one line, or the dots of one cloud, follow the equation that the reader chose.
+
+    Attributes:
+        key: id of the SVG's group that holds the path.
+        svg: the figure, with the path of the equation shown first.
+        caption: text above it.
+        dots: whether the points are drawn as dots, not as a line.
+        xs: positions of the points, in tenths of the SVG's unit.
+        ys: for each equation, positions of its points; None where it has no finite value.
+    """
+
+    key: str
+    svg: Markup
+    caption: str
+    dots: bool
+    xs: tuple[int, ...]
+    ys: tuple[tuple[int | None, ...], ...]
+
+    def data(self) -> str:
+        """Return what the page's script draws, as JSON: numbers only."""
+        return json.dumps({"dots": self.dots, "xs": self.xs, "ys": self.ys}, separators=(",", ":"))
+
+
+@final
+@dataclass(frozen=True)
 class Front(Part):
     """Pareto front whose points the reader can choose.
 
@@ -102,21 +132,32 @@ class Front(Part):
         svg: the plot.
         points: entries shown on a click, in the order of the marks.
         chosen: index of the point shown first.
+        fit: figure that follows the choice; None for none.
     """
 
     key: str
     svg: Markup
     points: tuple[Point, ...]
     chosen: int
+    fit: Following | None = None
 
 
 @final
 @dataclass(frozen=True)
 class Point:
-    """One equation of a front, as shown on a page."""
+    """One equation of a front, as shown on a page; ``r2`` is written above the figure that follows it."""
 
     equation: Equation
     facts: tuple[tuple[str, str], ...]
+    r2: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class Formulas(Part):
+    """Formulas in large print, side by side, each with a note below and, if it is not empty, a link to a section."""
+
+    entries: tuple[tuple[Equation, str, str], ...]
 
 
 @final
@@ -139,10 +180,11 @@ class Text(Part):
 @final
 @dataclass(frozen=True)
 class Section:
-    """Headline and the parts below it; ``wide`` parts take the whole width."""
+    """Headline, none if it is empty, and the parts below it; links go to its ``key``."""
 
     title: str
     parts: tuple[Part, ...]
+    key: str = ""
 
 
 @final
@@ -164,17 +206,7 @@ class Page:
 
     def html(self) -> str:
         """Return the page as one self-contained HTML document; all text is escaped."""
-        environment = Environment(
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            finalize=escape_html,
-        )
-        environment.tests["kind"] = lambda part, name: type(part).__name__ == name
-        return environment.from_string(read_template("page.html.j2")).render(
-            page=self, style=Markup(read_template("page.css")), script=Markup(read_template("page.js"))
-        )
+        return render_template("page.html.j2", page=self)
 
     def write(self, path: Path | str) -> Path:
         """Write the document to a file, and return its path."""
@@ -209,6 +241,20 @@ def to_table_rows(pairs: Sequence[tuple[str, Any]]) -> tuple[tuple[str, ...], ..
     return tuple((name, str(value)) for name, value in pairs if str(value))
 
 
-def read_template(name: str) -> str:
-    """Return the text of a file in the templates' folder."""
+def render_template(name: str, **values: object) -> str:
+    """Return a template of the package, filled in; all text is escaped, and style and script of the page are known."""
+    environment = Environment(
+        loader=FunctionLoader(_read_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=escape_html,
+    )
+    environment.tests["kind"] = lambda part, name: type(part).__name__ == name
+    style, script = (Markup(_read_template(file)) for file in ("page.css", "page.js"))
+    return environment.get_template(name).render(style=style, script=script, **values)
+
+
+def _read_template(name: str) -> str:
     return resources.files(_TEMPLATES).joinpath(name).read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,8 @@ from symtorch_core.components.checks import (
 )
 from symtorch_core.components.escaping import escape_plot
 from symtorch_core.errors import MissingDependencyError, SelectionError
+from symtorch_core.expressions import Expression, to_text
+from symtorch_core.expressions.printing import name_to_latex, to_latex
 
 if TYPE_CHECKING:
     from symtorch_core.reduction.sweep import Sweep
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 _GRID = 200
 _GRID_2D = 60
 _SHOWN_ROWS = 2000
+_LONGEST_LABEL = 60
 
 
 def new_axes(ax: Any = None, *, size: tuple[float, float] = (5.0, 3.6)) -> Any:
@@ -57,6 +61,24 @@ def check_matplotlib() -> None:
     """Raise :class:`MissingDependencyError` if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingDependencyError("plots need matplotlib. Try: pip install matplotlib", name="matplotlib")
+
+
+def label_with_latex(name: str, expression: Expression | None = None) -> str:
+    """Return a name, or name = expression, as matplotlib's mathematics; as text where that cannot be read or seen.
+
+    >>> label_with_latex("theta"), label_with_latex("a b")
+    ('$\\\\theta$', 'a b')
+    """
+    from matplotlib.mathtext import MathTextParser
+
+    text = name if expression is None else f"{name} = {to_text(expression, 3)}"
+    latex = name_to_latex(name) + ("" if expression is None else f" = {to_latex(expression, 3)}")
+    # What it reads as text would be set in typewriter, and other alphabets it does not have.
+    if len(text) <= _LONGEST_LABEL and latex.isascii() and r"\mathtt" not in latex:
+        with suppress(ValueError):
+            MathTextParser("path").parse(f"${latex}$")
+            return f"${latex}$"
+    return escape_plot(text)
 
 
 def plot_result(result: Distillation, kind: str = "front", output: int = 0, ax: Any = None) -> Any:
