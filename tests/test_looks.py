@@ -19,6 +19,7 @@ from symtorch_core.events.logs import jsonl_log, tensorboard_log
 from symtorch_core.events.records import OutputImproved, StageStarted
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.views import plots
+from symtorch_core.views.page import build_page
 
 mpl.use("agg")
 X = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * 4 - 2
@@ -100,8 +101,9 @@ def test_without_matplotlib_it_says_so(result: st.Distillation, monkeypatch: pyt
 
 def test_notebooks_show_tables_and_formulas(result: st.Distillation) -> None:
     html = result._repr_html_()
-    assert html.count("<math") == sum(map(len, result.fronts))
-    assert "R² linear" in html
+    assert html.count("<mi>sin</mi>") == 1  # the chosen equations only, not the fronts
+    assert html.count("R² 1.00000 on held-out rows") == 2
+    assert "<table" not in html
     assert r"\sin" in result._repr_latex_()
     assert result.front()._repr_html_().count("<tr") == 1 + len(result.front())
     assert result.front()._repr_latex_().count(r"\\") == len(result.front()) - 1
@@ -111,6 +113,71 @@ def test_notebooks_show_tables_and_formulas(result: st.Distillation) -> None:
     assert block._repr_latex_() == ""
     block.distill(X, regressor=ScriptedRegressor(equations=("x0",)), progress=False)
     assert "<math" in block._repr_html_()
+
+
+def test_a_result_is_short_where_it_is_only_named(result: st.Distillation) -> None:
+    lines = repr(result).splitlines()
+    assert lines[0] == "Equations of Block, found by scripted"
+    assert lines[1].startswith(f"  y0 = {result.chosen()[0]}  (R² 1.00000 on held-out rows, complexity ")
+    assert len(lines) == 3
+
+
+def test_plots_say_what_they_show_in_mathematics(result: st.Distillation, ax: Any) -> None:
+    assert result.plot("front", 0, ax).get_title().startswith("$y_{0} = ")
+    assert r"\sin" in ax.get_title()
+    assert result.plot("fit", 1, ax).get_title().endswith("\nR² 1.00000 on held-out rows")
+    ax.figure.canvas.draw()
+    odd = replace(result, output_names=("50% of $x$", "a"), equation_names=("50% of $x$", "a"))
+    assert odd.plot("residuals", 0, ax).get_title().startswith(r"50% of \$x\$ = ")
+    ax.figure.canvas.draw()
+
+
+def test_an_explorer_is_a_frame_that_reaches_nothing_outside(result: st.Distillation) -> None:
+    explorer = replace(result, equation_names=('"><script>evil', "b")).explore()
+    frame = explorer._repr_html_()
+    assert frame.startswith("<iframe srcdoc=")
+    assert 'sandbox="allow-scripts"' in frame
+    assert frame.count("<") == 2  # the frame and its end
+    assert explorer.html().count("<script") == 1
+    assert repr(explorer) == f"Explorer({len(result.fronts[0])} equations; a notebook shows them)"
+    with pytest.raises(st.SelectionError, match="no equation 2"):
+        result.explore(2)
+
+
+def test_a_low_r2_out_of_range_is_explained_where_it_is_high_within() -> None:
+    def block(x: torch.Tensor) -> torch.Tensor:  # as a network that holds inside of [-2, 2] only
+        return torch.stack([2 * x[:, 0].clamp(-2, 2) + x[:, 1].clamp(-2, 2), 2 * x[:, 0]], dim=1)
+
+    engine = ScriptedRegressor(equations=("2.0*x0", "2.0*x0 + x1"))
+    options: dict[str, Any] = {"select": "best", "progress": False, "regressor": engine}
+    explained = "equation and block part for y0, though"
+    result = st.distill(block, X, **options)
+    assert explained in " ".join(str(result).split())
+    assert explained in result._repr_html_()
+    assert explained in build_page(result).html()
+    assert "Beyond the range" not in str(st.distill(block, X / 2, **options))
+
+
+def test_a_block_is_called_what_its_owner_calls_it() -> None:
+    class Pipeline:
+        def predict(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :1]
+
+    def law(x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1]
+
+    engine = ScriptedRegressor(equations=("x0",))
+    for block, headline in (
+        (Pipeline().predict, "Equations of Pipeline.predict"),
+        (law, "Equations of law"),
+        (lambda x: x[:, :1], "Equations of function"),
+        (Block(), "Equations of Block"),
+    ):
+        page = build_page(st.distill(block, X, regressor=engine, progress=False))
+        assert page.title == headline
+    arrays = build_page(st.distill((X, X[:, :1]), regressor=engine, progress=False))
+    assert arrays.title == "Equations"
+    assert arrays.subtitle == "1 equation by scripted, 240 rows fitted, 60 held out"
 
 
 def test_the_log_is_one_json_object_for_each_event(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from symtorch_core.verification.fidelity import Fidelity, OutputFidelity, measur
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
 
+    from symtorch_core.views.notebook import Explorer
+
 Complexity = int | Mapping[int, int] | None
 """One complexity for all equations, or a complexity by equation number for some, or None to follow the rule."""
 
@@ -216,6 +218,11 @@ class Distillation:
 
     # Views, exports and files import this class, not the other way round; the methods below delegate to them.
 
+    def __repr__(self) -> str:
+        from symtorch_core.views.terminal import summarize_result
+
+        return summarize_result(self)
+
     def __str__(self) -> str:
         from symtorch_core.views.terminal import render_text
 
@@ -247,6 +254,20 @@ class Distillation:
         from symtorch_core.views.plots import plot_result
 
         return plot_result(self, kind, output, ax)
+
+    def explore(self, output: int = 0) -> Explorer:
+        """Return a front with a slider, which a notebook shows: equation, curve and figures follow it.
+
+        Args:
+            output: number of the equation.
+
+        Raises:
+            SelectionError: the equation does not exist.
+            MissingDependencyError: matplotlib is not installed.
+        """
+        from symtorch_core.views.notebook import explore_result
+
+        return explore_result(self, output)
 
     def report(self, path: Path | str, title: str = "") -> Path:
         """Write one self-contained HTML page: equations, fronts, fits, residuals, baseline and settings.

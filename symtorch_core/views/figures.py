@@ -54,6 +54,7 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
 
 _POINTS = 72
 """Units of an SVG in an inch."""
+_MARGINS: Mapping[str, float] = MappingProxyType({"left": 0.15, "right": 0.985, "bottom": 0.145, "top": 0.97})
 _HUGE = 1e30  # matplotlib's transforms overflow beyond
 
 
@@ -70,7 +71,12 @@ def use_page_theme() -> Iterator[None]:
 
 
 def render_svg(
-    draw: Callable[[Any], Any], *, width: float = 5.2, height: float = 3.6, label: str = ""
+    draw: Callable[[Any], Any],
+    *,
+    width: float = 5.2,
+    height: float = 3.6,
+    label: str = "",
+    fixed_margins: bool = False,
 ) -> str:
     """Return a figure as inline SVG.
 
@@ -78,9 +84,11 @@ def render_svg(
         draw: function that draws on the axes it receives.
         width, height: size in inches; the page scales the figure to its column.
         label: description for screen readers.
+        fixed_margins: leave margins for a short label and ticks, instead of measuring them, which takes as long as
+            all the rest.
     """
     with use_page_theme():
-        return _write_svg(_draw_figure(draw, width, height), label)
+        return _write_svg(_draw_figure(draw, width, height, fixed_margins), label)
 
 
 def render_following(
@@ -117,13 +125,14 @@ def render_following(
         ax.plot([0, 1], [0, 1], color=FIRST, gid=key, scalex=False, scaley=False, **style)
 
     with use_page_theme():
-        figure = _draw_figure(draw_all, width, height)
+        figure = _draw_figure(draw_all, width, height, fixed_margins=True)
         svg = _write_svg(figure, label)
         to_points = figure.axes[0].transData.transform
     top = height * _POINTS
     columns = []
     for y in ys:
-        points = to_points(torch.stack([xs, y.clamp(-_HUGE, _HUGE)], dim=1).numpy())
+        finite = torch.where(torch.isfinite(y), y.clamp(-_HUGE, _HUGE), torch.nan)
+        points = to_points(torch.stack([xs, finite], dim=1).numpy())
         inside = (top - points[:, 1]).clip(-top, 2 * top)
         columns.append([round(10 * v) if math.isfinite(v) else None for v in inside.tolist()])
     across = tuple(round(10 * v) for v in points[:, 0].tolist())
@@ -144,12 +153,14 @@ def _trace_path(xs: Sequence[int], ys: Sequence[int | None], dots: bool) -> str:
     return "".join(steps)
 
 
-def _draw_figure(draw: Callable[[Any], Any], width: float, height: float) -> Any:
+def _draw_figure(draw: Callable[[Any], Any], width: float, height: float, fixed_margins: bool) -> Any:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=_POINTS)
+    figure = Figure(figsize=(width, height), layout=None if fixed_margins else "constrained", dpi=_POINTS)
     FigureCanvasSVG(figure)
+    if fixed_margins:
+        figure.subplots_adjust(**_MARGINS)
     draw(figure.add_subplot())
     figure.patch.set_alpha(0.0)
     for ax in figure.axes:

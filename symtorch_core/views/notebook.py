@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
 
 _MOST_EQUATIONS = 8
-_NEXT = "explore() slides along a front, front() lists it, report(path) writes a page, print() shows everything."
+_NEXT = (
+    "explore() slides along a front, front() lists it, report(path) writes a page, print() shows everything."
+)
 
 
 def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:

@@ -24,7 +24,6 @@ from symtorch_core.views.page_fronts import (
     get_equation_rows,
     get_rows,
     is_large,
-    say_where,
 )
 from symtorch_core.views.page_parts import (
     Bars,
@@ -45,6 +44,7 @@ from symtorch_core.views.wording import (
     explain_out_of_range,
     format_r2,
     make_headline,
+    say_where,
 )
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
             yield Bars(
                 "Share of the equation's variance that goes when a variable is shuffled",
                 tuple((render_name(variable), share) for variable, share in shares),
+                wide=False,
             )
     if front.unrunnable:
         yield Table(
@@ -141,7 +142,7 @@ def _draw_residuals(expression: Expression, rows: EquationRows, name: str) -> Fi
         ax.plot(target, residuals, "o", color=FIRST, alpha=0.55, markersize=3.5, markeredgewidth=0)
         ax.set(xlabel=rows.of, ylabel=f"equation - {rows.of}")
 
-    svg = Markup(render_svg(draw, label=f"residuals of {name}"))
+    svg = Markup(render_svg(draw, fixed_margins=True, label=f"residuals of {name}"))
     caption = Markup("Residuals of the chosen {}, {} · R² {}")
     return Figure(svg, caption.format(render_name(name), rows.where, format_r2(fidelity)))
 
@@ -163,7 +164,7 @@ def _build_output_figures(result: Distillation, rows: Activations) -> Iterator[F
 
         caption = Markup("{}: equations against block, {} · R² {}")
         yield Figure(
-            Markup(render_svg(draw, label=f"fit of {name}")),
+            Markup(render_svg(draw, fixed_margins=True, label=f"fit of {name}")),
             caption.format(render_name(name), say_where(result), format_r2(fidelities[output])),
         )
 

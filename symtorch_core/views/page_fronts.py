@@ -18,6 +18,7 @@ from symtorch_core.verification.fidelity import measure_fidelity
 from symtorch_core.views.figures import FIRST, SECOND, render_following, render_svg
 from symtorch_core.views.page_parts import Equation, Following, Front, Point, render_name
 from symtorch_core.views.plots import label_with_latex
+from symtorch_core.views.wording import say_where
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -57,11 +58,6 @@ def get_rows(result: Distillation) -> Activations | None:
 def is_large(result: Distillation) -> bool:
     """Return whether an equation is too large to be drawn."""
     return any(count_nodes(c.expression) > MOST_DRAWN for front in result.fronts for c in front)
-
-
-def say_where(result: Distillation) -> str:
-    """Return which rows are drawn."""
-    return "held-out rows" if result.held_out is not None else "rows of the fit"
 
 
 def get_equation_rows(result: Distillation, number: int) -> EquationRows | None:
@@ -141,7 +137,13 @@ def build_front_part(
         ax.set(xlabel="complexity", ylabel="loss")
         ax.legend()
 
-    return Front(key, Markup(render_svg(draw, label=f"Pareto front of {name}")), tuple(points), position, fit)
+    return Front(
+        key,
+        Markup(render_svg(draw, fixed_margins=True, label=f"Pareto front of {name}")),
+        tuple(points),
+        position,
+        fit,
+    )
 
 
 def draw_fits(front: ParetoFront, chosen: Candidate, rows: EquationRows, key: str, name: str) -> Following:

@@ -20,8 +20,9 @@ from symtorch_core.expressions.printing import name_to_symbol, to_latex, typeset
 from symtorch_core.storage.files import write_text
 
 _TEMPLATES = "symtorch_core.views.templates"
-_TIMES = '<mo lspace="0" rspace="0.16em">&InvisibleTimes;</mo>'
+_TIMES = ("<mo>&InvisibleTimes;</mo>", '<mo lspace="0" rspace="0.16em">&InvisibleTimes;</mo>')
 """A space like that of LaTeX's operators: without it, mass times θ reads like one word."""
+_MINUS = ("<mo>-</mo>", "<mo>\N{MINUS SIGN}</mo>")
 
 
 class Part(ABC):  # noqa: B024 - a family of records with nothing to implement
@@ -163,10 +164,11 @@ class Formulas(Part):
 @final
 @dataclass(frozen=True)
 class Bars(Part):
-    """Bars for named shares between 0 and 1."""
+    """Bars for named shares between 0 and 1; ``wide``: as wide as the page."""
 
     caption: str
     shares: tuple[tuple[str, float], ...]
+    wide: bool = True
 
 
 @final
@@ -221,7 +223,7 @@ def render_math(expression: Expression, digits: int = 4) -> Markup:
     typeset = typeset_with(lambda part: str(mathml(part, printer="presentation")), expression, digits)
     if typeset is None:
         return _wrap_math(Markup("<mtext>{}</mtext>").format(to_text(expression, digits)))
-    return _wrap_math(Markup(typeset.replace("<mo>&InvisibleTimes;</mo>", _TIMES)))
+    return _wrap_math(Markup(typeset.replace(*_TIMES).replace(*_MINUS)))
 
 
 def render_name(name: str) -> Markup:

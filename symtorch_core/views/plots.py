@@ -26,6 +26,7 @@ from symtorch_core.components.escaping import escape_plot
 from symtorch_core.errors import MissingDependencyError, SelectionError
 from symtorch_core.expressions import Expression, to_text
 from symtorch_core.expressions.printing import name_to_latex, to_latex
+from symtorch_core.views.wording import format_r2, say_where
 
 if TYPE_CHECKING:
     from symtorch_core.reduction.sweep import Sweep
@@ -90,7 +91,10 @@ def plot_result(result: Distillation, kind: str = "front", output: int = 0, ax: 
     check_choice("kind of plot", kind, ("front", "fit", "residuals"), SelectionError)
     if kind == "front":
         check_position("output", output, len(result.fronts), SelectionError, "equation")
-        return plot_front(result.front(output), result.chosen()[output], ax)
+        chosen = result.chosen()[output]
+        ax = plot_front(result.front(output), chosen, ax)
+        ax.set_title(label_with_latex(result.equation_names[output], chosen.expression))
+        return ax
     return plot_fit(result, output, ax) if kind == "fit" else plot_residuals(result, output, ax)
 
 
@@ -158,6 +162,7 @@ def plot_fit(result: Distillation, output: int = 0, ax: Any = None) -> Any:
     low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
     ax.plot([low, high], [low, high], "-", color="C1", linewidth=1)
     ax.set(xlabel=f"{escape_plot(result.output_names[output])}: block", ylabel="equations")
+    ax.set_title(_make_title(result, output))
     return ax
 
 
@@ -168,7 +173,19 @@ def plot_residuals(result: Distillation, output: int = 0, ax: Any = None) -> Any
     ax.axhline(0.0, color="C1", linewidth=1)
     ax.plot(block, equations - block, ".", alpha=0.5, color="C0")
     ax.set(xlabel=f"{escape_plot(result.output_names[output])}: block", ylabel="equations - block")
+    ax.set_title(_make_title(result, output))
     return ax
+
+
+def _make_title(result: Distillation, output: int) -> str:
+    """Return the equation, if it gives the output alone, and R2 on the rows that are drawn."""
+    name = result.output_names[output]
+    alone = result.chosen()[output].expression if result.reduction.keeps_outputs else None
+    title = label_with_latex(name, alone)
+    if not result.fidelity:
+        return title
+    entry = result.fidelity[output].held_out or result.fidelity[output].train
+    return f"{title}\nR² {format_r2(entry)} on {say_where(result)}"
 
 
 def plot_slice(

@@ -9,9 +9,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from symtorch_core.components.escaping import show_hidden
+from symtorch_core.components.escaping import shorten, show_hidden
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.verification.fidelity import Fidelity
+from symtorch_core.views.wording import count, describe_equations, explain_out_of_range, make_headline
 
 if TYPE_CHECKING:
     from symtorch_core.reduction.sweep import Sweep
@@ -97,8 +98,13 @@ def render_result(result: Distillation) -> RenderableType:
             to_text_cell(f"  not runnable: {entry.equation} ({entry.reason})") for entry in front.unrunnable
         ]
     if len(result.fronts) > _MOST_FRONTS:
-        parts.append(Text(f"... and {len(result.fronts) - _MOST_FRONTS} more fronts: see front(number)"))
+        parts.append(
+            Text(f"... and {count(len(result.fronts) - _MOST_FRONTS, 'more front')}: see front(number)")
+        )
     parts.append(build_fidelity_table(result))
+    explanation = explain_out_of_range(result)
+    if explanation:
+        parts.append(to_text_cell(explanation))
     if result.model_fidelity is not None:
         whole = result.model_fidelity
         parts.append(
@@ -120,15 +126,31 @@ def _format_footer(result: Distillation) -> str:
     made, kept = result.provenance, result.reduction.summary()
     lines = [
         f"{made.regressor} with reducer {made.reducer}; loss {result.search.loss_function.name}; chosen by "
-        f"{result.select!r}; {made.rows[0]} rows fitted, {made.rows[1]} held out; seed {made.seed}",
+        f"{result.select!r}; {count(made.rows[0], 'row')} fitted, {made.rows[1]} held out; seed {made.seed}",
         f"{made.reducer} keeps {kept}" if kept else "",
         ", ".join(f"{stage} {value:.1f} s" for stage, value in made.seconds.items()),
     ]
-    if made.source.rows_dropped:
-        lines.append(f"{made.source.rows_dropped} rows with non-finite values were left out")
+    dropped = made.source.rows_dropped
+    if dropped:
+        verb = "was" if dropped == 1 else "were"
+        lines.append(f"{count(dropped, 'row')} with non-finite values {verb} left out")
     if result.interrupted:
         lines.append("interrupted: what was found by then is here, perhaps not finished")
     return "\n".join(line for line in lines if line)
+
+
+def summarize_result(result: Distillation) -> str:
+    """Return a few lines: the chosen equations, and how good they are."""
+    made, notes = result.provenance, describe_equations(result)
+    lines = [f"{make_headline(result)}, found by {made.regressor}"]
+    for name, candidate, note in list(zip(result.equation_names, result.chosen(), notes, strict=True))[
+        :_MOST_FRONTS
+    ]:
+        equation = shorten(f"{name} = {candidate.text()}", _WIDTH)
+        lines.append(f"  {show_hidden(equation)}  ({note})")
+    if len(result.fronts) > _MOST_FRONTS:
+        lines.append(f"  and {len(result.fronts) - _MOST_FRONTS} more")
+    return "\n".join(lines)
 
 
 def render_text(result: Distillation) -> str:

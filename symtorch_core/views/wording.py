@@ -45,14 +45,19 @@ def make_headline(result: Distillation) -> str:
     return "Equations" if block == "arrays" else f"Equations of {block}"
 
 
+def say_where(result: Distillation) -> str:
+    """Return which rows are drawn."""
+    return "held-out rows" if result.held_out is not None else "rows of the fit"
+
+
 def describe_equations(result: Distillation) -> list[str]:
     """Return a note for each chosen equation: its complexity, and its R2 where it is an output of the block."""
     notes = [f"complexity {candidate.complexity}" for candidate in result.chosen()]
     if not result.reduction.keeps_outputs or not result.fidelity:
         return notes
-    rows = "on held-out rows" if result.fidelity[0].held_out is not None else "on rows of the fit"
+    rows = say_where(result)
     return [
-        f"R² {format_r2(entry.held_out or entry.train)} {rows}, {note}"
+        f"R² {format_r2(entry.held_out or entry.train)} on {rows}, {note}"
         for entry, note in zip(result.fidelity, notes, strict=True)
     ]
 
