@@ -137,6 +137,29 @@ def test_the_slider_redraws_formula_and_fit(browser: Any, tmp_path: Path) -> Non
     assert read_path(page) == drawn  # the page's script draws what was in the file
 
 
+def test_an_explorer_slides_in_its_frame(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    result = distilled(2)
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8><p>Above</p>{result.explore(1)._repr_html_()}")
+    page = opened(browser, path)
+    page.switch_to.frame(page.find_element("css selector", "iframe"))
+    slider = page.find_element("css selector", "input[type=range]")
+    before, ring = read_path(page), page.find_element("css selector", ".ring")
+    was = ring.get_attribute("cx")
+    ActionChains(page).drag_and_drop_by_offset(slider, -slider.size["width"] // 4, 0).perform()
+    number = int(slider.get_attribute("value"))
+    assert number < list(result.fronts[1]).index(result.chosen()[1])
+    (panel,) = (p for p in page.find_elements("css selector", ".panel") if p.is_displayed())
+    assert panel.get_attribute("data-label") == str(result.fronts[1][number].expression)
+    assert read_path(page) != before
+    assert float(ring.get_attribute("cx")) < float(was)
+    assert page.execute_script("return document.documentElement.scrollHeight") <= 660
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    page.switch_to.default_content()
+
+
 def test_over_one_variable_a_curve_is_drawn(browser: Any, tmp_path: Path) -> None:
     x = torch.linspace(-2, 2, 300)[:, None]
     engine = ScriptedRegressor(equations=("theta", "2.0*sin(1.5*theta)", "1.0/theta"))

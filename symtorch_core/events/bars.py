@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 
 from symtorch_core.components.escaping import shorten, show_hidden
 
 _SHOWN = 70
+_NUMBER = re.compile(r"(?<![\w.])\d+\.\d+([eE][+-]?\d+)?(?![\w.])")
 
 
 class Bars(ABC):
@@ -36,6 +38,15 @@ class Bars(ABC):
 def to_line(text: str) -> str:
     """Return text for a line of its own: short, and with its hidden characters written out."""
     return show_hidden(shorten(text, _SHOWN))
+
+
+def round_numbers(text: str) -> str:
+    """Return an equation with four digits of each number.
+
+    >>> round_numbers("2.0000001*x1 + 1.23456e-07")
+    '2*x1 + 1.235e-07'
+    """
+    return _NUMBER.sub(lambda found: f"{float(found.group()):.4g}", text)
 
 
 def to_label(label: str | int) -> str:

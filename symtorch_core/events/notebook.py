@@ -136,12 +136,13 @@ def _render_row(label: str | int, bar: _Bar) -> str:
     seconds = bar.watch.seconds() if bar.seconds is None else bar.seconds
     fill = f"background:{'#15803d' if ended else '#1f6feb'};height:8px;border-radius:4px;width:{100 * share:.0f}%"
     track = "background:rgba(128,128,128,0.3);border-radius:4px;width:10em"
+    note = Markup("<code>{}</code>").format(to_line(bar.note)) if bar.note else ""
     return Markup(
         f'<tr style="background:none"><td style="{_CELL}">{{}}</td>'
         f'<td style="{_CELL}"><div style="{track}"><div style="{fill}"></div></div></td>'
-        f'<td style="{_CELL}">{{}}</td><td style="{_CELL}"><code>{{}}</code></td></tr>'
+        f'<td style="{_CELL}">{{}}</td><td style="{_CELL}">{{}}</td></tr>'
     ).format(
         to_label(label).replace("  ", "\u2003"),
         " ".join(part for part in (count, f"{seconds:.1f} s") if part),
-        to_line(bar.note),
+        note,
     )

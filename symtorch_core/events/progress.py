@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
-from symtorch_core.events.bars import Bars, to_label, to_line
+from symtorch_core.events.bars import Bars, round_numbers, to_label, to_line
 from symtorch_core.events.notebook import find_display, show_notebook_bars
 from symtorch_core.events.records import (
     Callback,
@@ -79,7 +79,7 @@ def draw_events(bars: Bars) -> Callback:
             case OutputImproved(output, equation, loss) if loss < lowest.get(output, float("inf")):
                 lowest[output] = loss
                 add_output(output)
-                bars.tell(output, f"{loss:.4g}  {equation}")
+                bars.tell(output, f"{loss:.4g}  {round_numbers(equation)}")
             case OutputFinished(output, _):
                 if output in outputs:
                     outputs.remove(output)

@@ -46,10 +46,7 @@ def render_result(result: Distillation) -> str:
     entries = [
         (Equation.of(name, candidate.expression), note) for name, candidate, note in shown[:_MOST_EQUATIONS]
     ]
-    lines = [
-        explain_out_of_range(result),
-        "More: .explore() to slide along a front, .front(), print(...), .report(...)",
-    ]
+    lines = [explain_out_of_range(result), _NEXT]
     return render_template(
         "result.html.j2",
         entries=entries,
@@ -93,5 +90,5 @@ class Explorer:
         # A frame of its own: scripts and styles of notebook and document do not meet.
         return Markup(
             '<iframe srcdoc="{}" title="{}" sandbox="allow-scripts" '
-            'style="width:100%;height:640px;border:0;border-radius:8px"></iframe>'
+            'style="width:100%;height:660px;border:0;border-radius:8px"></iframe>'
         ).format(self.html(), show_hidden(self._title))

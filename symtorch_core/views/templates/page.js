@@ -43,12 +43,12 @@
     const r2 = fit && fit.querySelector(".r2");
     const ring = document.createElementNS("http://www.w3.org/2000/svg", "circle");
     ring.classList.add("ring");
+    ring.setAttribute("r", 8);
     front.querySelector("svg").append(ring);
     const show = (chosen) => {
-      const box = marks[chosen].getBBox();
-      ring.setAttribute("cx", box.x + box.width / 2);
-      ring.setAttribute("cy", box.y + box.height / 2);
-      ring.setAttribute("r", box.width);
+      const mark = marks[chosen].querySelector("use");  // not its box: a frame that is not shown has none
+      ring.setAttribute("cx", mark.getAttribute("x"));
+      ring.setAttribute("cy", mark.getAttribute("y"));
       panels.forEach((panel, number) => { panel.hidden = number !== chosen; });
       marks.forEach((mark, number) => mark.setAttribute("aria-pressed", String(number === chosen)));
       if (slider) {
