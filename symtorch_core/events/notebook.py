@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,11 +29,11 @@ def find_display() -> Callable[[str], Callable[[str], None]] | None:
     ipython = sys.modules.get("IPython")
     if shells is None or ipython is None or not isinstance(ipython.get_ipython(), shells.ZMQInteractiveShell):
         return None
-    from IPython.display import HTML, display
+    screen: Any = importlib.import_module("IPython.display")  # no dependency: whoever has a notebook has it
 
     def show(text: str) -> Callable[[str], None]:
-        handle: Any = display(HTML(text), display_id=True)
-        return lambda again: handle.update(HTML(again))
+        handle = screen.display(screen.HTML(text), display_id=True)
+        return lambda again: handle.update(screen.HTML(again))
 
     return show
 

@@ -55,7 +55,7 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
 _POINTS = 72
 """Units of an SVG in an inch."""
 _MARGINS: Mapping[str, float] = MappingProxyType(
-    {"left": 0.185, "right": 0.985, "bottom": 0.145, "top": 0.97}
+    {"left": 0.185, "right": 0.965, "bottom": 0.145, "top": 0.97}
 )
 _HUGE = 1e30  # matplotlib's transforms overflow beyond
 
