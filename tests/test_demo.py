@@ -61,7 +61,7 @@ def test_it_leaves_a_page_and_says_what_is_next(
     assert lines[1].split() == ["the", "pages", str(tmp_path / "law.html")]
     assert lines[2].endswith(f"symtorch show {tmp_path / 'law.json'}")
     assert lines[3].endswith('st.distill(model, X, regressor="sparse").report("page.html")')
-    assert "<h1>Equations</h1>" in (tmp_path / "law.html").read_text(encoding="utf-8")
+    assert "<h1>Equation</h1>" in (tmp_path / "law.html").read_text(encoding="utf-8")
     assert st.Distillation.load(tmp_path / "law.json").output_names == ("y0",)
     assert opened == [(tmp_path / "law.html").as_uri()]
 

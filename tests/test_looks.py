@@ -168,15 +168,15 @@ def test_a_block_is_called_what_its_owner_calls_it() -> None:
 
     engine = ScriptedRegressor(equations=("x0",))
     for block, headline in (
-        (Pipeline().predict, "Equations of Pipeline.predict"),
-        (law, "Equations of law"),
-        (lambda x: x[:, :1], "Equations of function"),
+        (Pipeline().predict, "Equation of Pipeline.predict"),
+        (law, "Equation of law"),
+        (lambda x: x[:, :1], "Equation of function"),
         (Block(), "Equations of Block"),
     ):
         page = build_page(st.distill(block, X, regressor=engine, progress=False))
         assert page.title == headline
     arrays = build_page(st.distill((X, X[:, :1]), regressor=engine, progress=False))
-    assert arrays.title == "Equations"
+    assert arrays.title == "Equation"
     assert arrays.subtitle == "1 equation by scripted, 240 rows fitted, 60 held out"
 
 

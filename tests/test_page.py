@@ -18,7 +18,7 @@ from symtorch_core.storage.documents import write_document
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.views.figures import render_following
 from symtorch_core.views.page import build_page, measure_sensitivity
-from symtorch_core.views.page_fronts import build_equation_front
+from symtorch_core.views.page_fronts import build_equation_front, get_equation_rows
 from symtorch_core.views.page_parts import Equation, Page, Section, Table, Text
 from symtorch_pca.reducer import PCAReducer
 
@@ -166,7 +166,7 @@ def test_over_one_variable_a_curve_is_drawn(browser: Any, tmp_path: Path) -> Non
     result = st.distill(
         (x, 2 * torch.sin(1.5 * x)), regressor=engine, variable_names=["theta"], select="best", progress=False
     )
-    fit = build_equation_front(result, 0).fit
+    fit = build_equation_front(result, 0, get_equation_rows(result, 0)).fit
     assert fit is not None
     assert not fit.dots
     best = list(result.fronts[0]).index(result.chosen()[0])

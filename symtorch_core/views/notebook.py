@@ -10,7 +10,7 @@ from symtorch_core.components.checks import check_position
 from symtorch_core.components.escaping import show_hidden
 from symtorch_core.errors import SelectionError
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.views.page_fronts import build_equation_front
+from symtorch_core.views.page_fronts import build_equation_front, get_equation_rows
 from symtorch_core.views.page_parts import Equation, Front, render_math, render_template
 from symtorch_core.views.wording import count, describe_equations, explain_out_of_range
 
@@ -63,7 +63,8 @@ def explore_result(result: Distillation, output: int = 0) -> Explorer:
         MissingDependencyError: matplotlib is not installed.
     """
     check_position("output", output, len(result.fronts), SelectionError, "equation")
-    return Explorer(f"Front of {result.equation_names[output]}", build_equation_front(result, output))
+    front = build_equation_front(result, output, get_equation_rows(result, output))
+    return Explorer(f"Front of {result.equation_names[output]}", front)
 
 
 @final

@@ -113,7 +113,7 @@ def _build_formulas(result: Distillation) -> Formulas:
 def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
     rows = get_equation_rows(result, number)
-    yield build_equation_front(result, number)
+    yield build_equation_front(result, number, rows)
     if rows is not None:
         yield _draw_residuals(chosen.expression, rows, name)
         shares = measure_sensitivity(chosen.expression, rows.columns)

@@ -72,10 +72,10 @@ def get_equation_rows(result: Distillation, number: int) -> EquationRows | None:
     return EquationRows(columns, T[:, number].double(), rows.weights, say_where(result), of)
 
 
-def build_equation_front(result: Distillation, number: int) -> Front:
+def build_equation_front(result: Distillation, number: int, rows: EquationRows | None) -> Front:
     """Build the part for one front of a distillation, with a figure that follows the choice if there are rows."""
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
-    rows, key = get_equation_rows(result, number), f"front{number}"
+    key = f"front{number}"
     if rows is None:
         return build_front_part(front, chosen, key, name)
     r2 = _measure_r2_by_complexity(front, rows)

@@ -73,9 +73,11 @@ def label_with_latex(name: str, expression: Expression | None = None) -> str:
     from matplotlib.mathtext import MathTextParser
 
     text = name if expression is None else f"{name} = {to_text(expression, 3)}"
+    if len(text) > _LONGEST_LABEL:
+        return escape_plot(text)
     latex = name_to_latex(name) + ("" if expression is None else f" = {to_latex(expression, 3)}")
-    # What it reads as text would be set in typewriter, and other alphabets it does not have.
-    if len(text) <= _LONGEST_LABEL and latex.isascii() and r"\mathtt" not in latex:
+    # Names that are no symbols would be set in typewriter; other alphabets are not in matplotlib's mathematics.
+    if latex.isascii() and r"\mathtt" not in latex:
         with suppress(ValueError):
             MathTextParser("path").parse(f"${latex}$")
             return f"${latex}$"

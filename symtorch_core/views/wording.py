@@ -42,7 +42,8 @@ def format_r2(entry: Fidelity | None) -> str:
 def make_headline(result: Distillation) -> str:
     """Return a title: whose equations they are."""
     block = result.provenance.source.block
-    return "Equations" if block == "arrays" else f"Equations of {block}"
+    noun = "Equation" if len(result.fronts) == 1 else "Equations"
+    return noun if block == "arrays" else f"{noun} of {block}"
 
 
 def say_where(result: Distillation) -> str:
