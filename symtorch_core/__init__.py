@@ -32,13 +32,13 @@ from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.pipeline.distill import distill
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.reduction.sweep import Sweep, sweep_reducers
-from symtorch_core.results.distillation import Distillation
+from symtorch_core.results.distillation import Distillation, merge
+from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate, TorchSurrogate
 from symtorch_core.surrogates.transforms import Transforms
-from symtorch_core.verification.fidelity import Fidelity
 from symtorch_core.verification.residuals import (
     Residual,
     identify_constants,
@@ -90,6 +90,7 @@ __all__ = [
     "hookimpl",
     "identify_constants",
     "load",
+    "merge",
     "parse_derivative",
     "plot_slice",
     "rank_outputs",

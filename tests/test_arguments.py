@@ -150,8 +150,8 @@ REFINE: dict[str, Any] = {
     "capture_options": door("None", "{}", says="capture_options|'hooks' has no option"),
 }
 SWITCH: dict[str, Any] = {
-    "complexity": door("None", "{}", says="complexity|equation"),
-    "select": door("None", says="rule"),
+    "complexity": door("None", says="complexity|equation|choice"),
+    "select": door("None", says="rule|equation|choice|choose"),
     "outputs": OPTIONAL,
     "trainable": FLAG,
     "release_block": FLAG,
@@ -274,11 +274,15 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     ),
     "SymbolicModel.adopt": (lambda _, **o: untouchable().adopt(**o), {}, {"result": NOTHING}),
     "SymbolicModel.switch_to_symbolic": (of_block("switch_to_symbolic"), {}, SWITCH),
-    "SymbolicModel.front": (of_block("front"), {}, {"equation": door("0")}),
-    "SymbolicModel.get_symbolic_function": (of_block("get_symbolic_function"), {}, {"output": door("0")}),
+    "SymbolicModel.front": (of_block("front"), {}, {"equation": door("0", "None")}),
+    "SymbolicModel.get_symbolic_function": (
+        of_block("get_symbolic_function"),
+        {},
+        {"output": door("0", "None")},
+    ),
     "SymbolicModel.export": (of_block("export"), {}, {"path": door(says="path|format")}),
     "SymbolicModel.prune_outputs": (of_block("prune_outputs"), {}, {"active": door("tensor mask")}),
-    "Distillation.front": (of_distillation("front"), {}, {"equation": door("0")}),
+    "Distillation.front": (of_distillation("front"), {}, {"equation": door("0", "None")}),
     "Distillation.chosen": (of_distillation("chosen"), {}, {k: SWITCH[k] for k in ("select", "complexity")}),
     "Distillation.surrogate": (
         of_distillation("surrogate"),
@@ -294,7 +298,11 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     "Distillation.plot": (
         of_distillation("plot"),
         {},
-        {"kind": door(says="kind of plot"), "output": door("0", says="output|equation"), "ax": OPTIONAL},
+        {
+            "kind": door(says="kind of plot"),
+            "output": door("0", "None", says="output|equation"),
+            "ax": OPTIONAL,
+        },
     ),
     "Distillation.report": (
         lambda r, **o: r.report(**{"path": "page.html", **o}),
@@ -341,7 +349,7 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     "Activations.select_outputs": (
         lambda _, **o: st.Activations.of(X, Y).select_outputs(**o),
         {},
-        {"outputs": door("[]", says="outputs|output names")},
+        {"outputs": door("[]", says="outputs|output")},
     ),
     "Activations.split": (
         lambda _, **o: st.Activations.of(X, Y).split(**{"fraction": 0.5, "seed": 0, **o}),
@@ -381,7 +389,7 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
         {
             "block": door("function"),
             "along": door(says="along|slice"),
-            "output": door("0"),
+            "output": door("0", "None"),
             "at": door("None", "{}", says="at|slice"),
             "ax": OPTIONAL,
         },

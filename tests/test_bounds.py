@@ -31,6 +31,7 @@ from symtorch_core.expressions import (
 )
 from symtorch_core.expressions.printing import to_latex
 from symtorch_core.expressions.tree import count_nodes, share_parts, walk_up
+from symtorch_core.results.choosing import choose_by_rule
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.views.page_parts import Equation, render_math
@@ -66,7 +67,8 @@ def base() -> st.Distillation:
 def holding(base: st.Distillation, text: str) -> st.Distillation:
     """A result whose equation is this one, as if from a file."""
     expression = parse(text, ["x0", "x1"])
-    return replace(base, fronts=(ParetoFront([Candidate(expression, count_nodes(expression), 1.0, 1.0)]),))
+    front = ParetoFront([Candidate(expression, count_nodes(expression), 1.0, 1.0)])
+    return replace(base, fronts=(front,), choices=choose_by_rule([front], "accuracy"))
 
 
 @pytest.mark.parametrize("name", HARD)

@@ -16,15 +16,17 @@ from symtorch_core.activations.rows import Activations
 from symtorch_core.expressions import parse
 from symtorch_core.reduction import IdentityReducer
 from symtorch_core.search import Candidate, ParetoFront, SearchSpace
+from symtorch_core.search.fidelity import Fidelity, measure_fidelity
 from symtorch_core.surrogates.transforms import Transforms
 from symtorch_core.testing.scripted import ScriptedRegressor
-from symtorch_core.verification.fidelity import (
-    Fidelity,
-    extrapolate_inputs,
-    measure_fidelity,
-    measure_out_of_range,
+from symtorch_core.verification.fidelity import extrapolate_inputs
+from symtorch_core.verification.verify import (
+    Samples,
+    add_fidelity,
+    add_out_of_range,
+    add_validation_losses,
+    fit_linear_baseline,
 )
-from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline
 
 
 def column(*values: float) -> torch.Tensor:
@@ -120,9 +122,16 @@ def test_out_of_range_asks_the_block_where_it_was_not_fitted() -> None:
     def block(x: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.zeros_like(x), x.clamp(-1, 1)], dim=1)
 
-    (found,) = measure_out_of_range(lambda x: x, block, inputs, outputs=[1], stretch=2.0)
-    assert found.max_error == pytest.approx(1.0)
-    assert found.rows == 101
+    rows = Activations(inputs, inputs, input_names=("x",))
+    names = Transforms.none(["x"])
+    samples = add_out_of_range(Samples(rows), block, [1], names)
+    front = ParetoFront([Candidate(parse("x"), 1, 0.1)])
+    reduction = IdentityReducer().fit(inputs, inputs, variable_names=["x"])
+    ((found,),) = add_fidelity([front], samples, names, reduction)
+    assert found.fidelity is not None
+    assert found.fidelity.out_of_range is not None
+    assert found.fidelity.out_of_range.max_error == pytest.approx(0.5)  # 1.5 beside 1
+    assert found.fidelity.out_of_range.rows == 101
 
 
 def test_held_out_losses_count_the_weights() -> None:
@@ -134,7 +143,7 @@ def test_held_out_losses_count_the_weights() -> None:
     for loss, expected in (("mse", (2 * 1 + 0.5 * 9) / 3.5), ("mae", (2 * 1 + 0.5 * 3) / 3.5)):
         search, names = SearchSpace(loss=loss), ["x"]
         reduction = IdentityReducer().fit(X, X, variable_names=names)
-        (judged,) = add_validation_losses([front], search, Transforms.none(names), reduction, held_out)
+        (judged,) = add_validation_losses([front], [search], Transforms.none(names), reduction, held_out)
         assert judged[0].validation_loss == pytest.approx(expected)
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from symtorch_core.errors import FileFormatError, SelectionError
-from symtorch_core.expressions import parse
-from symtorch_core.search.front import HELD_OUT_RULES, Candidate, ParetoFront, Unrunnable
+from symtorch_core.expressions import Constant, parse
+from symtorch_core.search.front import Candidate, ParetoFront, Unrunnable
+from symtorch_core.search.front_builder import build_front
+from symtorch_core.search.selection import HELD_OUT_RULES
+from symtorch_core.search.space import SearchSpace
 from symtorch_core.testing.strategies import expressions
 
 
@@ -37,7 +42,7 @@ def test_the_score_is_the_drop_of_log_loss_per_complexity() -> None:
 
 
 def test_each_rule_picks_its_own() -> None:
-    assert FRONT.select() is FRONT.select("score") is FRONT[2]
+    assert FRONT.select() is FRONT.select("knee") is FRONT.select("score") is FRONT[2]
     assert FRONT.select("accuracy") is FRONT[4]
     assert FRONT.select("validation") is FRONT[3]
     assert FRONT.select("simplest") is FRONT[3]  # 0.12 is not within 1.05 x 0.11
@@ -56,10 +61,82 @@ def test_best_considers_only_equations_near_the_lowest_loss() -> None:
     assert wider.select("best").complexity == 2  # 1.6 is within 1.65
 
 
+PENDULUM = ParetoFront(
+    [
+        candidate("0.1", 1, 52.0, 52.0),
+        candidate("-3.2*theta", 3, 22.0, 22.0),
+        candidate("-9.3*sin(theta)", 6, 8.0, 8.0),
+        candidate("-9.8*sin(theta)/L", 8, 0.709, 0.71),
+        candidate("-9.8*sin(theta)/L - 0.5*omega", 12, 0.0506, 0.05),
+        candidate("-9.8*sin(theta)/L - 0.5*omega + 0.02*cos(omega)", 18, 0.0401, 0.04),
+        candidate("-9.8*sin(theta)/L - 0.5*omega + 0.02*cos(3*omega + L)", 24, 0.0331, 0.03),
+    ]
+)
+"""A network of a damped pendulum: the law, and then ripples of the network."""
+
+
+@pytest.mark.parametrize("unit", [1, 2, 5])
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+def test_the_knee_is_the_law_whatever_the_units(unit: int, scale: float) -> None:
+    front = ParetoFront(replace(c, complexity=unit * c.complexity, loss=scale * c.loss) for c in PENDULUM)
+    assert front.select("score") is front[3]
+    assert front.select() is front.select("knee") is front[4]
+
+
+def test_an_exact_law_is_the_knee_however_steep_the_way_to_it_began() -> None:
+    front = ParetoFront(
+        [candidate("1", 1, 1.0), candidate("x", 2, 1e-3), candidate("x + y*z*sin(x*y)", 30, 1e-16)]
+    )
+    assert front.select("knee") is front[2]
+    assert front.select("score") is front[1]
+
+
+def test_where_no_equation_comes_close_held_out_rows_decide() -> None:
+    front = ParetoFront(
+        [
+            candidate("1", 1, 1.0, 1.0),
+            candidate("x", 3, 0.9, 0.95),
+            candidate("x + y", 5, 0.7, 0.75),
+            candidate("x + y*z", 11, 0.6, 0.6),
+            candidate("x + y*sin(z)", 20, 0.5, 0.9),
+        ]
+    )
+    assert front.select("score") is front[2]
+    assert front.select("knee") is front[3]
+    assert ParetoFront([candidate("1", 1, 1.0)]).select("knee").complexity == 1
+
+
+def test_a_steep_fall_that_was_left_out_is_found() -> None:
+    assert PENDULUM.find_left_out(PENDULUM.select("score")) is PENDULUM[4]
+    assert PENDULUM.find_left_out(PENDULUM.select("knee")) is None
+    assert PENDULUM.find_left_out(PENDULUM[-1]) is None
+
+
+def test_what_does_worse_than_a_constant_is_not_on_a_front() -> None:
+    front = ParetoFront([candidate("x0", 1, 7.0), candidate("-2.7", 2, 6.0), candidate("x4 - 2.7", 4, 3.0)])
+    assert [c.complexity for c in front] == [2, 4]
+    assert front.select("score") is front[1]
+    better = ParetoFront([candidate("x0", 1, 1.0), candidate("-2.7", 2, 6.0), candidate("x4 - 2.7", 4, 0.5)])
+    assert [c.complexity for c in better] == [1, 4]
+
+
+def test_a_variable_worse_than_the_best_constant_is_not_the_base_of_a_score() -> None:
+    X = np.random.default_rng(0).uniform(-2, 2, (500, 2))
+    y = X[:, 0] ** 2 + 3 * np.sin(X[:, 1]) - 4
+    texts = ("x0", "x1", "x1 - 2.7", "2*x1 - 2.7", "x0^2 + 3*sin(x1) - 4")
+    names = ("x0", "x1")
+    front = build_front(
+        [parse(text, names) for text in texts], X, y, SearchSpace(complexity_of_constants=2), names
+    )
+    assert isinstance(front[0].expression, Constant)
+    for rule in ("knee", "score", "best"):
+        assert front.select(rule) is front[-1]
+
+
 def test_an_exact_fit_has_a_finite_score_and_is_chosen() -> None:
     front = ParetoFront([candidate("1", 1, 2.0), candidate("x", 3, 0.5), candidate("x+y", 5, 0.0)])
     assert math.isfinite(front[-1].score)
-    for rule in ("score", "best", "accuracy"):
+    for rule in ("knee", "score", "best", "accuracy"):
         assert front.select(rule) is front[-1]
 
 
@@ -112,7 +189,7 @@ def test_the_simplest_of_those_that_hold_out_about_as_well() -> None:
 
 
 def test_an_unknown_rule_lists_the_rules() -> None:
-    with pytest.raises(SelectionError, match="unknown rule 'bset'.*score, best, accuracy, validation"):
+    with pytest.raises(SelectionError, match="unknown rule 'bset'.*knee, score, best, accuracy"):
         FRONT.select("bset")  # type: ignore[arg-type]
 
 
@@ -151,7 +228,14 @@ def test_json_round_trip(front: ParetoFront) -> None:
     assert ParetoFront.from_json(json.loads(text), ["x", "pi"]) == front
 
 
-GOOD = {"equation": "x", "complexity": 1, "loss": 0.5, "validation_loss": None}
+GOOD = {
+    "equation": "x",
+    "complexity": 1,
+    "loss": 0.5,
+    "validation_loss": None,
+    "errors": None,
+    "fidelity": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +301,17 @@ def test_a_variable_named_like_something_of_sympy_is_a_symbol(name: str) -> None
 def test_as_a_data_frame() -> None:
     pytest.importorskip("pandas")
     frame = FRONT.to_frame()
-    assert list(frame.columns) == ["complexity", "loss", "score", "validation_loss", "equation"]
+    assert list(frame.columns) == [
+        "complexity",
+        "loss",
+        "score",
+        "validation_loss",
+        "r2_train",
+        "r2_held_out",
+        "r2_out_of_range",
+        "max_error_held_out",
+        "equation",
+    ]
     assert frame["complexity"].tolist() == [1, 3, 5, 7, 11]
     assert frame["equation"][2] == "x + y"
 

@@ -36,6 +36,7 @@ from symtorch_core.events import StageStarted, StageTold, progress_bars
 from symtorch_core.exports import Deployed, to_c, to_python
 from symtorch_core.expressions import Variable, parse
 from symtorch_core.expressions.printing import name_to_latex, to_latex
+from symtorch_core.results.choosing import choose_by_rule
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.studies import Claim, Drawing, Section, StudyReport, Table
 from symtorch_core.testing.scripted import ScriptedRegressor
@@ -65,7 +66,8 @@ def result() -> st.Distillation:
     found = distilled(TEXTS, IDENTIFIERS)
     total = " + ".join(f"{number}.5*sin({name})" for number, name in enumerate(IDENTIFIERS, 1))
     whole = ParetoFront([Candidate(parse(f"exp(0.01*({total}))*lambda", IDENTIFIERS), 9, 1.0, 1.0)])
-    return replace(found, fronts=(whole, *found.fronts[1:]))
+    fronts = (whole, *found.fronts[1:])
+    return replace(found, fronts=fronts, choices=choose_by_rule(fronts, "accuracy"))
 
 
 def distilled(outputs: Sequence[str], inputs: Sequence[str]) -> st.Distillation:

@@ -298,7 +298,15 @@ def test_behind_a_reducer_the_outputs_of_the_block_are_shown_too(tmp_path: Path)
         3, reducer=PCAReducer(k_out=2), regressor=ScriptedRegressor(equations=("x0*x1", "sin(x0)"))
     )
     titles = [section.title for section in build_page(result).sections]
-    assert titles == ["", "Fidelity", "f0", "f1", "Outputs of the block", "How it was made"]
+    assert titles == [
+        "",
+        "Fidelity",
+        "f0",
+        "f1",
+        "Outputs of the block",
+        "Maps of the reducer",
+        "How it was made",
+    ]
 
 
 def test_without_held_out_rows_the_rows_of_the_fit_are_drawn() -> None:

@@ -300,7 +300,7 @@ class TestBadInput:
             ((X, Y), {"select": "luck"}, st.SelectionError, "unknown rule 'luck'"),
             ((X, Y), {"select": "validation", "test_fraction": 0}, st.SelectionError, "test_fraction > 0"),
             ((X, Y), {"test_fraction": 1.5}, st.CaptureError, "at least 0 and less than 1"),
-            ((X, Y), {"outputs": [1]}, st.SearchError, r"outputs=\[1\]: the block has outputs 0 to 0"),
+            ((X, Y), {"outputs": [1]}, st.SearchError, r"no output 1; there are: 0 \(y0\)"),
             ((X, Y), {"outputs": []}, st.SearchError, "outputs"),
             ((X, Y), {"variable_names": ["a"]}, st.CaptureError, "1 input names for 2 inputs"),
             ((X, Y), {"loss": "mes"}, st.SearchError, "Did you mean 'mse'"),
@@ -340,7 +340,7 @@ class TestBadInput:
             st.SelectionError, match=rf"equation 0 \(y0\): no equation of complexity 77.*: {there}$"
         ):
             result.chosen(complexity=77)
-        with pytest.raises(st.SelectionError, match="numbered 0 to 0"):
+        with pytest.raises(st.SelectionError, match=r"no equation 3; there are: 0 \(y0\)"):
             result.front(3)
 
     def test_a_constant_output_is_a_front_of_one_constant(self) -> None:
@@ -756,7 +756,7 @@ class TestResult:
             with pytest.raises(st.FileFormatError, match=message):
                 load(path, **options)
         path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
-        with pytest.raises(st.FileFormatError, match="schema 99, not 4"):
+        with pytest.raises(st.FileFormatError, match="schema 99, not 5"):
             load(path)
         for number in (2, -1, True):
             with pytest.raises(st.SelectionError, match="equation"):

@@ -133,7 +133,7 @@ def test_without_rows_the_losses_of_the_search_stay_and_a_warning_says_so(tmp_pa
     again = st.Distillation.load(path)
     assert again.chosen()[0].expression == surrogate.expressions()[0]
     assert again.chosen()[0].loss == result.chosen()[0].loss
-    assert again.fidelity[0].train.rows == 0
+    assert again.fidelity[0].train is None
 
 
 def test_what_cannot_be_adopted_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:

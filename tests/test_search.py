@@ -327,10 +327,16 @@ def test_the_folder_of_a_backend_is_beside_the_fronts_and_of_its_targets(tmp_pat
 
 FALSE = [
     {},
-    {"equation": "q", "complexity": 1, "loss": 1.0, "validation_loss": None},
-    {"equation": "a*0.0", "complexity": 3, "loss": 0.0, "validation_loss": None},
-    {"equation": "2.0*a", "complexity": 3, "loss": 1.001 * LINE[0].loss, "validation_loss": None},
-    {"equation": "2.0*a", "complexity": 1, "loss": LINE[0].loss, "validation_loss": None},
+    {"equation": "q", "complexity": 1, "loss": 1.0, "validation_loss": None, "errors": None},
+    {"equation": "a*0.0", "complexity": 3, "loss": 0.0, "validation_loss": None, "errors": None},
+    {
+        "equation": "2.0*a",
+        "complexity": 3,
+        "loss": 1.001 * LINE[0].loss,
+        "validation_loss": None,
+        "errors": None,
+    },
+    {"equation": "2.0*a", "complexity": 1, "loss": LINE[0].loss, "validation_loss": None, "errors": None},
 ]
 
 

@@ -185,6 +185,7 @@ def split(seed: int, test_fraction: float, form: str = "tensor") -> tuple[set[in
         epochs=2,
         patience=2,
         progress=False,
+        targets="block" if form == "labels" else None,
     )
     size, frequency = block.surrogate.constants.tolist()
     for found, constants in ((result.before, (1.7, 2.8)), (result.after, (size, frequency))):
@@ -362,3 +363,104 @@ def test_what_cannot_be_refined() -> None:
         st.refine([], X, progress=False)
     with pytest.raises(st.SwitchError, match="wrapped blocks, as of wrap\\(\\), not a Block"):
         st.refine(Block(), X, progress=False)  # type: ignore[arg-type]
+
+
+def test_constants_move_to_measurements() -> None:
+    truth = torch.stack([1.9 * torch.sin(2.9 * X[:, 0]), X[:, 1].square()], dim=-1)
+    for data in (
+        (X, truth),
+        (X.numpy(), truth.numpy()),
+        list(zip(X.split(50), truth.split(50), strict=True)),
+    ):
+        block = switched()
+        result = block.refine(data, targets="data", epochs=80, batch_size=32, patience=40, progress=False)
+        assert result.after < 1e-6
+        assert block.surrogate.constants.tolist() == pytest.approx([1.9, 2.9], rel=1e-3)
+
+
+def test_measurements_of_a_model_reach_the_block_inside() -> None:
+    block = switched(outputs=None, equations=("1.7*sin(2.8*x0)", "1.0*x1*x1 + 0.001"))
+    head = nn.Linear(2, 1, bias=False)
+    head.weight.data = torch.tensor([[2.0, 0.0]])
+    model = nn.Sequential(block, head)
+    target = 2 * 1.9 * torch.sin(2.9 * X[:, :1])
+    options: dict[str, Any] = {"epochs": 80, "patience": 40, "batch_size": 32, "progress": False}
+    block.refine((X, target), parent=model, targets="data", **options)
+    assert block.surrogate.constants.tolist()[:2] == pytest.approx([1.9, 2.9], rel=1e-3)
+    other = switched(outputs=None, equations=("1.7*sin(2.8*x0)", "1.0*x1*x1 + 0.001"))
+    model[0] = other
+
+    def loss(result: Tensor, y: Tensor) -> Tensor:
+        return (result[:, 0] - y.float()).abs().mean()
+
+    batches = list(zip(X.split(32), target[:, 0].double().split(32), strict=True))
+    other.refine(batches, parent=model, loss=loss, targets="data", **options)
+    assert other.surrogate.constants.tolist()[:2] == pytest.approx([1.9, 2.9], rel=1e-2)
+    with pytest.raises(st.CaptureError, match=r"gives \(32, 1\), the targets have shape \(32,\)"):
+        block.refine((X, target[:, 0]), parent=model, targets="data", batch_size=32, progress=False)
+
+
+def test_a_released_block_is_refined_towards_measurements() -> None:
+    block = switched(outputs=None, equations=("1.7*sin(2.8*x0)", "0.9*x1*x1 + 0.1"))
+    block.switch_to_symbolic(release_block=True)
+    Y = Block()(X)
+    assert (
+        block.refine((X, Y), targets="data", epochs=80, batch_size=32, patience=40, progress=False).after
+        < 1e-4
+    )
+
+
+def test_targets_are_never_ignored_in_silence() -> None:
+    Y = Block()(X)
+    pairs = list(zip(X.split(50), Y.split(50), strict=True))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=50)
+    options: dict[str, Any] = {"epochs": 1, "batch_size": 50, "progress": False}
+    for data in ((X, Y), (X.numpy(), Y.numpy()), pairs, loader, iter(pairs)):
+        block = switched()
+        before = block.surrogate.constants.clone()
+        with pytest.raises(st.CaptureError, match=r'nothing says what .* is for: give targets="data"'):
+            block.refine(data, **options)
+        assert torch.equal(block.surrogate.constants, before)
+    with pytest.raises(st.CaptureError, match="nothing says"):
+        switched().refine(pairs, loss=lambda new, old: (new - old).square().mean(), **options)
+    plain = switched().refine(X, **options)
+    for data in ((X, Y), pairs, loader):
+        left_out = switched().refine(data, targets="block", **options)
+        assert (left_out.before, left_out.after) == (plain.before, plain.after)
+
+
+def test_a_batch_of_all_arguments_leaves_nothing_out() -> None:
+    class Second(nn.Module):
+        def forward(self, x: Tensor, other: Tensor) -> Tensor:
+            return 2 * torch.sin(3 * x[..., :1]) + 0 * other[..., :1]
+
+    block = st.SymbolicModel(Second())
+    data = [(part, torch.ones(40, 3)) for part in X.split(40)]
+    block.distill(
+        data,
+        regressor=ScriptedRegressor(("1.7*sin(2.8*x0)",)),
+        refine=False,
+        select="accuracy",
+        capture_options={"select_input": 0},
+        progress=False,
+    )
+    block.switch_to_symbolic()
+    assert block.refine(data, epochs=60, batch_size=32, patience=30, progress=False).after < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (X, {}, "takes a pair"),
+        ([X, X, X], {}, "takes a pair"),
+        ((X, torch.zeros(400)), {}, "have 1 outputs, block has 2"),
+        ((X[:, :1], torch.zeros(400, 2)), {}, "have 1 inputs, block has 2"),
+        ((X, torch.zeros(300, 2)), {}, "rows"),
+        ((X, torch.full((400, 2), torch.nan)), {}, "NaN"),
+        ((X, torch.zeros(400, 2)), {"max_rows": 10}, "max_rows: .* nothing is captured"),
+        ((X, torch.zeros(400, 2)), {"targets": "dta"}, "Did you mean 'data'"),
+    ],
+)
+def test_data_that_are_no_measurements(data: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(st.SymTorchError, match=message):
+        switched().refine(data, **{"targets": "data", "progress": False, **options})

@@ -26,7 +26,7 @@ class _Table(Protocol):
     def __array__(self) -> np.ndarray: ...
 
 
-def _read_table(data: Any) -> Any:
+def read_table(data: Any) -> Any:
     """Return a data frame and its like as a numpy array, and everything else as it is."""
     if isinstance(data, (Tensor, np.ndarray)) or not isinstance(data, _Table):
         return data
@@ -35,7 +35,7 @@ def _read_table(data: Any) -> Any:
 
 def count_batches(data: Any, batch_size: int) -> int | None:
     """Return the number of batches in the data; None if unknown."""
-    data = _read_table(data)
+    data = read_table(data)
     if isinstance(data, (Tensor, np.ndarray)):
         return -(-len(data) // batch_size) if data.ndim else 1
     if isinstance(data, Mapping):
@@ -52,7 +52,7 @@ def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
     Raises:
         CaptureError: the data are empty or of an unknown type.
     """
-    data = _read_table(data)
+    data = read_table(data)
     check_data(data)
     if isinstance(data, (Tensor, np.ndarray)):
         yield from _slice_rows(data, batch_size)
@@ -99,13 +99,22 @@ def _slice_rows(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor |
     yield from (data[start : start + batch_size] for start in range(0, len(data), batch_size))
 
 
+def is_pair(data: Any) -> bool:
+    """Return whether data are two arrays with as many rows."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        return False
+    first, second = map(read_table, data)
+    arrays = all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in (first, second))
+    return arrays and len(first) == len(second)
+
+
 def peek_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
     """Return one batch of the data (None if there is none), and data to read in their place.
 
     Rows of a tensor or array are taken from all over it. Other data are begun only once, so that neither a generator
     nor a seeded DataLoader gives other batches than it would have.
     """
-    table = _read_table(data)
+    table = read_table(data)
     if isinstance(table, (Tensor, np.ndarray)):
         return (table[:: max(1, -(-len(table) // batch_size))] if table.ndim and len(table) else None), data
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
@@ -175,7 +184,7 @@ def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | 
     target, dtype = find_device(model) if device is None else device, find_dtype(model)
 
     def convert(value: Any) -> Any:
-        value = _read_table(value)
+        value = read_table(value)
         if isinstance(value, np.ndarray) and not takes_arrays(model):
             value = _to_tensor(value)
             value = value.to(dtype) if value.is_floating_point() and dtype is not None else value

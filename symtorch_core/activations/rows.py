@@ -12,12 +12,11 @@ from torch import Tensor
 
 from symtorch_core.components.checks import (
     check_choice,
-    check_columns,
     check_distinct,
     check_names,
     check_number,
-    check_position,
     check_seed,
+    find_columns,
 )
 from symtorch_core.errors import CaptureError
 
@@ -157,15 +156,14 @@ class Activations:
         weights = None if self.weights is None else self.weights[index]
         return replace(self, inputs=self.inputs[index], outputs=self.outputs[index], weights=weights)
 
-    def select_outputs(self, outputs: Sequence[int]) -> Activations:
-        """Return the activations with some of the output columns only.
+    def select_outputs(self, outputs: Sequence[int | str]) -> Activations:
+        """Return the activations with some of the output columns only, by number or name.
 
         Raises:
             CaptureError: there is no such column, or the columns are given by a mask.
         """
-        columns = check_columns("outputs", outputs, CaptureError)
-        for column in columns:
-            check_position("each of outputs", column, self.outputs.shape[1], CaptureError)
+        names = self.output_names
+        columns = find_columns("outputs", outputs, range(len(names)), names, CaptureError)
         return replace(
             self,
             outputs=self.outputs[:, list(columns)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,9 @@ from symtorch_core.errors import SearchError, did_you_mean
 
 _LARGEST_SEED: Final = 2**32 - 1
 """The largest seed that the generators of torch, numpy and scikit-learn all take."""
+
+_MOST_LISTED: Final = 30
+"""More outputs or equations than this are not all listed in a message."""
 
 
 def check_whole(name: str, value: Any, least: int = 0, error: type[Exception] = SearchError) -> None:
@@ -131,34 +134,81 @@ def check_options(
     return dict(options)
 
 
-def check_columns(name: str, value: Any, error: type[Exception] = SearchError) -> tuple[int, ...]:
-    """Return numbers of columns, read once, from a list, an array or a tensor; refuse a mask in their place.
+def find_position(
+    what: str, value: Any, numbers: Sequence[int], names: Sequence[str], error: type[Exception] = SearchError
+) -> int:
+    """Return the position of what has this number or name, among those that there are.
 
-    >>> check_columns("outputs", np.array([2, 0]))
+    Args:
+        what: ``"output"`` or ``"equation"``, for messages.
+        value: a number or a name.
+        numbers, names: of each that there is.
+
+    >>> find_position("output", "beta", [2, 5], ["alpha", "beta"]), find_position("output", 5, [2, 5], ["a", "b"])
+    (1, 1)
+    >>> find_position("output", "bta", [2, 5], ["alpha", "beta"])
+    Traceback (most recent call last):
+    ...
+    symtorch_core.errors.SearchError: there is no output 'bta'. Did you mean 'beta'? There are: 2 (alpha), 5 (beta)
+    """
+    if not isinstance(value, str):
+        check_whole(f"{what}: a number", value, 0, error)
+        if value in numbers:
+            return list(numbers).index(value)
+    elif value in names:
+        return list(names).index(value)
+    hint = did_you_mean(value, names) if isinstance(value, str) else ""
+    shown = [f"{number} ({name})" for number, name in zip(numbers, names, strict=True)]
+    listed = ", ".join(
+        shown if len(shown) <= _MOST_LISTED else [*shown[: _MOST_LISTED - 1], "...", shown[-1]]
+    )
+    raise error(
+        f"there is no {what} {value!r}{'.' if hint else ';'}{hint} {'T' if hint else 't'}here are: {listed}"
+    )
+
+
+def find_columns(
+    name: str, value: Any, numbers: Sequence[int], names: Sequence[str], error: type[Exception] = SearchError
+) -> tuple[int, ...]:
+    """Return the numbers of output columns, from a list of their numbers or names.
+
+    Args:
+        name: name of the argument, for messages.
+        value: the list.
+        numbers, names: of each column that there is.
+
+    >>> find_columns("outputs", ["beta", 2], [2, 5], ["alpha", "beta"])
+    (5, 2)
+    """
+    entries = read_columns(name, value, error)
+    try:
+        return tuple(numbers[find_position("output", entry, numbers, names, error)] for entry in entries)
+    except error as problem:
+        raise error(f"{name}: {problem}") from None
+
+
+def read_columns(name: str, value: Any, error: type[Exception] = SearchError) -> tuple[int | str, ...]:
+    """Return numbers and names of columns, read once; refuse a mask in their place. Perhaps there are none such.
+
+    >>> read_columns("outputs", np.array([2, 0]))
     (2, 0)
-    >>> check_columns("outputs", [False, True])
+    >>> read_columns("outputs", [False, True])
     Traceback (most recent call last):
     ...
     symtorch_core.errors.SearchError: outputs takes the numbers of columns, like [0, 2], not a mask of True and False
     """
-    if isinstance(value, (str, Mapping, Set)) or not isinstance(value, (Iterable, Tensor)):
+    if isinstance(value, str):
+        raise error(f"{name} takes a list of output columns or their names, like [{value!r}]")
+    if isinstance(value, (Mapping, Set)) or not isinstance(value, (Iterable, Tensor)):
         raise error(f"{name} takes a list of output columns, like [0, 2], not {value!r}")
     listed = value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
     columns = tuple(listed) if isinstance(listed, Iterable) else (listed,)
     for column in columns:
         if isinstance(column, (bool, np.bool_)):
             raise error(f"{name} takes the numbers of columns, like [0, 2], not a mask of True and False")
-        check_whole(f"each of {name}", column, 0, error)
-    return tuple(int(column) for column in columns)
-
-
-def check_position(
-    name: str, value: Any, count: int, error: type[Exception] = SearchError, what: str = "output"
-) -> None:
-    """Refuse any value but a number from 0 to ``count`` - 1; ``what`` is counted."""
-    check_whole(name, value, 0, error)
-    if value >= count:
-        raise error(f"there is no {what} {value}: they are numbered 0 to {count - 1}")
+        if not isinstance(column, str):
+            check_whole(f"each of {name}", column, 0, error)
+    return tuple(column if isinstance(column, str) else int(column) for column in columns)
 
 
 def check_seed(value: Any, error: type[Exception] = SearchError) -> None:

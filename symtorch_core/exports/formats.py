@@ -15,9 +15,9 @@ from torch import Tensor
 from symtorch_core.components.checks import check_path
 from symtorch_core.errors import FileFormatError, MissingDependencyError
 from symtorch_core.exports.deployed import Deployed
-from symtorch_core.exports.present import adopt_constants
 from symtorch_core.exports.source import to_c, to_python
 from symtorch_core.exports.tables import to_latex_table
+from symtorch_core.results.present import adopt_constants
 from symtorch_core.storage.files import write_whole
 from symtorch_core.surrogates.surrogate import Surrogate
 
@@ -41,8 +41,8 @@ def export(result: Distillation, path: Path | str, surrogate: Surrogate | None =
         result: the distillation.
         path: path of the file, which is overwritten.
         surrogate: surrogate with its present constants, if they differ from the distillation's. In ``.tex`` and
-            ``.json`` the fronts then hold its equations, with losses measured on the rows in memory, and the rule
-            chooses them: equations that it would prefer are left out.
+            ``.json`` the fronts then hold its equations, with losses measured on the rows in memory; equations that are
+            neither simpler nor better are left out.
 
     Returns:
         The path.

@@ -249,11 +249,16 @@ def with_constants(expression: Expression, values: Sequence[float]) -> Expressio
     expected = len(constants(expression))
     if len(values) != expected:
         raise ExpressionError(f"the expression has {expected} constants, got {len(values)} values")
-    remaining = iter(values)
+    return replace_constants(expression, [Constant(value) for value in values])
+
+
+def replace_constants(expression: Expression, parts: Sequence[Expression]) -> Expression:
+    """Return the expression with one of the parts in place of each of :func:`constants`, in their order."""
+    remaining = iter(parts)
 
     def visit(node: Expression) -> Expression:
         if isinstance(node, Constant):
-            return Constant(next(remaining))
+            return next(remaining)
         if isinstance(node, Call):
             children = [
                 child if is_exponent(node, position) else visit(child)

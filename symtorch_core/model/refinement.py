@@ -6,16 +6,24 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.batches import check_data, iterate_batches, prepare_batch, to_arguments
+from symtorch_core.activations.batches import (
+    check_data,
+    is_pair,
+    iterate_batches,
+    prepare_batch,
+    to_arguments,
+)
 from symtorch_core.activations.hooks import HookCapture
+from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.components.checks import (
     check_callbacks,
+    check_choice,
     check_flag,
     check_function,
     check_number,
@@ -26,15 +34,18 @@ from symtorch_core.components.checks import (
 from symtorch_core.errors import CaptureError, SwitchError
 from symtorch_core.events import Callback, progress_bars
 from symtorch_core.model.block_wrapper import BlockWrapper
+from symtorch_core.model.targets import pair_batches, read_rows, refuse_idle
 from symtorch_core.training.descend import allow_gradients, descend
+from symtorch_core.training.relative import RelativeAdam
 from symtorch_core.training.schedule import cosine_by_epochs
 
 _STAGE = "refine"
-_SMALLEST_STEP = 1e-2
-"""Constants far smaller than the largest move as if they were this share of it."""
 
 ModelLoss = Callable[[Any, Any], Tensor]
-"""Loss of the model's result on equations and its result on its blocks (None if a block was released)."""
+"""Loss of the model's result on equations and its result on its blocks (None if a block was released), or targets."""
+
+Targets = Literal["block", "data"]
+"""What equations are fitted to: what the block computes, or the second part of each (x, y) pair in the data."""
 
 
 @final
@@ -85,12 +96,17 @@ def refine(
     progress: bool = True,
     max_rows: int | None = None,
     capture_options: Mapping[str, Any] | None = None,
+    targets: Targets | None = None,
 ) -> Refinement:
     """Fine-tune the constants of equations in use, and on request the reducer's maps; their structure stays fixed.
 
     Without ``loss``, one block's equations are fitted to the block's own outputs (mean squared error over all
     symbolic outputs). With ``loss``, the whole model runs, on equations and on its blocks, and ``loss(on_equations,
-    on_blocks)`` is minimised: a divergence of logits, a loss with labels, anything differentiable.
+    on_blocks)`` is minimised: a divergence of logits, anything differentiable.
+
+    With ``targets="data"``, they are fitted to measurements instead: ``data`` is a pair (X, Y), or batches (x, y).
+    Without ``parent`` and ``loss``, x are inputs of the block and y its outputs. With ``parent``, the model's result on
+    x is compared with y, by ``loss(result, y)``, as ``nn.CrossEntropyLoss()``, or the mean squared error by default.
 
     Steps are relative: a learning rate of 0.01 moves each constant by about 1 % of its size. The best state on
     held-out data is kept, which may be the initial one.
@@ -113,33 +129,50 @@ def refine(
         max_rows: largest number of rows captured, without ``loss``; the default is that of
             :func:`symtorch_core.capture`.
         capture_options: options of the capture, such as ``{"select_input": 0}``; without ``loss``.
+        targets: ``"data"``: see above. ``"block"``: the second part of (x, y) batches is left out. None refuses them.
 
     Raises:
         SwitchError: a block does not run on equations, or there is nothing to tune.
-        CaptureError: the data give no rows, or too few to hold some out.
+        CaptureError: the data give no rows, or too few to hold some out; or they hold targets that would be ignored.
     """
     chosen = [blocks] if isinstance(blocks, BlockWrapper) else _read_blocks(blocks)
     check_data(data)
     check_function("parent", parent, "the model that calls the blocks", SwitchError, optional=True)
-    _check(chosen, loss, epochs, learning_rate, test_fraction, patience, batch_size)
+    if targets is not None:
+        check_choice("kind of targets", targets, get_args(Targets), SwitchError)
+    measured = targets == "data"
+    own = loss is None and not (measured and parent is not None)
+    _check(chosen, loss, epochs, learning_rate, test_fraction, patience, batch_size, own, measured)
     check_seed(seed, SwitchError)
     for name, value in (("maps", maps), ("progress", progress)):
         check_flag(name, value, SwitchError)
     callbacks = check_callbacks(callbacks, SwitchError)
     options = _read_options(capture_options, max_rows)
+    if options and (measured or not own):
+        raise CaptureError(
+            f"{', '.join(options)}: with loss= or targets='data' nothing is captured, so leave it out"
+        )
+    if targets == "block" and isinstance(data, tuple) and is_pair(data):
+        data = data[0]
+    elif targets is None:
+        data = refuse_idle(data, chosen[0].get_receiver() if parent is None else parent, options)
     with ExitStack() as stack:
         callbacks = [*callbacks, *([stack.enter_context(progress_bars())] if progress else [])]
-        if loss is None:
-            cost, parts = _make_own_cost(chosen[0], data, parent, batch_size, seed, options)
+        if own:
+            rows = (
+                read_rows(data, chosen[0]) if measured else _capture(chosen[0], data, parent, seed, options)
+            )
+            cost, parts = _make_own_cost(chosen[0], rows, batch_size)
         else:
-            cost, parts = _make_model_cost(chosen, data, parent, loss, batch_size, options)
+            batches = list(pair_batches(data, batch_size) if measured else iterate_batches(data, batch_size))
+            cost, parts = _make_model_cost(chosen, batches, parent, loss or _mean_square, measured)
         if len(parts) < 2:
             raise CaptureError("the data are a single batch: give at least two, so that one can be held out")
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(seed)).tolist()
         held = min(max(1, round(test_fraction * len(parts))), len(parts) - 1)
         fitted, held_out_parts = [parts[i] for i in order[held:]], [parts[i] for i in order[:held]]
         tuned = stack.enter_context(_make_tunable([b.surrogate for b in chosen if b.surrogate], maps))
-        optimizer = _RelativeAdam(tuned, learning_rate)
+        optimizer = RelativeAdam(tuned, learning_rate)
         shuffles = torch.Generator().manual_seed(seed)
         done = descend(
             cost,
@@ -182,6 +215,8 @@ def _check(
     test_fraction: float,
     patience: int,
     batch_size: int,
+    own: bool,
+    measured: bool,
 ) -> None:
     if not blocks:
         raise SwitchError("give at least one wrapped block to refine")
@@ -189,13 +224,13 @@ def _check(
     for block in blocks:
         if block.mode != "symbolic":
             raise SwitchError(f"{block.name} does not run on equations: call switch_to_symbolic() first")
-    if loss is None and len(blocks) > 1:
+    if own and len(blocks) > 1:
         raise SwitchError(
             "several blocks are refined together only under a loss of the whole model: give loss="
         )
-    if loss is None and blocks[0].released:
+    if own and not measured and blocks[0].released:
         raise SwitchError(
-            f"{blocks[0].name} was released: give loss=, since there is no block to compare with"
+            f"{blocks[0].name} was released: give loss= or targets='data', since there is no block to compare with"
         )
     for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
         check_whole(name, value, 1, SwitchError)
@@ -203,50 +238,59 @@ def _check(
     check_number("test_fraction", test_fraction, 0, 1, open_low=True, open_high=True, error=SwitchError)
 
 
-def _make_own_cost(
-    block: BlockWrapper,
-    data: Any,
-    parent: Callable[..., Any] | None,
-    batch_size: int,
-    seed: int,
-    options: dict[str, Any],
-) -> tuple[Callable[[Tensor], Tensor], Sequence[Tensor]]:
-    """Return the mean squared error against the block's own outputs, and batches of captured rows for it."""
+def _capture(
+    block: BlockWrapper, data: Any, parent: Callable[..., Any] | None, seed: int, options: dict[str, Any]
+) -> Activations:
+    """Return rows of the block, of the tensors that were distilled."""
     source = block.distillation.provenance.source
     chosen = {"select_input": source.select_input, "select_output": source.select_output} | options
-    activations = block.capture(data, parent=parent, seed=seed, **chosen)
+    return block.capture(data, parent=parent, seed=seed, **chosen)
+
+
+def _make_own_cost(
+    block: BlockWrapper, rows: Activations, batch_size: int
+) -> tuple[Callable[[Tensor], Tensor], Sequence[Tensor]]:
+    """Return the mean squared error against the outputs of these rows, and batches of their numbers for it."""
     surrogate = block.surrogate
     assert surrogate is not None
     device = next(surrogate.parameters()).device
-    X = activations.inputs.to(device)
-    Y = activations.outputs[:, list(block.distillation.outputs)].to(device)
+    X = rows.inputs.to(device)
+    Y = rows.outputs[:, list(block.distillation.outputs)].to(device)
     positions = [block.distillation.outputs.index(column) for column in block.symbolic_outputs]
 
-    def cost(rows: Tensor) -> Tensor:
-        error = surrogate(X[rows])[:, positions] - Y[rows][:, positions]
-        mean: Tensor = error.double().square().mean()
-        return mean
+    def cost(part: Tensor) -> Tensor:
+        return _mean_square(surrogate(X[part])[:, positions], Y[part][:, positions])
 
     return cost, torch.arange(len(X), device=device).split(batch_size)
 
 
+def _mean_square(result: Any, target: Any) -> Tensor:
+    if not isinstance(result, Tensor) or result.shape != target.shape:
+        shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise CaptureError(
+            f"the model gives {shape}, the targets have shape {tuple(target.shape)}: give targets of the same shape, "
+            "or a loss of both"
+        )
+    mean: Tensor = (result - target).double().square().mean()
+    return mean
+
+
 def _make_model_cost(
     blocks: Sequence[BlockWrapper],
-    data: Any,
+    batches: Sequence[Any],
     parent: Callable[..., Any] | None,
     loss: ModelLoss,
-    batch_size: int,
-    options: dict[str, Any],
+    measured: bool,
 ) -> tuple[Callable[[Any], Tensor], Sequence[Any]]:
-    """Return the user's loss of the whole model, and batches of its data."""
-    if options:
-        raise CaptureError(f"{', '.join(options)}: with loss= nothing is captured, so leave it out")
+    """Return the user's loss of the whole model, against its blocks or the targets in the batches, and the batches."""
     model, takes = (blocks[0], blocks[0].get_receiver()) if parent is None else (parent, parent)
-    neural = not any(block.released for block in blocks)
+    neural = not measured and not any(block.released for block in blocks)
 
     def cost(batch: Any) -> Tensor:
-        args, kwargs = to_arguments(takes, prepare_batch(batch, takes, None))
-        reference = None
+        inputs, reference = batch if measured else (batch, None)
+        args, kwargs = to_arguments(takes, prepare_batch(inputs, takes, None))
+        if measured:
+            reference = prepare_batch(reference, takes, None)
         if neural:
             with torch.no_grad(), ExitStack() as stack:
                 for block in blocks:
@@ -261,7 +305,7 @@ def _make_model_cost(
         with preserve_state(model, gradients=torch.is_grad_enabled()):
             return cost(batch)
 
-    return guarded_cost, list(iterate_batches(data, batch_size))
+    return guarded_cost, batches
 
 
 @contextmanager
@@ -282,41 +326,3 @@ def _make_tunable(surrogates: Sequence[Any], maps: bool) -> Iterator[list[nn.Par
         for parameter, flag in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag)
             parameter.grad = None
-
-
-@final
-class _RelativeAdam(torch.optim.Adam):
-    """Adam on the relative change of every number, so that one learning rate suits all."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float) -> None:
-        self._tuned = list(parameters)
-        self._start = [parameter.detach().clone() for parameter in parameters]
-        self._sizes = [_compute_sizes(value) for value in self._start]
-        moves = [torch.zeros_like(value, requires_grad=True) for value in self._start]
-        super().__init__(moves, lr=learning_rate)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for parameter in self._tuned:
-            parameter.grad = None
-
-    def step(self, closure: Any = None) -> Any:
-        loss = closure()
-        moves = self.param_groups[0]["params"]
-        for move, parameter, size in zip(moves, self._tuned, self._sizes, strict=True):
-            slope = parameter.grad
-            move.grad = torch.zeros_like(move) if slope is None else torch.nan_to_num(slope * size)
-        super().step()
-        with torch.no_grad():
-            for parameter, start, size, move in zip(
-                self._tuned, self._start, self._sizes, moves, strict=True
-            ):
-                parameter.copy_(start + size * move)
-        return loss
-
-
-def _compute_sizes(value: Tensor) -> Tensor:
-    """Return how far each number moves at a step of one: a constant by its size, a map by the rms of its entries."""
-    if value.ndim > 1:
-        return torch.full_like(value, float(value.square().mean().sqrt()) or 1.0)
-    largest = float(value.abs().max()) or 1.0
-    return value.abs().clamp_min(_SMALLEST_STEP * largest)

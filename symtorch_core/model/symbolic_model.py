@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import html
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,8 +17,9 @@ from torch import nn
 from symtorch_core.activations.batches import peek_batch, prepare_batch
 from symtorch_core.activations.hooks import find_block
 from symtorch_core.activations.state_guard import take_turns
-from symtorch_core.components.checks import check_callbacks, check_columns, check_flag, check_whole
+from symtorch_core.components.checks import check_callbacks, check_flag, find_columns, find_position
 from symtorch_core.errors import SwitchError
+from symtorch_core.model.adding import add, check_addition, name_outputs
 from symtorch_core.model.block_wrapper import BlockWrapper
 from symtorch_core.model.checks import check_switch, check_widths, warn_of_losses
 from symtorch_core.model.hooks import list_hooks
@@ -33,9 +34,11 @@ from symtorch_core.model.surroundings import (
     inspect_source,
 )
 from symtorch_core.pipeline.distill import distill
+from symtorch_core.pipeline.measures import add_model_fidelity
 from symtorch_core.pipeline.request import check_metric
-from symtorch_core.results.distillation import Complexity, Distillation, MetricChange
-from symtorch_core.search.front import ParetoFront, SelectionRule
+from symtorch_core.results.choosing import Picks
+from symtorch_core.results.distillation import Distillation, MetricChange
+from symtorch_core.search.front import ParetoFront
 from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.verification.whole_model import BATCH_ROWS
@@ -66,11 +69,14 @@ class SymbolicModel(BlockWrapper):
         *,
         parent: Callable[..., Any] | None = None,
         metric: Callable[[Any], float] | None = None,
+        replace: bool = False,
         **options: Any,
     ) -> Distillation:
         """Fit equations to the block; see :func:`symtorch_core.distill` for the options.
 
-        The result stays here for :meth:`switch_to_symbolic`; until then, the block itself runs. If the search
+        The result stays here for :meth:`switch_to_symbolic`; until then, the block itself runs. A search for some
+        outputs (``outputs=["alpha"]``) adds to the equations that are here for others, which stay with their names,
+        choices and fidelity (a log at level INFO names them); those for the same output are replaced. If the search
         fails, mode and equations stay as they were. What fails after it, as the metric may, is left out of the result,
         with a warning. Several threads may distill blocks of one model: their captures take turns
         (see :func:`symtorch_core.capture`), their searches run side by side.
@@ -80,14 +86,28 @@ class SymbolicModel(BlockWrapper):
             parent: the model that calls the block.
             metric: a figure of merit of ``parent`` (or of this module), measured on the block and on the
                 equations; it must run the model in this thread.
+            replace: drop the equations that are here for other outputs.
             **options: options of :func:`symtorch_core.distill`.
+
+        Raises:
+            SwitchError: the block was released, an output is pruned, or equations here for other outputs cannot run
+                beside the new ones, as with a reducer that mixes outputs or a variable with another definition.
         """
         if self.released:
             raise SwitchError(f"{self.name} was released: there is no block left to distill")
         check_metric(metric)
+        check_flag("replace", replace, SwitchError)
+        before = self._now.distillation
+        old = None if replace else before
+        options = self._leave_out_pruned(name_outputs(options, old))
+        check_addition(self.name, old, options, self.pruned_outputs)
         with self.running("block"):
-            found, batch, calls = self._search(data, parent, self._leave_out_pruned(options))
-            result = _name_block(found, self.name)
+            found, batch, calls = self._search(data, parent, dict(options))
+            found = _name_block(found, self.name)
+            added = found if replace else self._add(found, options)
+            if added is None:
+                return found
+            result = added
             surrogate: Surrogate | None = None
             surroundings = Surroundings(
                 remark="it is unknown whether its model needs more than the equations compute, since this was not "
@@ -95,10 +115,12 @@ class SymbolicModel(BlockWrapper):
             )
             try:
                 surrogate = move_to_block(result.surrogate(), self.block)
+                if result is not found and found.model_fidelity is not None:
+                    result = add_model_fidelity(result, result.surrogate, self.block, parent, batch)
                 surroundings = self._inspect(result, surrogate, parent, batch, calls)
                 if metric is not None:
                     change = self._measure(metric, self if parent is None else parent, result, surrogate)
-                    result = replace(result, task_metric=change)
+                    result = dataclasses.replace(result, task_metric=change)
             except (Exception, KeyboardInterrupt) as error:  # which must not lose the search
                 warnings.warn(
                     f"the equations of {self.name} are found, but not all is measured: {error!r}",
@@ -106,8 +128,28 @@ class SymbolicModel(BlockWrapper):
                     stacklevel=2,
                 )
                 stopped = isinstance(error, KeyboardInterrupt)
-                result = replace(result, interrupted=result.interrupted or stopped)
-        return result if surrogate is None else self._install(result, surrogate, surroundings)
+                result = dataclasses.replace(result, interrupted=result.interrupted or stopped)
+        if surrogate is None:
+            return result
+        with self._switch.holding():
+            if (
+                not replace and self._now.distillation is not before
+            ):  # another thread's search ended meanwhile
+                added = self._add(result, options)
+                if added is None:
+                    return result
+                result, surrogate = added, move_to_block(added.surrogate(), self.block)
+            return self._install(result, surrogate, surroundings)
+
+    def _add(self, found: Distillation, options: Mapping[str, Any]) -> Distillation | None:
+        """Return a result with the equations here for other outputs; None, with a warning, if they cannot be one."""
+        try:
+            return add(self.name, self._now, found, options, self.pruned_outputs)
+        except SwitchError as error:
+            warnings.warn(
+                f"the new equations are returned, but not used: {error}", RuntimeWarning, stacklevel=3
+            )
+            return None
 
     def _search(
         self, data: Any, parent: Callable[..., Any] | None, options: dict[str, Any]
@@ -214,8 +256,6 @@ class SymbolicModel(BlockWrapper):
         pruned, columns = set(self.pruned_outputs), options.get("outputs")
         if self.output_mask is None or not pruned:
             return options
-        if columns is not None:
-            columns = check_columns("outputs", columns)
         if columns is not None and pruned & set(columns):
             raise SwitchError(
                 f"output {min(pruned & set(columns))} of {self.name} is pruned: leave it out, since it is always zero"
@@ -225,8 +265,8 @@ class SymbolicModel(BlockWrapper):
 
     # -- equations -----------------------------------------------------------------------
 
-    def front(self, equation: int = 0) -> ParetoFront:
-        """Return the Pareto front of one equation."""
+    def front(self, equation: int | str | None = None) -> ParetoFront:
+        """Return the Pareto front of one equation, by name or number; see :meth:`Distillation.front`."""
         return self.distillation.front(equation)
 
     def equations(self) -> dict[str, sp.Expr]:
@@ -234,23 +274,36 @@ class SymbolicModel(BlockWrapper):
         result, surrogate = self._get_equations(self._now)
         return dict(zip(result.equation_names, surrogate.equations(), strict=True))
 
-    def get_symbolic_function(self, output: int = 0) -> Callable[[Any], Any]:
+    def get_symbolic_function(
+        self, output: int | str | None = None, complexity: Picks | None = None
+    ) -> Callable[[Any], Any]:
         """Return one of the block's outputs, computed by its equation, as a function (..., d_in) -> (...).
 
         The function gives a tensor for a tensor, and an array for an array.
 
         Args:
-            output: column of the block's output.
+            output: column of the block's output, or its name; by default the first that has an equation.
+            complexity: the equation of this complexity, instead of the one in use; with a reducer that mixes outputs,
+                see :meth:`Distillation.choose`.
 
         Raises:
             SwitchError: the output has no equation.
+            SelectionError: there is no equation of this complexity.
         """
         result, surrogate = self._get_equations(self._now)
-        outputs = result.outputs
-        check_whole("output", output, error=SwitchError)
-        if output not in outputs:
-            raise SwitchError(f"output {output} has no equation; these have: {', '.join(map(str, outputs))}")
-        position = outputs.index(output)
+        position = 0
+        if output is not None:
+            position = find_position("output", output, result.outputs, result.output_names, SwitchError)
+        if complexity is not None:
+            single = result.reduction.keeps_outputs and not isinstance(complexity, Mapping)
+            picks: Any = {result.outputs[position]: complexity} if single else complexity
+            chosen = [candidate.expression for candidate in result.chosen(complexity=picks)]
+            # Equations in use keep their present constants.
+            in_use = list(surrogate.structure())
+            same = (
+                chosen[position] == in_use[position] if result.reduction.keeps_outputs else chosen == in_use
+            )
+            surrogate = surrogate if same else move_to_block(result.surrogate(complexity=picks), self.block)
 
         def compute(x: Any) -> Any:
             return (surrogate.predict(x) if isinstance(x, np.ndarray) else surrogate(x))[..., position]
@@ -266,9 +319,9 @@ class SymbolicModel(BlockWrapper):
 
     def switch_to_symbolic(
         self,
-        complexity: Complexity = None,
-        select: SelectionRule | None = None,
-        outputs: Sequence[int] | None = None,
+        complexity: Picks | None = None,
+        select: Picks | None = None,
+        outputs: Sequence[int | str] | None = None,
         trainable: bool = False,
         release_block: bool = False,
     ) -> SymbolicModel:
@@ -277,10 +330,11 @@ class SymbolicModel(BlockWrapper):
         Equations that stay chosen keep their present constants, also trained ones.
 
         Args:
-            complexity: choose the equations of this complexity (one number, or equation number -> complexity).
-            select: otherwise the rule that chooses them; by default the rule of the distillation.
-            outputs: output columns of the block that become symbolic, while the others stay neural; by default all
-                distilled ones.
+            complexity: choose the equations of this complexity: a number, a list with one for each equation, or a
+                dictionary for some, by name or number; the others are those of ``select``.
+            select: a rule, or what else :meth:`Distillation.choose` takes; by default, the distillation's choice.
+            outputs: output columns of the block that become symbolic, by number or name, while the others stay neural;
+                by default all distilled ones.
             trainable: let the equations' constants receive gradients.
             release_block: free the block's weights; to go back, build the model again and load its checkpoint.
                 Every output must be symbolic. Tensors that the block returned beside the distilled one become
@@ -294,7 +348,9 @@ class SymbolicModel(BlockWrapper):
         """
         now = self._now
         result, surrogate = self._get_equations(now)
-        columns = result.outputs if outputs is None else check_columns("outputs", outputs, SwitchError)
+        columns = result.outputs
+        if outputs is not None:
+            columns = find_columns("outputs", outputs, result.outputs, result.output_names, SwitchError)
         check_flag("trainable", trainable, SwitchError)
         check_flag("release_block", release_block, SwitchError)
         check_switch(self.name, now, result, columns, release_block)
@@ -337,8 +393,8 @@ class SymbolicModel(BlockWrapper):
 
 def _name_block(result: Distillation, name: str) -> Distillation:
     """Return a result under the wrapper's name, not that of the block inside the wrapper."""
-    source = replace(result.provenance.source, block=name)
-    return replace(result, provenance=replace(result.provenance, source=source))
+    source = dataclasses.replace(result.provenance.source, block=name)
+    return dataclasses.replace(result, provenance=dataclasses.replace(result.provenance, source=source))
 
 
 def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:

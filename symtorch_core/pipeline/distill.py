@@ -21,25 +21,31 @@ from symtorch_core.activations.batches import peek_batch
 from symtorch_core.activations.block_function import as_row_function
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
-from symtorch_core.components.checks import check_columns
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
 from symtorch_core.events import Callback, StageFinished, StageStarted, Stopwatch, notify, progress_bars
-from symtorch_core.pipeline.measures import measure_result
+from symtorch_core.pipeline.measures import list_failures, measure_result
 from symtorch_core.pipeline.request import (
     Components,
     check_arguments,
     check_held_out,
+    check_truth,
+    find_outputs,
+    read_truth,
     resolve_components,
 )
 from symtorch_core.reduction.reducer import Reducer, Reduction
-from symtorch_core.results.distillation import Distillation, Provenance
-from symtorch_core.search.front import ParetoFront, SelectionRule
+from symtorch_core.results.choosing import choose_by_rule
+from symtorch_core.results.distillation import Distillation
+from symtorch_core.results.origin import Provenance
+from symtorch_core.search.front import ParetoFront
 from symtorch_core.search.regressor import Regressor
 from symtorch_core.search.run import fill_missing_fronts, regress
+from symtorch_core.search.selection import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import Transform, Transforms
 from symtorch_core.training.descend import allow_gradients
+from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.verification.whole_model import BATCH_ROWS
 
 
@@ -59,10 +65,11 @@ def distill(
     variable_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     transforms: Mapping[str, Transform] | None = None,
-    outputs: Sequence[int] | None = None,
+    outputs: Sequence[int | str] | None = None,
     weights: Any = None,
+    y_true: Any = None,
     search: SearchSpace | None = None,
-    select: SelectionRule = "score",
+    select: SelectionRule = "knee",
     test_fraction: float = 0.2,
     out_of_range: bool = True,
     max_rows: int = DEFAULT_MAX_ROWS,
@@ -94,8 +101,11 @@ def distill(
         output_names: a name for each output of the block; y0, y1, ... by default.
         transforms: derived variables that the equations are written in, instead of the inputs; see
             :class:`symtorch_core.Transforms`.
-        outputs: distill only these output columns; all by default.
+        outputs: distill only these output columns, by number or name; all by default.
         weights: a non-negative number for each captured row, times the weights from the capture.
+        y_true: measurements of what the block computes, to compare the equations with: an array beside ``data`` (or
+            X) that are one array; or a pair (X, Y) of the block's inputs and measured outputs. The search does not see
+            them.
         search: the search space; or pass its fields as keyword arguments.
         select: the rule that chooses an equation from each front; see :meth:`ParetoFront.select`.
         test_fraction: share of the rows held out of the search, for evaluation.
@@ -130,6 +140,7 @@ def distill(
     arguments = dict(locals())  # by name, as they were given
     check_arguments(arguments)
     components = resolve_components(arguments)
+    truth = read_truth(arguments)
     load("surrogates", surrogate)  # fail on an unknown name before the search, not after it
     with ExitStack() as stack:
         callbacks = [*callbacks, stack.enter_context(progress_bars())] if progress else list(callbacks)
@@ -141,7 +152,8 @@ def distill(
             activations = _collect(block, data, parent, components, weights, max_rows, seed, callbacks)
             activations = _apply_names(activations, variable_names, output_names)
             function = as_row_function(block, activations) if callable(block) else None
-        columns = _check_columns(outputs, activations)
+        columns = _find_columns(outputs, activations)
+        check_truth(truth, activations)
         train, held_out = activations.split(test_fraction, seed)
         if held_out is None:
             check_held_out(select, len(activations), test_fraction)
@@ -166,6 +178,8 @@ def distill(
                     seed=seed,
                     callbacks=callbacks,
                     resume=resume,
+                    # Equations that are outputs are numbered as the block's columns.
+                    numbers=columns if reduction.keeps_outputs else None,
                 )
         except KeyboardInterrupt:
             if not found:
@@ -187,7 +201,8 @@ def distill(
             transforms=derive,
             reduction=reduction,
             search=components.search,
-            select=select,
+            # The other rules need held-out losses, which are measured below.
+            choices=choose_by_rule(fronts, "knee" if select in HELD_OUT_RULES else select),
             provenance=Provenance(
                 regressor=components.regressor.name,
                 reducer=components.reducer.name,
@@ -197,14 +212,16 @@ def distill(
                 versions=_collect_versions(components.regressor.name),
                 seed=seed,
             ),
+            fidelity=(OutputFidelity(),) * len(columns),  # measured below
             interrupted=interrupted,
             train=train,
             held_out=held_out,
+            truth=truth,
         )
         try:
             with stages.run("verify"):
                 for measured in measure_result(
-                    result, block, parent, batch, function if out_of_range else None
+                    result, select, block, parent, batch, function if out_of_range else None
                 ):
                     result = measured
         except KeyboardInterrupt:
@@ -214,7 +231,20 @@ def distill(
                 stacklevel=2,
             )
             result = replace(result, interrupted=True)
+    _warn_of_worse(result)
     return replace(result, provenance=replace(result.provenance, seconds=stages.seconds))
+
+
+def _warn_of_worse(result: Distillation) -> None:
+    """Warn once of chosen equations that are no better than a constant, unless the search was not finished."""
+    names = [] if result.interrupted else list_failures(result)
+    if names:
+        warnings.warn(
+            f"{', '.join(names)}: on held-out rows the chosen equation does worse than the best constant. Choose a "
+            "simpler one of the front, search longer or with other operators, or give more rows",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _read_iterator(value: Any) -> Any:
@@ -290,14 +320,9 @@ def _apply_names(
     )
 
 
-def _check_columns(outputs: Sequence[int] | None, activations: Activations) -> tuple[int, ...]:
-    count = activations.outputs.shape[1]
-    if outputs is None:
-        return tuple(range(count))
-    columns = check_columns("outputs", outputs)
-    if max(columns) >= count:
-        raise SearchError(f"outputs={list(columns)}: the block has outputs 0 to {count - 1}")
-    return columns
+def _find_columns(outputs: Sequence[int | str] | None, activations: Activations) -> tuple[int, ...]:
+    names = activations.output_names
+    return tuple(range(len(names))) if outputs is None else find_outputs(outputs, names)
 
 
 def _apply_transforms(transforms: Transforms, activations: Activations) -> Tensor:

@@ -12,16 +12,28 @@ from torch import nn
 
 from symtorch_core.activations.batches import prepare_batch
 from symtorch_core.activations.rows import BlockFunction
+from symtorch_core.results.choosing import choose_by_rule
 from symtorch_core.results.distillation import Distillation
-from symtorch_core.search.front import HELD_OUT_RULES
+from symtorch_core.results.judging import collect_samples, judge_chosen
+from symtorch_core.search.selection import SelectionRule
 from symtorch_core.surrogates.running import move_to_block
 from symtorch_core.surrogates.surrogate import Surrogate
-from symtorch_core.verification.verify import add_validation_losses, fit_linear_baseline, verify
+from symtorch_core.verification.fidelity import OutputFidelity
+from symtorch_core.verification.verify import (
+    ReducedRows,
+    add_fidelity,
+    add_out_of_range,
+    add_validation_losses,
+    fit_linear_baseline,
+    is_clearly_worse,
+    measure_constants,
+)
 from symtorch_core.verification.whole_model import measure_model
 
 
 def measure_result(
     result: Distillation,
+    rule: SelectionRule,
     block: Any,
     parent: Callable[..., Any] | None,
     batch: Any,
@@ -32,7 +44,8 @@ def measure_result(
     A measure that fails is left out, and a warning says so.
 
     Args:
-        result: fronts, and the rows in memory.
+        result: fronts, and the rows in memory; its equations are chosen without held-out rows.
+        rule: what is to choose the equations, once the held-out losses are known.
         block, parent: as given to :func:`symtorch_core.distill`.
         batch: a batch for the parent, or None.
         function: the block as a function of rows, to measure it out of range; None if this is not possible.
@@ -43,9 +56,9 @@ def measure_result(
         return result.surrogate()
 
     measures: dict[str, Callable[[Distillation], Distillation]] = {
-        "the held-out losses": _add_held_out_losses,
-        "their fidelity": lambda found: _add_fidelity(found, build(), function),
-        "the whole model": lambda found: _add_model_fidelity(found, build, block, parent, batch),
+        "the held-out losses": lambda found: _add_held_out_losses(found, rule),
+        "their fidelity": lambda found: _add_fidelity(found, function),
+        "the whole model": lambda found: add_model_fidelity(found, build, block, parent, batch),
     }
     for what, measure in measures.items():
         try:
@@ -56,35 +69,71 @@ def measure_result(
                 RuntimeWarning,
                 stacklevel=4,
             )
-            if measure is _add_held_out_losses and result.select in HELD_OUT_RULES:
-                result = replace(result, select="score")  # which needs no held-out rows
         yield result
 
 
-def _add_held_out_losses(result: Distillation) -> Distillation:
+def _add_held_out_losses(result: Distillation, rule: SelectionRule) -> Distillation:
     if result.held_out is None:
         return result
     rows = result.held_out.select_outputs(result.outputs)
-    fronts = add_validation_losses(result.fronts, result.search, result.transforms, result.reduction, rows)
-    return replace(result, fronts=fronts)
+    fronts = add_validation_losses(result.fronts, result.searches, result.transforms, result.reduction, rows)
+    constants = measure_constants(*_reduce_rows(result), result.searches)
+    return replace(result, fronts=fronts, choices=choose_by_rule(fronts, rule), constant_losses=constants)
 
 
-def _add_fidelity(result: Distillation, equations: Surrogate, function: BlockFunction | None) -> Distillation:
+def _reduce_rows(result: Distillation) -> tuple[ReducedRows, ReducedRows]:
+    """Return the rows of the fit and the held-out rows, as the equations see them."""
     assert result.train is not None
-    train = result.train.select_outputs(result.outputs)
-    held_out = None if result.held_out is None else result.held_out.select_outputs(result.outputs)
-    baseline = fit_linear_baseline(result.transforms, result.reduction, train, held_out or train)
-    measured = verify(equations, baseline, train, held_out, function, result.outputs)
-    return replace(result, fidelity=measured)
+    assert result.held_out is not None
+    train, held_out = (
+        ReducedRows.of(rows.select_outputs(result.outputs), result.transforms, result.reduction)
+        for rows in (result.train, result.held_out)
+    )
+    return train, held_out
 
 
-def _add_model_fidelity(
+def list_failures(result: Distillation) -> list[str]:
+    """Return the names of chosen equations that are clearly worse than a constant on held-out rows."""
+    worse = result.find_worse_than_constant()
+    if not worse:
+        return []
+    chosen, rows = result.chosen(), _reduce_rows(result)
+    return [
+        result.equation_names[number]
+        for number in worse
+        if is_clearly_worse(chosen[number].expression, number, *rows, result.searches[number].loss_function)
+    ]
+
+
+def _add_fidelity(result: Distillation, function: BlockFunction | None) -> Distillation:
+    samples = collect_samples(result)
+    if function is not None:
+        samples = add_out_of_range(samples, function, result.outputs, result.transforms)
+    fronts = add_fidelity(result.fronts, samples, result.transforms, result.reduction)
+    train = samples.train
+    assert train is not None
+    baseline = fit_linear_baseline(result.transforms, result.reduction, train, samples.held_out or train)
+    judged = replace(
+        result, fronts=fronts, fidelity=tuple(OutputFidelity(linear=entry) for entry in baseline)
+    )
+    return replace(judged, fidelity=judge_chosen(judged, samples))
+
+
+def add_model_fidelity(
     result: Distillation,
     build: Callable[[], Surrogate],
     block: Any,
     parent: Callable[..., Any] | None,
     batch: Any,
 ) -> Distillation:
+    """Return the result with the agreement of the parent's output on equations with its output on the block.
+
+    Args:
+        result: the result.
+        build: builds its equations.
+        block, parent: as given to :func:`symtorch_core.distill`.
+        batch: a batch for the parent; without one, the result stays as it is.
+    """
     if batch is None or parent is None or not isinstance(block, nn.Module):
         return result
     replacement = result.replacement(move_to_block(build(), block))

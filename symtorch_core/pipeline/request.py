@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final, get_args
 
-from symtorch_core.activations.batches import check_data
+import numpy as np
+from torch import Tensor
+
+from symtorch_core.activations.batches import check_data, is_pair, read_table
 from symtorch_core.activations.hooks import Capture
 from symtorch_core.activations.rows import Activations, to_weights
 from symtorch_core.components.checks import (
     check_callbacks,
     check_choice,
-    check_columns,
     check_distinct,
     check_flag,
     check_function,
@@ -22,14 +24,17 @@ from symtorch_core.components.checks import (
     check_path,
     check_seed,
     check_whole,
+    find_columns,
+    find_position,
+    read_columns,
 )
 from symtorch_core.components.options import Configurable
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, SearchError, SelectionError, find_close
 from symtorch_core.reduction.reducer import Reducer
 from symtorch_core.search.checkpoint import identify_search
-from symtorch_core.search.front import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.regressor import Regressor
+from symtorch_core.search.selection import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import check_transforms
 
@@ -195,7 +200,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     if arguments["transforms"] is not None:
         check_transforms(arguments["transforms"])
     if arguments["outputs"] is not None:
-        _check_columns(arguments["outputs"])
+        _check_outputs(arguments["outputs"], arguments["output_names"])
     if arguments["weights"] is not None:
         to_weights(arguments["weights"])
     surrogate, resume = arguments["surrogate"], arguments["resume"]
@@ -247,6 +252,55 @@ def _check_rows(block: Any, data: Any, parent: Any) -> None:
         check_function("parent", parent, "the model that calls the block", CaptureError, optional=True)
 
 
+def read_truth(arguments: Mapping[str, Any]) -> Activations | None:
+    """Return the measurements in ``y_true`` beside the block's inputs; None if there are none.
+
+    Args:
+        arguments: those of :func:`symtorch_core.distill`, by name.
+
+    Raises:
+        CaptureError: it is unknown to which inputs they belong, or they are not a finite number for each.
+    """
+    given, block, data = arguments["y_true"], arguments["block"], arguments["data"]
+    if given is None:
+        return None
+    if is_pair(given):
+        X, Y = given
+    elif isinstance(block, Activations):
+        X, Y = block.inputs, given
+    elif not callable(block):
+        X, Y = block[0], given
+    elif arguments["parent"] is None and isinstance(read_table(data), (Tensor, np.ndarray)):
+        X, Y = data, given
+    else:
+        raise CaptureError(
+            "y_true belongs to the rows of data if these are one array that is fed to the block itself; otherwise give "
+            "a pair y_true=(X, Y): inputs of the block, and what was measured of its outputs"
+        )
+    drops = dict(arguments["capture_options"] or {}).get("on_nonfinite", "raise")
+    try:
+        return Activations.of(X, Y, on_nonfinite=drops)
+    except CaptureError as error:
+        raise CaptureError(f"y_true: {error}") from None
+
+
+def check_truth(truth: Activations | None, activations: Activations) -> None:
+    """Refuse, before the search, measurements of another block.
+
+    Raises:
+        CaptureError: they have other numbers of inputs or outputs than the block.
+    """
+    if truth is None:
+        return
+    for side in ("inputs", "outputs"):
+        found, expected = (getattr(rows, side).shape[1] for rows in (truth, activations))
+        if found != expected:
+            raise CaptureError(
+                f"y_true has {found} {side}, the block has {expected}: give a pair y_true=(X, Y) of the block's own "
+                "inputs and measurements of all of its outputs"
+            )
+
+
 def check_metric(metric: Callable[[Any], float] | None) -> None:
     """Refuse, with a :class:`SearchError`, a metric that is not a function of the model."""
     if metric is not None and not callable(metric):
@@ -256,7 +310,28 @@ def check_metric(metric: Callable[[Any], float] | None) -> None:
         )
 
 
-def _check_columns(outputs: Any) -> None:
-    columns = check_columns("outputs", outputs)
+def find_outputs(outputs: Any, names: Sequence[str]) -> tuple[int, ...]:
+    """Return the numbers of the columns to distill, from a list of numbers or names; ``names`` are the block's.
+
+    Raises:
+        SearchError: there is no such column, or one is given twice.
+    """
+    columns = find_columns("outputs", outputs, range(len(names)), names)
+    _check_distinct(columns)
+    return columns
+
+
+def _check_outputs(outputs: Any, names: Sequence[str] | None) -> None:
+    """Refuse, as far as it is known before the capture, what are no different columns."""
+    columns = read_columns("outputs", outputs)
+    _check_distinct(columns)
+    for column in columns:
+        if names is not None and isinstance(column, str):
+            find_position("output", column, range(len(names)), names)
+
+
+def _check_distinct(columns: Sequence[int | str]) -> None:
     if not columns or len(set(columns)) != len(columns):
-        raise SearchError(f"outputs={list(columns)}: give different numbers of output columns, at least one")
+        raise SearchError(
+            f"outputs={list(columns)}: give different numbers or names of output columns, at least one"
+        )

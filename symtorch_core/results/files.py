@@ -16,25 +16,28 @@ from symtorch_core.activations.rows import Activations, Source
 from symtorch_core.components.checks import check_function, check_path
 from symtorch_core.errors import CaptureError, FileFormatError, SearchError
 from symtorch_core.reduction.reducer import Reduction
-from symtorch_core.results.distillation import Distillation, MetricChange, Provenance
+from symtorch_core.results.choosing import Choice
+from symtorch_core.results.distillation import Distillation, MetricChange
+from symtorch_core.results.origin import Origin, Provenance
 from symtorch_core.results.records import (
     SCHEMA,
     DistillationRecord,
-    FidelityRecord,
     OutputFidelityRecord,
     ProvenanceRecord,
     SavedDistillation,
     SearchRecord,
 )
 from symtorch_core.results.restoring import check_parts, restore_reduction
+from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.rounding import RoundedConstant
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.storage.documents import encode_number, read_document, summarize, write_document
 from symtorch_core.storage.files import write_text
 from symtorch_core.storage.functions import LostFunction, decode_function, encode_function, name_function
 from symtorch_core.storage.tensors import decode_tensors, encode_tensors
 from symtorch_core.surrogates.transforms import Transforms
-from symtorch_core.verification.fidelity import Fidelity, OutputFidelity
+from symtorch_core.verification.fidelity import OutputFidelity
 
 _SAMPLE_ROWS = 300
 _SAMPLE_NUMBERS = 200_000
@@ -105,9 +108,8 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
 
     JSON holds no Python functions: of a transform or a loss that is one, it has the name, and a warning says so.
     """
-    search = result.search
     functions = [f"transform {name!r}" for name in result.transforms.functions()]
-    functions += ["the loss"] if callable(search.loss) else []
+    functions += ["the loss"] if any(callable(origin.search.loss) for origin in result.origins) else []
     if functions:
         warnings.warn(
             f"not saved, because no file can hold a Python function: {', '.join(functions)}. Everything else is. "
@@ -125,8 +127,8 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
         "block_outputs": result.block_outputs,
         "transforms": result.transforms.to_json(),
         "reduction": result.reduction.shape,
-        "search": _encode_search(search),
-        "select": result.select,
+        "search": _encode_search(result.search),
+        "choices": [vars(choice) for choice in result.choices],
         "fidelity": [
             {key: value and value.to_json() for key, value in vars(entry).items()}
             for entry in result.fidelity
@@ -135,6 +137,16 @@ def encode_distillation(result: Distillation) -> dict[str, Any]:
         "task_metric": metric and {key: encode_number(value) for key, value in vars(metric).items()},
         "interrupted": result.interrupted,
         "provenance": asdict(result.provenance),
+        "earlier": [
+            {
+                "outputs": list(origin.outputs),
+                "search": _encode_search(origin.search),
+                "provenance": asdict(origin.provenance),
+            }
+            for origin in result.earlier
+        ],
+        "constant_losses": [encode_number(loss) for loss in result.constant_losses],
+        "rounded": [asdict(entry) for entry in result.rounded],
     }
 
 
@@ -154,12 +166,20 @@ def decode_distillation(record: DistillationRecord, reduction: Reduction) -> Dis
         transforms=Transforms.from_record(record.transforms),
         reduction=reduction,
         search=_decode_search(record.search),
-        select=record.select,
+        choices=tuple(Choice(choice.complexity, choice.by) for choice in record.choices),
         provenance=_decode_provenance(record.provenance),
         fidelity=tuple(_decode_output_fidelity(entry) for entry in record.fidelity),
-        model_fidelity=_decode_fidelity(record.model_fidelity),
+        model_fidelity=record.model_fidelity and Fidelity.from_record(record.model_fidelity),
         task_metric=None if metric is None else MetricChange(float(metric.block), float(metric.equations)),
         interrupted=record.interrupted,
+        earlier=tuple(
+            Origin(
+                tuple(origin.outputs), _decode_search(origin.search), _decode_provenance(origin.provenance)
+            )
+            for origin in record.earlier
+        ),
+        constant_losses=tuple(map(float, record.constant_losses)),
+        rounded=tuple(RoundedConstant(**msgspec.structs.asdict(entry)) for entry in record.rounded),
     )
 
 
@@ -190,9 +210,13 @@ def reuse_functions(result: Distillation, own: Distillation | None) -> Distillat
         for name, function in own.transforms.functions().items()
         if name in lost and lost[name] == LostFunction(f"transform {name!r}", name_function(function))
     }
-    loss = own.search.loss
-    same = callable(loss) and result.search.loss == LostFunction("the loss", name_function(loss))
-    return _give_functions(result, found, loss if callable(loss) and same else None)
+    lost_losses = [origin.search.loss for origin in result.origins]
+    losses = [
+        loss
+        for loss in (origin.search.loss for origin in own.origins)
+        if callable(loss) and LostFunction("the loss", name_function(loss)) in lost_losses
+    ]
+    return _give_functions(result, found, losses[-1] if losses else None)
 
 
 def _give_functions(
@@ -207,12 +231,19 @@ def _give_functions(
             raise FileFormatError(
                 f"the file lacks no function of a transform {name!r}; it lacks: {', '.join(lost) or 'none'}"
             )
-    if loss is not None and not isinstance(result.search.loss, LostFunction):
+    if loss is not None and not any(isinstance(o.search.loss, LostFunction) for o in result.origins):
         raise FileFormatError(f"the file has its loss, {result.search.loss!r}: leave out loss=")
+
+    def give(search: SearchSpace) -> SearchSpace:
+        if loss is None or not isinstance(search.loss, LostFunction):
+            return search
+        return replace(search, loss=loss)
+
     return replace(
         result,
         transforms=result.transforms.with_functions(transforms),
-        search=result.search if loss is None else replace(result.search, loss=loss),
+        search=give(result.search),
+        earlier=tuple(replace(origin, search=give(origin.search)) for origin in result.earlier),
     )
 
 
@@ -221,19 +252,9 @@ def _decode_provenance(record: ProvenanceRecord) -> Provenance:
     return Provenance(**{**fields, "source": Source(**msgspec.structs.asdict(record.source))})
 
 
-def _decode_fidelity(record: FidelityRecord | None) -> Fidelity | None:
-    if record is None:
-        return None
-    return Fidelity(
-        float(record.r2), float(record.nmse), float(record.max_error), float(record.mae), record.rows
-    )
-
-
 def _decode_output_fidelity(record: OutputFidelityRecord) -> OutputFidelity:
-    train = _decode_fidelity(record.train)
-    assert train is not None
-    others = (_decode_fidelity(part) for part in (record.held_out, record.out_of_range, record.linear))
-    return OutputFidelity(train, *others)
+    parts = (record.train, record.held_out, record.out_of_range, record.linear, record.truth)
+    return OutputFidelity(*(None if part is None else Fidelity.from_record(part) for part in parts))
 
 
 def _sample_rows(rows: Activations) -> dict[str, Tensor]:

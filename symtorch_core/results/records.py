@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal, final
 import msgspec
 from msgspec import Meta, Struct
 
-from symtorch_core.search.front import FrontRecord, SelectionRule
+from symtorch_core.results.choosing import ChosenBy
+from symtorch_core.search.fidelity import FidelityRecord
+from symtorch_core.search.front import FrontRecord
 from symtorch_core.storage.documents import Count, Label, Number, Width
 from symtorch_core.storage.functions import FunctionRecord
 from symtorch_core.surrogates.transforms import TransformsRecord
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the JSON form; other versions are refused."""
 
 
@@ -44,24 +46,14 @@ class SearchRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @final
-class FidelityRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """The numbers of one :class:`symtorch_core.Fidelity`."""
-
-    r2: Number
-    nmse: Number
-    max_error: Number
-    mae: Number
-    rows: Count
-
-
-@final
 class OutputFidelityRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """The fidelity of one output."""
 
-    train: FidelityRecord
+    train: FidelityRecord | None
     held_out: FidelityRecord | None
     out_of_range: FidelityRecord | None
     linear: FidelityRecord | None
+    truth: FidelityRecord | None
 
 
 @final
@@ -104,6 +96,34 @@ class ProvenanceRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @final
+class ChoiceRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """The equation chosen from one front."""
+
+    complexity: Count | None
+    by: ChosenBy
+
+
+@final
+class OriginRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """A search before the last one, from which equations are kept."""
+
+    outputs: list[Count]
+    search: SearchRecord
+    provenance: ProvenanceRecord
+
+
+@final
+class RoundedRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """A constant that was set to an exact number."""
+
+    equation: Label
+    before: float
+    error: float
+    after: float
+    text: Label
+
+
+@final
 class DistillationRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """A distillation without its tensors."""
 
@@ -115,19 +135,22 @@ class DistillationRecord(Struct, frozen=True, forbid_unknown_fields=True):
     transforms: TransformsRecord
     reduction: dict[str, Any]
     search: SearchRecord
-    select: SelectionRule
+    choices: list[ChoiceRecord]
     fidelity: list[OutputFidelityRecord]
     model_fidelity: FidelityRecord | None
     task_metric: MetricRecord | None
     interrupted: bool
     provenance: ProvenanceRecord
+    earlier: list[OriginRecord]
+    constant_losses: list[Number]
+    rounded: list[RoundedRecord]
 
 
 @final
 class WrapperRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """The state of a wrapped block in a checkpoint, besides its tensors."""
 
-    schema: Literal[4]
+    schema: Literal[5]
     name: Label
     mode: Literal["block", "symbolic"]
     distillation: DistillationRecord | None
@@ -142,7 +165,7 @@ class WrapperRecord(Struct, frozen=True, forbid_unknown_fields=True):
 class SavedDistillation(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file: a distillation, and tensors as safetensors in base64."""
 
-    schema: Literal[4]
+    schema: Literal[5]
     distillation: DistillationRecord
     reduction_tensors: str
     held_out_sample: str

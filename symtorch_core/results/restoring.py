@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.components.registry import load
-from symtorch_core.errors import FileFormatError, SelectionError, SymTorchError
+from symtorch_core.errors import FileFormatError, SymTorchError
 from symtorch_core.reduction.reducer import Reducer, Reduction
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.storage.documents import summarize
@@ -61,9 +61,11 @@ def check_parts(result: Distillation) -> None:
     """
     fronts, outputs = len(result.fronts), len(result.outputs)
     _check_count("equation_names", len(result.equation_names), fronts, "fronts")
+    _check_count("choices", len(result.choices), fronts, "fronts")
     _check_count("output_names", len(result.output_names), outputs, "outputs")
-    if result.fidelity:
-        _check_count("fidelity", len(result.fidelity), outputs, "outputs")
+    _check_count("fidelity", len(result.fidelity), outputs, "outputs")
+    if result.constant_losses:
+        _check_count("constant_losses", len(result.constant_losses), fronts, "fronts")
     if not outputs or len(set(result.outputs)) < outputs or max(result.outputs) >= result.block_outputs:
         raise FileFormatError(
             f"its outputs are not different numbers from 0 to {result.block_outputs - 1}, as those of its block"
@@ -72,11 +74,16 @@ def check_parts(result: Distillation) -> None:
         if len(set(names)) < len(names):
             raise FileFormatError(f"two of its equations or outputs have one name: {summarize(names)}")
     _check_maps(result, fronts, outputs)
-    if all(result.fronts):
-        try:
-            result.chosen()
-        except SelectionError as error:
-            raise FileFormatError(f"its rule chooses nothing: {summarize(error)}") from None
+    for front, choice in zip(result.fronts, result.choices, strict=True):
+        if choice.complexity not in (front.complexities or (None,)):
+            raise FileFormatError(
+                f"it chooses an equation of complexity {choice.complexity}, which is not on its front"
+            )
+    earlier = [column for origin in result.earlier for column in origin.outputs]
+    if len(set(earlier)) < len(earlier) or not set(earlier) < set(result.outputs):
+        raise FileFormatError(
+            "its earlier searches are not of different outputs, or leave none for the last one"
+        )
 
 
 def _check_count(name: str, found: int, expected: int, what: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -33,6 +33,7 @@ def refit_constants(
     loss: Loss,
     tolerance: float = CONVERGED,
     deadline: Deadline = NEVER,
+    exact: Collection[int] = (),
 ) -> Expression:
     """Return the same structure with constants that minimise the loss, by a local search from the present ones.
 
@@ -48,6 +49,7 @@ def refit_constants(
         loss: the loss to minimise.
         tolerance: relative gain in loss below which reweighting stops; not used for mse.
         deadline: when to stop; the constants after the last finished round are returned.
+        exact: positions of constants that stay as they are.
     """
     start = np.array(constants(expression))
     if start.size == 0 or len(target) < start.size or deadline.is_over():
@@ -71,7 +73,7 @@ def refit_constants(
         size = float((row_scale * residual).abs().max())
         if 0 < size < math.inf:
             row_scale = row_scale / size
-        refitted = _least_squares(predict, target, row_scale, best, steps, deadline)
+        refitted = _least_squares(predict, target, row_scale, best, steps, deadline, list(exact))
         refitted_loss = loss_at(refitted)
         if not refitted_loss < best_loss:
             break
@@ -89,6 +91,7 @@ def _least_squares(
     start: np.ndarray,
     steps: int,
     deadline: Deadline,
+    fixed: Sequence[int],
 ) -> np.ndarray:
     from scipy.optimize import least_squares  # slow to import
 
@@ -100,11 +103,9 @@ def _least_squares(
         return finite
 
     def slopes(values: np.ndarray) -> np.ndarray:
-        # A copy of the constants for every row: one reverse pass then gives the whole Jacobian, (k, n).
-        copies = torch.from_numpy(values)[:, None].repeat(1, len(target)).requires_grad_()
-        # Zero times the constants: a comparison alone gives autograd nothing to follow.
-        (gradient,) = torch.autograd.grad(predict(copies).sum() + 0.0 * copies.sum(), copies)
+        gradient = compute_slopes(predict, torch.from_numpy(values), len(target))
         finite: np.ndarray = np.nan_to_num((row_scale * gradient).numpy().T)
+        finite[:, fixed] = 0.0  # a constant that changes nothing is not moved
         return finite
 
     # Slopes beside the start: at the start itself, a factor of zero would hide what it multiplies.
@@ -132,6 +133,21 @@ def _least_squares(
         if np.isfinite(refitted).all():
             return refitted
     return start
+
+
+def compute_slopes(predict: Callable[[Tensor], Tensor], values: Tensor, rows: int) -> Tensor:
+    """Return the derivative of each row's prediction by each constant, shape (k, rows).
+
+    Args:
+        predict: function from constants, shape (k,) or (k, rows), to predictions, shape (rows,).
+        values: the constants, shape (k,).
+        rows: number of rows.
+    """
+    # A copy of the constants for every row: one reverse pass then gives the whole Jacobian.
+    copies = values[:, None].repeat(1, rows).requires_grad_()
+    # Zero times the constants: a comparison alone gives autograd nothing to follow.
+    (gradient,) = torch.autograd.grad(predict(copies).sum() + 0.0 * copies.sum(), copies)
+    return gradient
 
 
 class _TimeIsUpError(Exception):

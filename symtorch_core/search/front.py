@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, final, get_args
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, final, get_args
 
 import msgspec
 
 from symtorch_core.components.checks import check_choice, check_whole
 from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
-from symtorch_core.expressions import Expression, parse, to_sympy, to_text
+from symtorch_core.expressions import Constant, Expression, constants, parse, to_sympy, to_text
 from symtorch_core.expressions.printing import to_latex
+from symtorch_core.search.fidelity import EquationFidelity, EquationFidelityRecord
+from symtorch_core.search.selection import SelectionRule, choose, compute_scores, find_left_out
 from symtorch_core.storage.documents import Count, Number, decode, encode_number, summarize
 
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
-
-SelectionRule = Literal["score", "best", "accuracy", "validation", "simplest"]
-HELD_OUT_RULES: Final = ("validation", "simplest")
-"""Rules that need held-out rows."""
-BEST_WITHIN = 1.5
-"""The rule "best" considers equations with a loss of at most this many times the lowest (PySR's figure)."""
-SIMPLEST_WITHIN = 1.05
-"""The rule "simplest" considers equations with a held-out loss of at most this many times the lowest."""
-_EXACT = 1e-32
-"""Losses below this share of the loss of the front's first equation are rounding, and count as this large in scores."""
-_ROUNDING = 1e-9  # of the loss of the front's first equation
 
 
 @final
@@ -41,8 +31,13 @@ class Candidate:
         complexity: as the core counts it under the search's rules.
         loss: loss of the search on all rows of the fit, computed by the core.
         validation_loss: loss of the search on held-out rows; None if there are none.
-        score: drop of log(loss) per unit of complexity from the next simpler equation (SymTorch paper, eq. 2);
+        score: fall of log(loss) per unit of complexity from the next simpler equation (SymTorch paper, eq. 2);
             0 for the simplest.
+        fidelity: R2, largest error and more beside the equation's own target, on the rows of the fit, held out and out
+            of range; None before :func:`symtorch_core.distill` measures it. It is no part of what makes two equal.
+        errors: standard error of each constant, in the order of the text, without whole exponents; None for one that
+            the rows do not determine. None in place of them all if they are unknown: for a loss other than mse, or
+            constants that no fit has left at their best values.
     """
 
     expression: Expression
@@ -50,6 +45,8 @@ class Candidate:
     loss: float
     validation_loss: float | None = None
     score: float = 0.0
+    fidelity: EquationFidelity | None = field(default=None, compare=False, repr=False)
+    errors: tuple[float | None, ...] | None = None
 
     @property
     def equation(self) -> sp.Expr:
@@ -59,13 +56,17 @@ class Candidate:
         """
         return to_sympy(self.expression, real=False)
 
-    def text(self, digits: int | None = 4) -> str:
-        """Return the equation as text with this many significant digits; None for all digits."""
-        return to_text(self.expression, digits)
+    def text(self, digits: int | None = 4, *, errors: bool = False) -> str:
+        """Return the equation as text with this many significant digits; None for all digits.
 
-    def latex(self, digits: int = 4) -> str:
-        """Return the equation as LaTeX; one that is too large to be typeset, as text in LaTeX."""
-        return to_latex(self.expression, digits)
+        With ``errors``, constants whose standard errors are known are written as in ``(9.791 ± 0.012)*x``, and the
+        error has two digits.
+        """
+        return to_text(self.expression, digits, self.errors if errors else None)
+
+    def latex(self, digits: int = 4, *, errors: bool = False) -> str:
+        """Return the equation as LaTeX, on request with standard errors; a very large one, as text in LaTeX."""
+        return to_latex(self.expression, digits, self.errors if errors else None)
 
     def __str__(self) -> str:
         return self.text()
@@ -99,6 +100,8 @@ class EquationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     complexity: Count
     loss: float
     validation_loss: Number | None
+    fidelity: EquationFidelityRecord | None
+    errors: list[float | None] | None
 
 
 @final
@@ -123,8 +126,9 @@ class FrontRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ParetoFront(Sequence[Candidate]):
     """Equations for one output, from simple to complex, each with a lower loss than all simpler ones.
 
-    A sequence of :class:`Candidate`, built from any candidates: dominated and non-finite ones are left out, and
-    scores are computed here. Equations that the core cannot run are kept in ``unrunnable``.
+    A sequence of :class:`Candidate`, built from any candidates: dominated and non-finite ones are left out, and so are
+    those that do worse than a constant. Scores are computed here. Equations that the core cannot run are kept in
+    ``unrunnable``.
 
     >>> from symtorch_core.expressions import parse
     >>> front = ParetoFront([Candidate(parse("x"), 1, 0.5), Candidate(parse("x + 1"), 3, 0.01)])
@@ -134,14 +138,16 @@ class ParetoFront(Sequence[Candidate]):
 
     def __init__(self, candidates: Iterable[Candidate], unrunnable: Iterable[Unrunnable] = ()) -> None:
         self.unrunnable: Final = tuple(sorted(unrunnable, key=lambda entry: entry.complexity))
+        finite = [candidate for candidate in candidates if math.isfinite(candidate.loss)]
+        constant = min((c.loss for c in finite if isinstance(c.expression, Constant)), default=math.inf)
         kept: list[Candidate] = []
-        for candidate in sorted(candidates, key=lambda c: (c.complexity, c.loss)):
-            if math.isfinite(candidate.loss) and (not kept or candidate.loss < kept[-1].loss):
-                if kept and kept[-1].complexity == candidate.complexity:
-                    continue
-                score = _compute_score(kept[-1], candidate, _EXACT * kept[0].loss) if kept else 0.0
-                kept.append(replace(candidate, score=score))
-        self._candidates = tuple(kept)
+        for candidate in sorted(finite, key=lambda c: (c.complexity, c.loss)):
+            if candidate.loss > constant or (kept and candidate.loss >= kept[-1].loss):
+                continue
+            if not kept or kept[-1].complexity < candidate.complexity:
+                kept.append(candidate)
+        scores = compute_scores([c.complexity for c in kept], [c.loss for c in kept])
+        self._candidates = tuple(replace(c, score=score) for c, score in zip(kept, scores, strict=True))
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -171,14 +177,15 @@ class ParetoFront(Sequence[Candidate]):
         """Complexities of the equations, ascending."""
         return tuple(candidate.complexity for candidate in self)
 
-    def select(self, rule: SelectionRule = "score", *, complexity: int | None = None) -> Candidate:
+    def select(self, rule: SelectionRule = "knee", *, complexity: int | None = None) -> Candidate:
         """Choose one equation.
 
         Args:
-            rule: ``"score"``, the largest score; ``"best"``, PySR's rule, the largest score among equations
-                with a loss within 1.5 times the lowest; ``"accuracy"``, the lowest loss; ``"validation"``,
-                the lowest held-out loss; ``"simplest"``, the simplest equation with a held-out loss within 1.05 times
-                the lowest. Ties go to the simpler equation.
+            rule: ``"knee"``, where the loss stops falling steeply (see :mod:`symtorch_core.search.selection`);
+                ``"score"``, the largest score; ``"best"``, PySR's rule, the largest score among equations with a loss
+                within 1.5 times the lowest; ``"accuracy"``, the lowest loss; ``"validation"``, the lowest held-out
+                loss; ``"simplest"``, the simplest equation with a held-out loss within 1.05 times the lowest. Ties
+                go to the simpler equation.
             complexity: choose the equation of exactly this complexity instead.
 
         Raises:
@@ -197,21 +204,17 @@ class ParetoFront(Sequence[Candidate]):
                 f"no equation of complexity {complexity} is on the front; there are: "
                 + ", ".join(map(str, self.complexities))
             )
-        if rule == "score":
-            return max(self, key=lambda c: c.score)
-        if rule == "best":
-            threshold = BEST_WITHIN * self._candidates[-1].loss
-            return max((c for c in self if c.loss <= threshold), key=lambda c: c.score)
-        if rule == "accuracy":
-            return self._candidates[-1]
-        losses = [math.inf if c.validation_loss is None else c.validation_loss for c in self]
-        least = min(losses)
-        if not math.isfinite(least):
-            raise SelectionError("the front has no held-out losses: distill with test_fraction > 0")
-        within = least
-        if rule == "simplest":
-            within = SIMPLEST_WITHIN * least + _ROUNDING * self._candidates[0].loss
-        return next(c for c, loss in zip(self, losses, strict=True) if loss <= within)
+        losses, held_out = [c.loss for c in self], [c.validation_loss for c in self]
+        return self._candidates[choose(rule, self.complexities, losses, held_out)]
+
+    def find_left_out(self, chosen: Candidate) -> Candidate | None:
+        """Return the more complex equation that a steep fall of the loss leads to, or None if there is none.
+
+        Steep is a fall to less than 78 % of the loss for each unit of complexity, on average.
+        """
+        losses = [candidate.loss for candidate in self]
+        position = find_left_out(self.complexities, losses, self._candidates.index(chosen))
+        return None if position is None else self._candidates[position]
 
     def to_json(self) -> dict[str, Any]:
         """Return the front as JSON data: its equations, and those that cannot run."""
@@ -221,6 +224,8 @@ class ParetoFront(Sequence[Candidate]):
                 "complexity": c.complexity,
                 "loss": c.loss,
                 "validation_loss": None if c.validation_loss is None else encode_number(c.validation_loss),
+                "fidelity": c.fidelity and c.fidelity.to_json(),
+                "errors": None if c.errors is None else list(c.errors),
             }
             for c in self
         ]
@@ -241,7 +246,8 @@ class ParetoFront(Sequence[Candidate]):
         """Build a front from its record; the equations go through the parser.
 
         Raises:
-            FileFormatError: an equation is invalid, or is not better than all simpler ones.
+            FileFormatError: an equation is invalid, or is not better than all simpler ones, or the standard errors are
+                not those of its constants.
         """
         try:
             front = cls(
@@ -251,6 +257,8 @@ class ParetoFront(Sequence[Candidate]):
                         entry.complexity,
                         entry.loss,
                         None if entry.validation_loss is None else float(entry.validation_loss),
+                        fidelity=entry.fidelity and EquationFidelity.from_record(entry.fidelity),
+                        errors=_read_errors(entry),
                     )
                     for entry in record.equations
                 ),
@@ -261,6 +269,16 @@ class ParetoFront(Sequence[Candidate]):
             )
         except ExpressionError as error:
             raise FileFormatError(f"a saved front is damaged: {summarize(error)}") from error
+        for candidate in front:
+            known = candidate.errors
+            if known is None:
+                continue
+            if len(known) != len(constants(candidate.expression)) or any(
+                e is not None and e < 0 for e in known
+            ):
+                raise FileFormatError(
+                    f"a saved front is damaged: {summarize(candidate)} has other constants than standard errors"
+                )
         if len(front) < len(record.equations):
             raise FileFormatError(
                 "a saved front is damaged: an equation is no better than simpler ones, so it is not on the front"
@@ -283,21 +301,28 @@ class ParetoFront(Sequence[Candidate]):
         return rf"$\displaystyle \begin{{array}}{{rl}} {lines} \end{{array}}$"
 
     def to_frame(self) -> Any:
-        """Return the front as a pandas DataFrame (needs pandas), one row for each equation."""
+        """Return the front as a pandas DataFrame (needs pandas), one row for each equation.
+
+        Figures of its fidelity (``r2_train``, ``r2_held_out``, ``r2_out_of_range``, ``max_error_held_out``) are missing
+        values where they were not measured.
+        """
         import pandas  # optional, only here
 
+        judged = [c.fidelity or EquationFidelity() for c in self]
         return pandas.DataFrame(
             {
                 "complexity": [c.complexity for c in self],
                 "loss": [c.loss for c in self],
                 "score": [c.score for c in self],
                 "validation_loss": [c.validation_loss for c in self],
+                "r2_train": [f.train and f.train.r2 for f in judged],
+                "r2_held_out": [f.held_out and f.held_out.r2 for f in judged],
+                "r2_out_of_range": [f.out_of_range and f.out_of_range.r2 for f in judged],
+                "max_error_held_out": [f.held_out and f.held_out.max_error for f in judged],
                 "equation": [c.text() for c in self],
             }
         )
 
 
-def _compute_score(simpler: Candidate, candidate: Candidate, least: float) -> float:
-    least = max(least, sys.float_info.min)
-    drop = math.log(max(simpler.loss, least)) - math.log(max(candidate.loss, least))
-    return drop / (candidate.complexity - simpler.complexity)
+def _read_errors(entry: EquationRecord) -> tuple[float | None, ...] | None:
+    return None if entry.errors is None else tuple(entry.errors)

@@ -93,7 +93,7 @@ def build_front(
     # However late it is, the best constant has to be there.
     baseline = replace(rows, deadline=NEVER).refit(Constant(float(np.average(y, weights=weights))))
     if baseline.loss <= floor:
-        return ParetoFront([baseline])
+        return ParetoFront([rows.with_errors(baseline)])
     sample = rows.sample(_EXPLORED_ROWS)
     found = _measure(_filter_admitted(expressions, search), rows, sample)
     if search.refine and not deadline.is_over():
@@ -104,7 +104,7 @@ def build_front(
         candidate if deadline.is_over() else _snap_constants(candidate, rows, floor)
         for candidate in ParetoFront([baseline, *found])
     ]
-    return ParetoFront(_take_until(found, floor))
+    return ParetoFront(map(rows.with_errors, _take_until(found, floor)))
 
 
 def _measure(expressions: Iterator[Expression], rows: Rows, sample: Rows) -> list[Candidate]:

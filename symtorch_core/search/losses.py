@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import final
@@ -157,18 +157,21 @@ def check_loss(loss: Loss) -> None:
         )
 
 
-def check_targets(loss: Loss, targets: Tensor, weights: Tensor | None = None) -> None:
+def check_targets(
+    loss: Loss, targets: Tensor, weights: Tensor | None = None, numbers: Sequence[int] | None = None
+) -> None:
     """Check that losses of these targets are numbers: squares of 1e-170 are zero, and of 1e170 infinite.
 
     Args:
         loss: the loss of the search.
         targets: shape (n, k).
         weights: shape (n,), or None.
+        numbers: numbers of the columns in messages; their positions by default.
 
     Raises:
         SearchError: the loss of a constant overflows, or vanishes although targets differ from it.
     """
-    for column, target in enumerate(targets.double().T):
+    for column, target in zip(numbers or range(targets.shape[1]), targets.double().T, strict=True):
         residual = target.median() - target
         value = loss(target.median(), target, weights)
         vanishes = value == 0 and bool((loss.of_residual(residual) == 0).all() & (residual != 0).any())

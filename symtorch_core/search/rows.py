@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -17,6 +17,7 @@ from symtorch_core.search.deadline import NEVER, Deadline
 from symtorch_core.search.front import Candidate
 from symtorch_core.search.precision import compute_resolution
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.search.standard_errors import estimate_errors
 
 _CONVERGED_WHILE_EXPLORING = 1e-2
 
@@ -101,3 +102,16 @@ class Rows:
                 self.deadline,
             )
         return self.measure(simplify(expression))
+
+    def with_errors(self, candidate: Candidate) -> Candidate:
+        """Return the candidate with the standard errors of its constants; after the deadline, without."""
+        if self.deadline.is_over():
+            return candidate
+        return replace(candidate, errors=self.estimate_errors(candidate.expression))
+
+    def estimate_errors(
+        self, expression: Expression, exact: Collection[int] = ()
+    ) -> tuple[float | None, ...] | None:
+        """Return the standard errors of an equation's constants; see :func:`estimate_errors`."""
+        loss = self.search.loss_function
+        return estimate_errors(expression, self.columns, self.target, self.weights, loss, exact)

@@ -40,6 +40,7 @@ def regress(
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
     resume: Path | str | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> tuple[dict[int, ParetoFront], bool]:
     """Search a front for each column of T.
 
@@ -54,10 +55,11 @@ def regress(
         callbacks: called with each event.
         resume: folder of finished fronts; None to keep none. Fronts of outputs that belong together are kept together,
             when all are finished, so that a repetition gives what an uninterrupted run gives.
+        numbers: numbers of the columns in events and messages; their positions in T by default.
 
     Returns:
-        The front of each column, and whether the search was stopped, by the user or by a failure of the
-        backend (which is then a warning). After a stop, some fronts are missing or unfinished.
+        The front of each column of T, by its position, and whether the search was stopped, by the user or by a
+        failure of the backend (which is then a warning). After a stop, some fronts are missing or unfinished.
 
     Raises:
         KeyboardInterrupt, BackendError: the search was stopped before there was any front.
@@ -66,10 +68,11 @@ def regress(
         FileFormatError: a file in the folder is damaged.
     """
     search.check_variables(variable_names)
-    check_targets(search.loss_function, T, weights)
+    columns = range(T.shape[1])
+    numbers = columns if numbers is None else numbers
+    check_targets(search.loss_function, T, weights, numbers)
     names = tuple(variable_names)
     checkpoint = None if resume is None else FrontStore(resume, Z, weights, search, engine, names, seed)
-    columns = range(T.shape[1])
     together = [[column] for column in columns] if engine.independent_outputs else [list(columns)]
     set_of = {column: members for members in together for column in members}
     found: dict[int, ParetoFront] = {}
@@ -78,7 +81,7 @@ def regress(
 
     def finish(column: int, front: ParetoFront) -> None:
         found[column] = front
-        notify(callbacks, OutputFinished(column, front))
+        notify(callbacks, OutputFinished(numbers[column], front))
 
     def save(column: int, front: ParetoFront) -> None:
         finished[column] = front
@@ -87,7 +90,7 @@ def regress(
             checkpoint.save(T[:, members], [finished[member] for member in members])
 
     def relay(event: Event) -> None:
-        # Backends number the columns they received; all other code numbers all columns.
+        # Backends number the columns they received; events number those of the block.
         if not isinstance(event, OutputEvent):
             notify(callbacks, event)
             return
@@ -98,7 +101,7 @@ def regress(
             save(column, event.front)
             finish(column, event.front)
         else:
-            notify(callbacks, replace(event, output=column))
+            notify(callbacks, replace(event, output=numbers[column]))
 
     try:
         for members in together:

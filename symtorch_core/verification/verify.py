@@ -1,72 +1,137 @@
-"""The verification stage: fidelity of the equations on held-out rows and out of range."""
+"""The verification stage: fidelity of equations on the rows of the fit, on held-out rows and out of range."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar, final
 
+import torch
 from torch import Tensor
 
 from symtorch_core.activations.rows import Activations, BlockFunction
-from symtorch_core.expressions import evaluate
+from symtorch_core.expressions import Constant, Expression, constants, evaluate
 from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import Reduction
+from symtorch_core.search.constants import refit_constants
+from symtorch_core.search.fidelity import EquationFidelity, Fidelity, measure_fidelity
 from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.losses import Loss
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate
 from symtorch_core.surrogates.transforms import Transforms
-from symtorch_core.verification.fidelity import (
-    Fidelity,
-    OutputFidelity,
-    measure_fidelity,
-    measure_out_of_range,
-)
+from symtorch_core.verification.fidelity import extrapolate_inputs
 
 _RIDGE = 1e-9
+_T = TypeVar("_T")
 
 
-def verify(
-    surrogate: Surrogate,
-    baseline: Sequence[Fidelity],
-    train: Activations,
-    held_out: Activations | None,
-    function: BlockFunction | None,
-    outputs: Sequence[int],
-) -> tuple[OutputFidelity, ...]:
-    """Measure the fidelity of a surrogate's equations, for each of its outputs.
+@final
+@dataclass(frozen=True)
+class Samples:
+    """Rows that equations are judged on, with the distilled outputs only; None for rows that there are not.
 
-    Args:
-        surrogate: the equations.
-        baseline: fidelity of the linear baseline; see :func:`fit_linear_baseline`.
-        train: rows of the fit, with the surrogate's outputs only.
-        held_out: held-out rows with the surrogate's outputs only, or None.
-        function: the block, for inputs out of range; None if it cannot be evaluated there. If it fails, a warning
-            says so, and the equations are not evaluated out of range.
-        outputs: the block's output columns that the surrogate returns.
+    Attributes:
+        train: rows of the fit.
+        held_out: rows that the search never saw.
+        out_of_range: rows beyond the range of the fit.
+        truth: the user's own measurements.
     """
 
-    def measure(activations: Activations) -> list[Fidelity]:
-        return measure_fidelity(
-            surrogate.predict(activations.inputs), activations.outputs, activations.weights
-        )
+    train: Activations | None
+    held_out: Activations | None = None
+    out_of_range: Activations | None = None
+    truth: Activations | None = None
 
-    nothing: Sequence[Fidelity | None] = [None] * len(baseline)
-    unseen = nothing if held_out is None else measure(held_out)
-    far = nothing
-    if function is not None:
-        try:
-            far = measure_out_of_range(surrogate.predict, function, train.inputs, outputs)
-        except Exception as error:
-            # A block may reject such rows in its own way, which must not lose the search.
-            warnings.warn(
-                f"the block failed on rows out of range, so its equations are not evaluated there ({error}); "
-                "set out_of_range=False to skip this",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-    return tuple(OutputFidelity(*entry) for entry in zip(measure(train), unseen, far, baseline, strict=True))
+    def each(self, measure: Callable[[Activations], _T]) -> list[_T | None]:
+        """Return a measure of each kind of rows, None for those that there are not."""
+        kinds = (self.train, self.held_out, self.out_of_range, self.truth)
+        return [None if rows is None else measure(rows) for rows in kinds]
+
+
+def add_out_of_range(
+    samples: Samples, function: BlockFunction, outputs: Sequence[int], transforms: Transforms
+) -> Samples:
+    """Return the samples with rows beyond the range of the fit, on which the block runs once.
+
+    If the block or a transform fails there, a warning says so, and there are no such rows.
+
+    Args:
+        samples: the samples; the rows of the fit are among them.
+        function: the block.
+        outputs: the block's output columns that are distilled.
+        transforms: maps from the block's inputs to derived variables.
+    """
+    assert samples.train is not None
+    far = extrapolate_inputs(samples.train.inputs)
+    try:
+        transforms(far)
+        targets = function(far)[:, list(outputs)]
+    except Exception as error:
+        # A block may reject such rows in its own way, which must not lose the search.
+        warnings.warn(
+            f"the block failed on rows out of range, so its equations are not evaluated there ({error}); "
+            "set out_of_range=False to skip this",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return samples
+    # Weights are of rows as they came, not of rows that were moved.
+    return replace(samples, out_of_range=replace(samples.train, inputs=far, outputs=targets, weights=None))
+
+
+def add_fidelity(
+    fronts: Sequence[ParetoFront], samples: Samples, transforms: Transforms, reduction: Reduction
+) -> tuple[ParetoFront, ...]:
+    """Return the fronts with the fidelity of each equation, in the precision of the rows.
+
+    Args:
+        fronts: one for each column of the reduced targets.
+        samples: rows to judge on.
+        transforms, reduction: maps from the block's inputs and outputs to variables and targets of the equations.
+    """
+
+    def measure(rows: Activations) -> list[list[Fidelity]]:
+        Z = reduction.reduce_inputs(transforms(rows.inputs))
+        T = reduction.reduce_targets(rows.outputs, Z).double()
+        columns = dict(zip(reduction.variable_names, Z.unbind(-1), strict=True))
+        judged = []
+        for target, front in zip(T.unbind(-1), fronts, strict=True):
+            values = [evaluate(c.expression, columns).double().expand_as(target) for c in front]
+            predictions = torch.stack(values, dim=1) if values else target.new_zeros(len(target), 0)
+            judged.append(measure_fidelity(predictions, target[:, None].expand_as(predictions), rows.weights))
+        return judged
+
+    kinds = samples.each(measure)
+    return tuple(
+        ParetoFront(
+            [
+                replace(
+                    candidate,
+                    fidelity=EquationFidelity(
+                        *(None if kind is None else kind[number][position] for kind in kinds)
+                    ),
+                )
+                for position, candidate in enumerate(front)
+            ],
+            front.unrunnable,
+        )
+        for number, front in enumerate(fronts)
+    )
+
+
+def judge_surrogate(surrogate: Surrogate, samples: Samples) -> list[EquationFidelity]:
+    """Return the fidelity of a surrogate's equations for each of its outputs; ``samples`` are the rows to judge on."""
+    kinds = samples.each(
+        lambda rows: measure_fidelity(surrogate.predict(rows.inputs), rows.outputs, rows.weights)
+    )
+    count = max(len(kind) for kind in kinds if kind is not None)
+    return [
+        EquationFidelity(*(None if kind is None else kind[number] for kind in kinds))
+        for number in range(count)
+    ]
 
 
 def fit_linear_baseline(
@@ -89,9 +154,63 @@ def fit_linear_baseline(
     return measure_fidelity(prediction, evaluated.outputs, evaluated.weights)
 
 
+@final
+@dataclass(frozen=True)
+class ReducedRows:
+    """Rows as the equations see them: columns by name, targets (n, k_out) and weights, in float64."""
+
+    columns: Mapping[str, Tensor]
+    targets: Tensor
+    weights: Tensor | None
+
+    @classmethod
+    def of(cls, rows: Activations, transforms: Transforms, reduction: Reduction) -> ReducedRows:
+        """Build them from rows of the block, with the distilled outputs only."""
+        Z = reduction.reduce_inputs(transforms(rows.inputs))
+        return cls(
+            dict(zip(reduction.variable_names, Z.double().unbind(-1), strict=True)),
+            reduction.reduce_targets(rows.outputs, Z).double(),
+            None if rows.weights is None else rows.weights.double(),
+        )
+
+    def fit_constant(self, number: int, loss: Loss) -> float:
+        """Return the best constant in place of one equation."""
+        target, weights = self.targets[:, number], self.weights
+        mean = target.mean() if weights is None else (weights * target).sum() / weights.sum()
+        (best,) = constants(refit_constants(Constant(float(mean)), {}, target, weights, loss))
+        return best
+
+
+def measure_constants(
+    train: ReducedRows, held_out: ReducedRows, searches: Sequence[SearchSpace]
+) -> tuple[float, ...]:
+    """Return the held-out loss of the best constant for each equation: what every equation has to beat."""
+    losses = []
+    for number, search in enumerate(searches):
+        best = torch.tensor(train.fit_constant(number, search.loss_function), dtype=torch.float64)
+        losses.append(search.loss_function(best, held_out.targets[:, number], held_out.weights))
+    return tuple(losses)
+
+
+def is_clearly_worse(
+    expression: Expression, number: int, train: ReducedRows, held_out: ReducedRows, loss: Loss
+) -> bool:
+    """Return whether an equation's held-out loss is above that of the best constant by more than chance explains.
+
+    That is by two standard errors of the mean difference over the rows.
+    """
+    target, weights = held_out.targets[:, number], held_out.weights
+    share = torch.ones_like(target) if weights is None else weights
+    share = share / share.sum()
+    ours = loss.of_residual(evaluate(expression, held_out.columns) - target)
+    change = ours - loss.of_residual(train.fit_constant(number, loss) - target)
+    mean = (share * change).sum()
+    return not bool(mean <= 2 * (share * (change - mean)).square().sum().sqrt())
+
+
 def add_validation_losses(
     fronts: Sequence[ParetoFront],
-    search: SearchSpace,
+    searches: Sequence[SearchSpace],
     transforms: Transforms,
     reduction: Reduction,
     held_out: Activations,
@@ -100,17 +219,17 @@ def add_validation_losses(
 
     Args:
         fronts: one for each column of the reduced targets.
-        search: search space with the loss.
+        searches: the search space of each, with the loss.
         transforms, reduction: maps from the block's inputs and outputs to variables and targets of the equations.
         held_out: held-out rows, with the distilled outputs only.
     """
-    Z = reduction.reduce_inputs(transforms(held_out.inputs))
-    T = reduction.reduce_targets(held_out.outputs, Z).double()
-    columns = dict(zip(reduction.variable_names, Z.double().unbind(-1), strict=True))
-    weights = None if held_out.weights is None else held_out.weights.double()
+    rows = ReducedRows.of(held_out, transforms, reduction)
     evaluated = []
-    for number, front in enumerate(fronts):
-        losses = [search.loss_function(evaluate(c.expression, columns), T[:, number], weights) for c in front]
+    for number, (front, search) in enumerate(zip(fronts, searches, strict=True)):
+        target = rows.targets[:, number]
+        losses = [
+            search.loss_function(evaluate(c.expression, rows.columns), target, rows.weights) for c in front
+        ]
         evaluated.append(
             ParetoFront(
                 [

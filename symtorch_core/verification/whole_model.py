@@ -14,8 +14,8 @@ from symtorch_core.activations.hooks import avoid_fused_attention
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, get_argument_aliases
 from symtorch_core.activations.watching import watch_calls
+from symtorch_core.search.fidelity import Fidelity, measure_fidelity
 from symtorch_core.surrogates.running import Replacement, compute_columns, find_inputs, mix_columns
-from symtorch_core.verification.fidelity import Fidelity, measure_fidelity
 
 BATCH_ROWS: Final = 256
 """Rows of a tensor or array that the whole model is run on."""

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, final
 
 from markupsafe import Markup
 
-from symtorch_core.components.checks import check_position
 from symtorch_core.components.escaping import show_hidden
-from symtorch_core.errors import SelectionError
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.views.page_fronts import build_equation_front, get_equation_rows
 from symtorch_core.views.page_parts import Equation, Front, render_math, render_template
-from symtorch_core.views.wording import count, describe_equations, explain_out_of_range
+from symtorch_core.views.wording import (
+    count,
+    describe_equations,
+    describe_left_out,
+    describe_truth,
+    explain_out_of_range,
+)
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -23,8 +27,11 @@ _NEXT = (
 )
 
 
-def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
-    """Return a front as an HTML table with typeset equations; all text is escaped."""
+def render_front(front: ParetoFront, chosen: Candidate | None = None, *, is_worse: bool = False) -> str:
+    """Return a front as an HTML table with typeset equations; all text is escaped.
+
+    The chosen equation is red with ``is_worse``, where it does worse than a constant.
+    """
     rows = [
         {
             "chosen": candidate == chosen,
@@ -36,35 +43,42 @@ def render_front(front: ParetoFront, chosen: Candidate | None = None) -> str:
         }
         for candidate in front
     ]
-    return render_template("front.html.j2", rows=rows, unrunnable=front.unrunnable)
+    return render_template("front.html.j2", rows=rows, unrunnable=front.unrunnable, is_worse=is_worse)
 
 
 def render_result(result: Distillation) -> str:
     """Return a distillation as a few lines of HTML: the chosen equations, how good they are, and what is next."""
-    notes = describe_equations(result)
-    shown = list(zip(result.equation_names, result.chosen(), notes, strict=True))
+    chosen, notes, worse = result.chosen(), describe_equations(result), result.find_worse_than_constant()
+    shown = range(min(len(chosen), _MOST_EQUATIONS))
     entries = [
-        (Equation.of(name, candidate.expression), note) for name, candidate, note in shown[:_MOST_EQUATIONS]
+        (
+            Equation.of(result.equation_names[number], chosen[number].expression),
+            notes[number],
+            number in worse,
+        )
+        for number in shown
     ]
-    lines = [explain_out_of_range(result), _NEXT]
+    left_out = [line for number, line in describe_left_out(result).items() if number in shown]
+    measured = "" if result.reduction.keeps_outputs else describe_truth(result)
+    lines = [measured, explain_out_of_range(result), *left_out, _NEXT]
     return render_template(
         "result.html.j2",
         entries=entries,
-        more=len(shown) - len(entries),
+        more=len(chosen) - len(entries),
         lines=[line for line in lines if line],
     )
 
 
-def explore_result(result: Distillation, output: int = 0) -> Explorer:
+def explore_result(result: Distillation, equation: int | str | None = None) -> Explorer:
     """Return a front that a notebook shows with a slider.
 
     Raises:
         SelectionError: the equation does not exist.
         MissingDependencyError: matplotlib is not installed.
     """
-    check_position("output", output, len(result.fronts), SelectionError, "equation")
-    front = build_equation_front(result, output, get_equation_rows(result, output))
-    return Explorer(f"Front of {result.equation_names[output]}", front)
+    position = result.find_equation(equation)
+    front = build_equation_front(result, position, get_equation_rows(result, position))
+    return Explorer(f"Front of {result.equation_names[position]}", front)
 
 
 @final

@@ -13,7 +13,9 @@ from torch import Tensor
 from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import SelectionError
 from symtorch_core.expressions import Expression, evaluate, variables
-from symtorch_core.verification.fidelity import OutputFidelity, measure_fidelity
+from symtorch_core.results.choosing import describe_choices
+from symtorch_core.search.front import Candidate
+from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.views.figures import FIRST, SECOND, render_svg
 from symtorch_core.views.page_fronts import (
     MOST_DRAWN,
@@ -24,7 +26,9 @@ from symtorch_core.views.page_fronts import (
     get_equation_rows,
     get_rows,
     is_large,
+    measure_on,
 )
+from symtorch_core.views.page_loadings import build_loadings_parts
 from symtorch_core.views.page_parts import (
     Bars,
     Equation,
@@ -41,9 +45,13 @@ from symtorch_core.views.page_parts import (
 from symtorch_core.views.wording import (
     count,
     describe_equations,
+    describe_left_out,
+    describe_rounding,
     explain_out_of_range,
     format_r2,
     make_headline,
+    name_regressors,
+    pick_rows,
     say_where,
 )
 
@@ -84,13 +92,16 @@ def build_page(result: Distillation, title: str = "") -> Page:
     rows = get_rows(result)
     if not result.reduction.keeps_outputs and rows is not None:
         sections.append(Section("Outputs of the block", tuple(_build_output_figures(result, rows))))
+    reduced = tuple(build_loadings_parts(result))
+    if reduced:
+        sections.append(Section("Maps of the reducer", reduced))
     sections.append(Section("How it was made", tuple(_build_settings(result))))
     made = result.provenance
     fitted = f"{count(made.rows[0], 'row')} fitted" + (f", {made.rows[1]} held out" if made.rows[1] else "")
     interrupted = "; interrupted, perhaps not finished" if result.interrupted else ""
     return Page(
         title=title or make_headline(result),
-        subtitle=f"{count(len(result.fronts), 'equation')} by {made.regressor}, {fitted}{interrupted}",
+        subtitle=f"{count(len(result.fronts), 'equation')} by {name_regressors(result)}, {fitted}{interrupted}",
         sections=tuple(sections),
         footer=", ".join(f"{name} {version}" for name, version in made.versions.items()),
     )
@@ -112,10 +123,14 @@ def _build_formulas(result: Distillation) -> Formulas:
 
 def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
-    rows = get_equation_rows(result, number)
+    rows, left_out = get_equation_rows(result, number), describe_left_out(result).get(number)
+    if number in result.find_worse_than_constant():
+        yield Text("On held-out rows, a constant does better than the chosen equation.", is_warning=True)
     yield build_equation_front(result, number, rows)
+    if left_out is not None:
+        yield Text(left_out)
     if rows is not None:
-        yield _draw_residuals(chosen.expression, rows, name)
+        yield _draw_residuals(chosen, rows, name)
         shares = measure_sensitivity(chosen.expression, rows.columns)
         if shares:
             yield Bars(
@@ -131,9 +146,8 @@ def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
         )
 
 
-def _draw_residuals(expression: Expression, rows: EquationRows, name: str) -> Figure:
-    prediction = evaluate(expression, rows.columns).expand_as(rows.target)
-    (fidelity,) = measure_fidelity(prediction[:, None], rows.target[:, None], rows.weights)
+def _draw_residuals(chosen: Candidate, rows: EquationRows, name: str) -> Figure:
+    prediction = evaluate(chosen.expression, rows.columns).expand_as(rows.target)
 
     def draw(ax: Any) -> None:
         target = rows.target[:ROWS_DRAWN]
@@ -144,7 +158,7 @@ def _draw_residuals(expression: Expression, rows: EquationRows, name: str) -> Fi
 
     svg = Markup(render_svg(draw, fixed_margins=True, label=f"residuals of {name}"))
     caption = Markup("Residuals of the chosen {}, {} · R² {}")
-    return Figure(svg, caption.format(render_name(name), rows.where, format_r2(fidelity)))
+    return Figure(svg, caption.format(render_name(name), rows.where, format_r2(measure_on(rows, chosen))))
 
 
 def _build_output_figures(result: Distillation, rows: Activations) -> Iterator[Figure]:
@@ -152,7 +166,7 @@ def _build_output_figures(result: Distillation, rows: Activations) -> Iterator[F
     with torch.no_grad():
         predictions = result.surrogate()(rows.inputs)
     targets = rows.outputs[:, list(result.outputs)]
-    fidelities = measure_fidelity(predictions, targets, rows.weights)
+    where = say_where(result)
     for output, name in enumerate(result.output_names[:_FULL_SECTIONS]):
         block, equations = targets[:ROWS_DRAWN, output], predictions[:ROWS_DRAWN, output]
         limits = find_limits(block, equations)
@@ -165,12 +179,12 @@ def _build_output_figures(result: Distillation, rows: Activations) -> Iterator[F
         caption = Markup("{}: equations against block, {} · R² {}")
         yield Figure(
             Markup(render_svg(draw, fixed_margins=True, label=f"fit of {name}")),
-            caption.format(render_name(name), say_where(result), format_r2(fidelities[output])),
+            caption.format(render_name(name), where, format_r2(pick_rows(result.fidelity[output], where))),
         )
 
 
 def _build_overview(result: Distillation) -> Iterator[Part]:
-    headings = (
+    headings: tuple[str, ...] = (
         "output",
         "R² train",
         "R² held out",
@@ -178,11 +192,14 @@ def _build_overview(result: Distillation) -> Iterator[Part]:
         "R² out of range",
         "largest error held out",
     )
+    measured = any(entry.truth is not None for entry in result.fidelity)
+    headings += ("R² against your data",) if measured else ()
     rows = tuple(
         (
             name,
             *map(format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)),
             _format_error(entry),
+            *([format_r2(entry.truth)] if measured else []),
         )
         for name, entry in zip(result.output_names, result.fidelity, strict=True)
     )
@@ -221,42 +238,43 @@ def _build_others(result: Distillation) -> Table:
 
 
 def _build_settings(result: Distillation) -> Iterator[Table]:
-    search = result.search
     transforms = ", ".join(f"{name} = {text}" for name, text in result.transforms.texts().items())
-    yield Table(
-        ("setting", "value"),
-        to_table_rows(
-            [
-                ("regressor", result.provenance.regressor),
-                (
-                    "reducer",
-                    " ".join(
-                        part for part in (result.provenance.reducer, result.reduction.summary()) if part
+    for origin in result.origins:
+        search, made = origin.search, origin.provenance
+        names, by = describe_choices(result, origin)
+        yield Table(
+            ("setting", "value"),
+            to_table_rows(
+                [
+                    ("equations", names),
+                    ("regressor", made.regressor),
+                    (
+                        "reducer",
+                        " ".join(part for part in (made.reducer, result.reduction.summary()) if part),
                     ),
-                ),
-                ("derived variables", transforms),
-                ("chosen by", result.select),
-                ("operators", ", ".join(search.operators)),
-                ("loss", search.loss_function.name),
-                ("maxsize", search.maxsize),
-                ("iterations", search.niterations),
-                ("complexity of operators", _format_list(search.complexity_of_operators)),
-                ("constraints", _format_list(search.constraints)),
-                ("nested constraints", _format_list(search.nested_constraints)),
-                (
-                    "time limit",
-                    "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
-                ),
-                ("seed", result.provenance.seed),
-                ("rows dropped (not finite)", result.provenance.source.rows_dropped or ""),
-            ]
-        ),
-        numbers=False,
-    )
-    yield Table(
-        ("stage", "seconds"),
-        tuple((stage, f"{seconds:.2f}") for stage, seconds in result.provenance.seconds.items()),
-    )
+                    ("derived variables", transforms),
+                    ("chosen by", by),
+                    ("operators", ", ".join(search.operators)),
+                    ("loss", search.loss_function.name),
+                    ("maxsize", search.maxsize),
+                    ("iterations", search.niterations),
+                    ("complexity of operators", _format_list(search.complexity_of_operators)),
+                    ("constraints", _format_list(search.constraints)),
+                    ("nested constraints", _format_list(search.nested_constraints)),
+                    (
+                        "time limit",
+                        "" if search.timeout_in_seconds is None else f"{search.timeout_in_seconds:g} s",
+                    ),
+                    ("seed", made.seed),
+                    ("rounded constants", "; ".join(map(describe_rounding, result.rounded))),
+                    ("rows dropped (not finite)", made.source.rows_dropped or ""),
+                ]
+            ),
+            numbers=False,
+        )
+        yield Table(
+            ("stage", "seconds"), tuple((stage, f"{seconds:.2f}") for stage, seconds in made.seconds.items())
+        )
 
 
 def _format_list(values: Mapping[str, Any]) -> str:

@@ -13,12 +13,12 @@ from torch import Tensor
 from symtorch_core.activations.rows import Activations
 from symtorch_core.expressions import evaluate
 from symtorch_core.expressions.tree import count_nodes
+from symtorch_core.search.fidelity import EquationFidelity, Fidelity, measure_fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.verification.fidelity import measure_fidelity
 from symtorch_core.views.figures import FIRST, SECOND, render_following, render_svg
 from symtorch_core.views.page_parts import Equation, Following, Front, Point, render_name
 from symtorch_core.views.plots import label_with_latex
-from symtorch_core.views.wording import say_where
+from symtorch_core.views.wording import HELD_OUT, format_r2, pick_rows, say_where
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -72,13 +72,22 @@ def get_equation_rows(result: Distillation, number: int) -> EquationRows | None:
     return EquationRows(columns, T[:, number].double(), rows.weights, say_where(result), of)
 
 
+def measure_on(rows: EquationRows, candidate: Candidate) -> Fidelity:
+    """Return the fidelity of an equation on such rows: as the search measured it or, where it did not, on these."""
+    known = pick_rows(candidate.fidelity, rows.where)
+    if known is not None:
+        return known
+    prediction = evaluate(candidate.expression, rows.columns).expand_as(rows.target)
+    return measure_fidelity(prediction[:, None], rows.target[:, None], rows.weights)[0]
+
+
 def build_equation_front(result: Distillation, number: int, rows: EquationRows | None) -> Front:
     """Build the part for one front of a distillation, with a figure that follows the choice if there are rows."""
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
     key = f"front{number}"
     if rows is None:
         return build_front_part(front, chosen, key, name)
-    r2 = _measure_r2_by_complexity(front, rows)
+    r2 = {candidate.complexity: measure_on(rows, candidate) for candidate in front}
     fit = draw_fits(front, chosen, rows, f"{key}-fit", name)
     return build_front_part(front, chosen, key, name, r2, fit=fit, where=rows.where)
 
@@ -88,10 +97,10 @@ def build_front_part(
     chosen: Candidate,
     key: str,
     name: str,
-    r2: Mapping[int, float] | None = None,
+    r2: Mapping[int, Fidelity] | None = None,
     *,
     fit: Following | None = None,
-    where: str = "held-out rows",
+    where: str = HELD_OUT,
 ) -> Front:
     """Build the part for a front, whose points the reader can choose.
 
@@ -100,9 +109,9 @@ def build_front_part(
         chosen: the equation shown first.
         key: key of the front, unique on the page.
         name: left-hand side of the equations.
-        r2: R2 by complexity, or None if unknown.
+        r2: fidelity by complexity on the rows of ``fit``, or None without.
         fit: figure that follows the choice.
-        where: the rows of ``r2``.
+        where: the rows of ``fit``.
     """
     points = []
     for candidate in front:
@@ -110,9 +119,17 @@ def build_front_part(
         if candidate.validation_loss is not None:
             facts.append(("held-out loss", f"{candidate.validation_loss:.4g}"))
         facts.append(("score", f"{candidate.score:.3f}"))
-        value = "" if r2 is None else f"{r2[candidate.complexity]:.5f}"
-        if value:
-            facts.append((f"R², {where}", value))
+        if candidate.errors is not None and any(candidate.errors):
+            facts.append(("with errors", candidate.text(errors=True)))
+        known, drawn = candidate.fidelity or EquationFidelity(), r2 and r2[candidate.complexity]
+        judged = {
+            f"R², {HELD_OUT}": known.held_out,
+            f"R², {where}": drawn or pick_rows(known, where),
+            "R² out of range": known.out_of_range,
+            "R² against your data": known.truth,
+        }
+        facts += [(what, format_r2(entry)) for what, entry in judged.items() if entry is not None]
+        value = format_r2(drawn) if drawn else ""
         points.append(Point(Equation.of(name, candidate.expression), tuple(facts), value))
     position = list(front).index(chosen)
 
@@ -205,12 +222,3 @@ def find_limits(*values: Tensor) -> tuple[float, float]:
     low, high = float(every.min()), float(every.max())
     margin = _MARGIN * (high - low) or 0.5
     return low - margin, high + margin
-
-
-def _measure_r2_by_complexity(front: ParetoFront, rows: EquationRows) -> dict[int, float]:
-    predictions = torch.stack(
-        [evaluate(c.expression, rows.columns).expand_as(rows.target) for c in front], dim=1
-    )
-    targets = rows.target[:, None].expand_as(predictions)
-    fidelities = measure_fidelity(predictions, targets, rows.weights)
-    return {candidate.complexity: entry.r2 for candidate, entry in zip(front, fidelities, strict=True)}

@@ -174,9 +174,10 @@ class Bars(Part):
 @final
 @dataclass(frozen=True)
 class Text(Part):
-    """Paragraph of text."""
+    """Paragraph of text, which is red with ``is_warning``."""
 
     text: str
+    is_warning: bool = False
 
 
 @final

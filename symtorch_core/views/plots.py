@@ -20,15 +20,15 @@ from symtorch_core.components.checks import (
     check_function,
     check_names,
     check_number,
-    check_position,
 )
 from symtorch_core.components.escaping import escape_plot
 from symtorch_core.errors import MissingDependencyError, SelectionError
 from symtorch_core.expressions import Expression, to_text
 from symtorch_core.expressions.printing import name_to_latex, to_latex
-from symtorch_core.views.wording import format_r2, say_where
+from symtorch_core.views.wording import format_r2, pick_rows, say_where
 
 if TYPE_CHECKING:
+    from symtorch_core.reduction.loadings import Loadings
     from symtorch_core.reduction.sweep import Sweep
     from symtorch_core.results.distillation import Distillation
     from symtorch_core.search.front import Candidate, ParetoFront
@@ -37,6 +37,8 @@ _GRID = 200
 _GRID_2D = 60
 _SHOWN_ROWS = 2000
 _LONGEST_LABEL = 60
+_MOST_TICKS = 40
+_LONGEST_TICK = 16
 
 
 def new_axes(ax: Any = None, *, size: tuple[float, float] = (5.0, 3.6)) -> Any:
@@ -84,7 +86,9 @@ def label_with_latex(name: str, expression: Expression | None = None) -> str:
     return escape_plot(text)
 
 
-def plot_result(result: Distillation, kind: str = "front", output: int = 0, ax: Any = None) -> Any:
+def plot_result(
+    result: Distillation, kind: str = "front", output: int | str | None = None, ax: Any = None
+) -> Any:
     """Draw one output of a distillation: its ``"front"``, its ``"fit"``, or its ``"residuals"``.
 
     Raises:
@@ -92,10 +96,10 @@ def plot_result(result: Distillation, kind: str = "front", output: int = 0, ax: 
     """
     check_choice("kind of plot", kind, ("front", "fit", "residuals"), SelectionError)
     if kind == "front":
-        check_position("output", output, len(result.fronts), SelectionError, "equation")
-        chosen = result.chosen()[output]
-        ax = plot_front(result.front(output), chosen, ax)
-        ax.set_title(label_with_latex(result.equation_names[output], chosen.expression))
+        position = result.find_equation(output)
+        chosen = result.chosen()[position]
+        ax = plot_front(result.fronts[position], chosen, ax)
+        ax.set_title(label_with_latex(result.equation_names[position], chosen.expression))
         return ax
     return plot_fit(result, output, ax) if kind == "fit" else plot_residuals(result, output, ax)
 
@@ -156,45 +160,44 @@ def plot_front(front: ParetoFront, chosen: Candidate | None = None, ax: Any = No
     return ax
 
 
-def plot_fit(result: Distillation, output: int = 0, ax: Any = None) -> Any:
+def plot_fit(result: Distillation, output: int | str | None = None, ax: Any = None) -> Any:
     """Draw the equations against the block's output, on held-out rows (or rows of the fit if none are held out)."""
     ax = new_axes(ax, size=(4.2, 4.0))
     block, equations = compare_outputs(result, output)
     ax.plot(block, equations, ".", alpha=0.5, color="C0")
     low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
     ax.plot([low, high], [low, high], "-", color="C1", linewidth=1)
-    ax.set(xlabel=f"{escape_plot(result.output_names[output])}: block", ylabel="equations")
+    ax.set(xlabel=f"{_name_output(result, output)}: block", ylabel="equations")
     ax.set_title(_make_title(result, output))
     return ax
 
 
-def plot_residuals(result: Distillation, output: int = 0, ax: Any = None) -> Any:
+def plot_residuals(result: Distillation, output: int | str | None = None, ax: Any = None) -> Any:
     """Draw the residuals, equations - block, over the block's output."""
     ax = new_axes(ax)
     block, equations = compare_outputs(result, output)
     ax.axhline(0.0, color="C1", linewidth=1)
     ax.plot(block, equations - block, ".", alpha=0.5, color="C0")
-    ax.set(xlabel=f"{escape_plot(result.output_names[output])}: block", ylabel="equations - block")
+    ax.set(xlabel=f"{_name_output(result, output)}: block", ylabel="equations - block")
     ax.set_title(_make_title(result, output))
     return ax
 
 
-def _make_title(result: Distillation, output: int) -> str:
+def _make_title(result: Distillation, output: int | str | None) -> str:
     """Return the equation, if it gives the output alone, and R2 on the rows that are drawn."""
-    name = result.output_names[output]
-    alone = result.chosen()[output].expression if result.reduction.keeps_outputs else None
-    title = label_with_latex(name, alone)
+    position, where = result.find_output(output), say_where(result)
+    alone = result.chosen()[position].expression if result.reduction.keeps_outputs else None
+    title = label_with_latex(result.output_names[position], alone)
     if not result.fidelity:
         return title
-    entry = result.fidelity[output].held_out or result.fidelity[output].train
-    return f"{title}\nR² {format_r2(entry)} on {say_where(result)}"
+    return f"{title}\nR² {format_r2(pick_rows(result.fidelity[position], where))} on {where}"
 
 
 def plot_slice(
     result: Distillation,
     block: Callable[..., Any],
     along: str | Sequence[str],
-    output: int = 0,
+    output: int | str | None = None,
     at: Mapping[str, float] | None = None,
     ax: Any = None,
 ) -> Any:
@@ -204,7 +207,7 @@ def plot_slice(
         result: the distillation.
         block: the module or function.
         along: name of one input, or names of two.
-        output: position among the distilled outputs.
+        output: name or column of a distilled output; the first one by default.
         at: values of other inputs, instead of their medians.
         ax: axes to draw on; new ones by default.
 
@@ -217,7 +220,8 @@ def plot_slice(
         raise SelectionError(f"at takes a dictionary, name of an input -> value, not {at!r}")
     for name, value in (at or {}).items():
         check_number(f"the value of at for {name!r}", value, error=SelectionError)
-    check_position("output", output, len(result.outputs), SelectionError)
+    position = result.find_output(output)
+    name_of_output = _name_output(result, output)
     inputs = result.transforms.input_names
     unknown = [name for name in (*names, *(at or {})) if name not in inputs]
     if unknown or not 1 <= len(names) <= 2:
@@ -235,22 +239,41 @@ def plot_slice(
     grid = torch.cartesian_prod(*spans).reshape(-1, len(names))
     X = base.repeat(len(grid), 1)
     X[:, columns] = grid
-    column = result.outputs[output]
+    column = result.outputs[position]
     with torch.no_grad():
         neural = to_row_function(block, result.provenance.source)(X)[:, column].numpy()
-        symbolic = result.surrogate()(X)[:, output].numpy()
+        symbolic = result.surrogate()(X)[:, position].numpy()
     ax = new_axes(ax)
     if len(names) == 1:
         ax.plot(grid[:, 0].numpy(), neural, color="C0", label="block")
         ax.plot(grid[:, 0].numpy(), symbolic, "--", color="C1", label="equations")
-        ax.set(xlabel=escape_plot(names[0]), ylabel=escape_plot(result.output_names[output]))
+        ax.set(xlabel=escape_plot(names[0]), ylabel=name_of_output)
         ax.legend(fontsize="small")
         return ax
     difference = (symbolic - neural).reshape(count, count).T
     reach = float(abs(difference).max()) or 1.0
     mesh = ax.pcolormesh(spans[0].numpy(), spans[1].numpy(), difference, cmap="RdBu", vmin=-reach, vmax=reach)
-    ax.figure.colorbar(mesh, ax=ax, label=f"{escape_plot(result.output_names[output])}: equations - block")
+    ax.figure.colorbar(mesh, ax=ax, label=f"{name_of_output}: equations - block")
     ax.set(xlabel=escape_plot(names[0]), ylabel=escape_plot(names[1]))
+    return ax
+
+
+def plot_loadings(loadings: Loadings, ax: Any = None) -> Any:
+    """Draw the weights of a reducer's map as a heat map: a row for each reduced column."""
+    ax = new_axes(ax, size=(7, 3))
+    weights = loadings.weights.numpy()
+    reach = float(abs(weights).max(initial=0.0)) or 1.0
+    image = ax.imshow(weights, "RdBu_r", aspect="auto", interpolation="nearest", vmin=-reach, vmax=reach)
+    ax.figure.colorbar(image, ax=ax)
+    for axis, names in ((ax.xaxis, loadings.columns), (ax.yaxis, loadings.names)):
+        every = -(-len(names) // _MOST_TICKS)  # names of more columns would cover each other
+        places = range(0, len(names), every)
+        short = (
+            name if len(name) <= _LONGEST_TICK else f"{name[:_LONGEST_TICK]}..." for name in names[::every]
+        )
+        axis.set_ticks(list(places), list(map(escape_plot, short)))
+    ax.tick_params(axis="x", rotation=90)
+    ax.grid(False)
     return ax
 
 
@@ -266,10 +289,13 @@ def get_drawn_rows(result: Distillation) -> Activations:
     return rows.rows(torch.arange(min(len(rows), _SHOWN_ROWS)))
 
 
-def compare_outputs(result: Distillation, output: int) -> tuple[Any, Any]:
-    """Return the block's output and its prediction by the equations, as arrays of shape (n,)."""
-    rows = get_drawn_rows(result)
-    check_position("output", output, len(result.outputs), SelectionError)
+def compare_outputs(result: Distillation, output: int | str | None = None) -> tuple[Any, Any]:
+    """Return one output of the block and its prediction by the equations, as arrays of shape (n,)."""
+    rows, position = get_drawn_rows(result), result.find_output(output)
     with torch.no_grad():
-        prediction = result.surrogate()(rows.inputs)[:, output]
-    return rows.outputs[:, result.outputs[output]].numpy(), prediction.numpy()
+        prediction = result.surrogate()(rows.inputs)[:, position]
+    return rows.outputs[:, result.outputs[position]].numpy(), prediction.numpy()
+
+
+def _name_output(result: Distillation, output: int | str | None) -> str:
+    return escape_plot(result.output_names[result.find_output(output)])

@@ -10,9 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from symtorch_core.components.escaping import shorten, show_hidden
+from symtorch_core.errors import SelectionError
+from symtorch_core.results.choosing import describe_choices
+from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.verification.fidelity import Fidelity
-from symtorch_core.views.wording import count, describe_equations, explain_out_of_range, make_headline
+from symtorch_core.views.wording import (
+    count,
+    describe_equations,
+    describe_left_out,
+    describe_rounding,
+    describe_truth,
+    explain_out_of_range,
+    make_headline,
+    name_regressors,
+)
 
 if TYPE_CHECKING:
     from symtorch_core.reduction.sweep import Sweep
@@ -27,8 +38,14 @@ def to_text_cell(text: str) -> Text:
     return Text(show_hidden(text))
 
 
-def build_front_table(front: ParetoFront, title: str = "", chosen: Candidate | None = None) -> Table:
-    """Build the table of a front, from simple to complex, with the chosen equation marked."""
+def build_front_table(
+    front: ParetoFront, title: str = "", chosen: Candidate | None = None, *, is_worse: bool = False
+) -> Table:
+    """Build the table of a front, from simple to complex, with the chosen equation marked.
+
+    It is red with ``is_worse``, where it does worse than a constant, and green otherwise.
+    """
+    colour = "red" if is_worse else "green"
     table = Table(
         title=to_text_cell(title) if title else None,
         title_justify="left",
@@ -48,7 +65,7 @@ def build_front_table(front: ParetoFront, title: str = "", chosen: Candidate | N
             held_out,
             f"{candidate.score:.3f}",
             to_text_cell(candidate.text()),
-            style="bold green" if candidate == chosen else None,
+            style=f"bold {colour}" if candidate == chosen else None,
         )
     return table
 
@@ -89,11 +106,14 @@ def _format_number(entry: Fidelity | None, field: str) -> str:
 def render_result(result: Distillation) -> RenderableType:
     """Build the terminal view of a distillation: fronts, fidelity and provenance."""
     parts: list[RenderableType] = []
-    chosen = result.chosen()
-    for name, front, candidate in list(zip(result.equation_names, result.fronts, chosen, strict=True))[
-        :_MOST_FRONTS
-    ]:
-        parts.append(build_front_table(front, name, candidate))
+    chosen, worse, left_out = result.chosen(), result.find_worse_than_constant(), describe_left_out(result)
+    for number, front in enumerate(result.fronts[:_MOST_FRONTS]):
+        name, is_worse = result.equation_names[number], number in worse
+        parts.append(build_front_table(front, name, chosen[number], is_worse=is_worse))
+        if is_worse:
+            parts.append(Text("  on held-out rows, a constant does better", style="red"))
+        if number in left_out:
+            parts.append(to_text_cell(f"  {left_out[number]}"))
         parts += [
             to_text_cell(f"  not runnable: {entry.equation} ({entry.reason})") for entry in front.unrunnable
         ]
@@ -101,10 +121,9 @@ def render_result(result: Distillation) -> RenderableType:
         parts.append(
             Text(f"... and {count(len(result.fronts) - _MOST_FRONTS, 'more front')}: see front(number)")
         )
+    parts += map(to_text_cell, _describe_loadings(result))
     parts.append(build_fidelity_table(result))
-    explanation = explain_out_of_range(result)
-    if explanation:
-        parts.append(to_text_cell(explanation))
+    parts += [to_text_cell(line) for line in (describe_truth(result), explain_out_of_range(result)) if line]
     if result.model_fidelity is not None:
         whole = result.model_fidelity
         parts.append(
@@ -123,17 +142,25 @@ def render_result(result: Distillation) -> RenderableType:
 
 
 def _format_footer(result: Distillation) -> str:
-    made, kept = result.provenance, result.reduction.summary()
-    lines = [
-        f"{made.regressor} with reducer {made.reducer}; loss {result.search.loss_function.name}; chosen by "
-        f"{result.select!r}; {count(made.rows[0], 'row')} fitted, {made.rows[1]} held out; seed {made.seed}",
-        f"{made.reducer} keeps {kept}" if kept else "",
-        ", ".join(f"{stage} {value:.1f} s" for stage, value in made.seconds.items()),
-    ]
-    dropped = made.source.rows_dropped
-    if dropped:
-        verb = "was" if dropped == 1 else "were"
-        lines.append(f"{count(dropped, 'row')} with non-finite values {verb} left out")
+    lines = []
+    for origin in result.origins:
+        made, kept, dropped = (
+            origin.provenance,
+            result.reduction.summary(),
+            origin.provenance.source.rows_dropped,
+        )
+        names, by = describe_choices(result, origin)
+        lines += [
+            f"{shorten(names, _WIDTH)}:" if names else "",
+            f"{made.regressor} with reducer {made.reducer}; loss {origin.search.loss_function.name}; chosen by "
+            f"{by!r}; {count(made.rows[0], 'row')} fitted, {made.rows[1]} held out; seed {made.seed}",
+            f"{made.reducer} keeps {kept}" if kept else "",
+            ", ".join(f"{stage} {value:.1f} s" for stage, value in made.seconds.items()),
+        ]
+        if dropped:
+            verb = "was" if dropped == 1 else "were"
+            lines.append(f"{count(dropped, 'row')} with non-finite values {verb} left out")
+    lines += [describe_rounding(entry) for entry in result.rounded]
     if result.interrupted:
         lines.append("interrupted: what was found by then is here, perhaps not finished")
     return "\n".join(line for line in lines if line)
@@ -141,16 +168,25 @@ def _format_footer(result: Distillation) -> str:
 
 def summarize_result(result: Distillation) -> str:
     """Return a few lines: the chosen equations, and how good they are."""
-    made, notes = result.provenance, describe_equations(result)
-    lines = [f"{make_headline(result)}, found by {made.regressor}"]
-    for name, candidate, note in list(zip(result.equation_names, result.chosen(), notes, strict=True))[
-        :_MOST_FRONTS
-    ]:
-        equation = shorten(f"{name} = {candidate.text()}", _WIDTH)
-        lines.append(f"  {show_hidden(equation)}  ({note})")
+    names, notes, worse = result.equation_names, describe_equations(result), result.find_worse_than_constant()
+    lines = [f"{make_headline(result)}, found by {name_regressors(result)}"]
+    for number, candidate in enumerate(result.chosen()[:_MOST_FRONTS]):
+        equation = shorten(f"{names[number]} = {candidate.text()}", _WIDTH)
+        warning = "; a constant does better" if number in worse else ""
+        lines.append(f"  {show_hidden(equation)}  ({notes[number]}{warning})")
     if len(result.fronts) > _MOST_FRONTS:
         lines.append(f"  and {len(result.fronts) - _MOST_FRONTS} more")
     return "\n".join(lines)
+
+
+def _describe_loadings(result: Distillation) -> list[str]:
+    """Return a line for each of the first variables of the equations, about the inputs it is made of."""
+    try:
+        loadings = result.read_loadings("inputs")
+    except SelectionError:  # nothing is reduced, or by a map without loadings
+        return []
+    few = range(min(len(loadings.names), _MOST_FRONTS))
+    return [f"{loadings.names[row]}: {loadings.describe(row)}" for row in few]
 
 
 def render_text(result: Distillation) -> str:

@@ -255,6 +255,18 @@ def test_plots(columns: int, axes: str) -> None:
     pyplot.close(ax.figure)
 
 
+def test_an_explained_output_has_its_column_and_name() -> None:
+    def both(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[:, 0], x[:, 1]], dim=1)
+
+    found = explain(both, X, STAR, outputs=[1], **QUICK)
+    assert found.top(1) == found.top(1, 1) == found.top(1, "y1") == ("x1",)
+    with pytest.raises(st.SelectionError, match=r"no output 0; there are: 1 \(y1\)"):
+        found.top(1, 0)
+    with pytest.raises(st.SelectionError, match="no output 'y0'"):
+        found.plot("y0")
+
+
 def test_stability_counts_structures_and_top_inputs() -> None:
     found = stability(law, X, STAR, seeds=[0, 1], bandwidths=[0.5, 1.0], top=2, **QUICK)
     assert len(found.runs) == 4

@@ -71,12 +71,12 @@ class Explanation:
         """
         return self.gradient * self.spread.double()
 
-    def top(self, count: int = 3, output: int = 0) -> tuple[str, ...]:
+    def top(self, count: int = 3, output: int | str | None = None) -> tuple[str, ...]:
         """Return the names of the most important inputs near the point, the most important first.
 
         Inputs without effect are left out.
         """
-        sizes = self.importances[output].abs()
+        sizes = self.importances[self.result.find_output(output)].abs()
         order = [i for i in sizes.argsort(descending=True, stable=True).tolist() if float(sizes[i]) > 0]
         return tuple(self.result.transforms.input_names[i] for i in order[:count])
 
@@ -101,11 +101,11 @@ class Explanation:
             lines.append(f"  slopes at the point: {shown or 'none'}")
         return "\n".join(lines)
 
-    def plot(self, output: int = 0, ax: Any = None) -> Any:
+    def plot(self, output: int | str | None = None, ax: Any = None) -> Any:
         """Plot the equation among the local samples, for one or two inputs that vary; else bars of the importances.
 
         Args:
-            output: position among the explained outputs.
+            output: column or name of an explained output; the first one by default.
             ax: matplotlib axes to draw on.
 
         Raises:
@@ -121,7 +121,7 @@ def explain(
     *,
     parent: Callable[..., Any] | None = None,
     regressor: str | Regressor = "pysr",
-    outputs: Sequence[int] | None = None,
+    outputs: Sequence[int | str] | None = None,
     select: SelectionRule = "best",
     seed: int = 0,
     **options: Any,

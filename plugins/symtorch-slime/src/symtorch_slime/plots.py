@@ -16,24 +16,26 @@ _GRID_2D = 60
 _MOST_BARS = 12
 
 
-def plot_explanation(explanation: Explanation, output: int = 0, ax: Any = None) -> Any:
+def plot_explanation(explanation: Explanation, output: int | str | None = None, ax: Any = None) -> Any:
     """Plot the equation among the local samples, for one or two inputs that vary; else bars of the importances.
 
     Args:
         explanation: what to draw.
-        output: position among the explained outputs.
+        output: column or name of an explained output; the first one by default.
         ax: matplotlib axes to draw on; new ones by default.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+        SelectionError: there is no such output.
     """
+    position = explanation.result.find_output(output)
     varied = explanation.spread.nonzero()[:, 0].tolist()
     ax = new_axes(ax)
     if len(varied) == 1:
-        return _draw_curve(explanation, varied[0], output, ax)
+        return _draw_curve(explanation, varied[0], position, ax)
     if len(varied) == 2:
-        return _draw_map(explanation, varied[0], varied[1], output, ax)
-    return _draw_bars(explanation, output, ax)
+        return _draw_map(explanation, varied[0], varied[1], position, ax)
+    return _draw_bars(explanation, position, ax)
 
 
 def _draw_curve(explanation: Explanation, column: int, output: int, ax: Any) -> Any:

@@ -140,7 +140,7 @@ def _summarize(seed: int, bandwidth: float, found: Explanation, top: int) -> Run
         bandwidth=bandwidth,
         explanation=found,
         structures=tuple(describe_structure(candidate.expression) for candidate in chosen),
-        variables=tuple(tuple(sorted(found.top(top, output))) for output in range(len(chosen))),
+        variables=tuple(tuple(sorted(found.top(top, output))) for output in found.result.outputs),
     )
 
 

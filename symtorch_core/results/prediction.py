@@ -1,0 +1,60 @@
+"""Predictions of the chosen equations for arrays, frames and tensors."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from symtorch_core.activations.rows import as_real_tensor
+from symtorch_core.errors import CaptureError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from symtorch_core.results.distillation import Distillation
+
+
+def predict(result: Distillation, X: Any) -> Any:
+    """Return the distilled outputs by the chosen equations; see :meth:`Distillation.predict`.
+
+    Raises:
+        CaptureError: the rows do not hold one number for each input.
+    """
+    names = result.transforms.input_names
+    rows = X if isinstance(X, Tensor) else as_real_tensor(order_columns(X, names), "X")
+    if rows.ndim < 2:
+        raise CaptureError(
+            "X must have rows and columns, shape (n, d); got "
+            + (f"{len(rows)} numbers: " if rows.ndim else "a single number: ")
+            + "reshape a single row with X.reshape(1, -1), values of a single input with X.reshape(-1, 1)"
+        )
+    if rows.is_complex() or rows.shape[-1] != len(names):
+        found = "complex numbers" if rows.is_complex() else f"{rows.shape[-1]} columns"
+        raise CaptureError(f"the equations take {len(names)} inputs ({', '.join(names)}), X has {found}")
+    outputs = result.surrogate().to(rows.device).predict(rows)
+    return outputs if isinstance(X, Tensor) else outputs.numpy()
+
+
+def order_columns(X: Any, names: Sequence[str]) -> Any:
+    """Return a data frame's columns in the order of the inputs: by name, or as they are if no name is known.
+
+    Raises:
+        CaptureError: only some of the inputs are among the columns.
+    """
+    pandas = sys.modules.get("pandas")  # whoever has a frame has imported it
+    if pandas is None or not isinstance(X, pandas.DataFrame):
+        return X
+    columns = list(map(str, X.columns))
+    missing = [name for name in names if name not in columns]
+    if len(missing) == len(names):
+        return X
+    if missing:
+        raise CaptureError(
+            f"X has no column {missing[0]!r}.{did_you_mean(missing[0], columns)} The equations take "
+            f"{', '.join(names)}; X has {', '.join(columns)}"
+        )
+    if len(set(columns)) < len(columns):
+        raise CaptureError(f"two columns of X have one name: {', '.join(columns)}")
+    return X.iloc[:, [columns.index(name) for name in names]]
