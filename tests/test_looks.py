@@ -184,15 +184,15 @@ def with_fronts(result: st.Distillation, name: str = "it's") -> st.Distillation:
 
 def test_a_steep_fall_of_the_loss_beyond_the_choice_is_told(result: st.Distillation) -> None:
     found = with_fronts(result)
-    line = "it's: the equation of complexity 12, 4 more, has a loss that is 93 % lower: "
+    line = "it's: at complexity 12, 4 more, the loss is 93 % lower: "
     assert describe_left_out(found) == {0: f"""{line}choose(complexity={{"it's": 12}})"""}
     html = found._repr_html_(), build_page(found).html()
     for shown in (" ".join(str(found).split()), *map(unescape, html)):
         assert shown.count(line) == 1
-        assert shown.count("more, has a loss") == 1
+        assert shown.count("more, the loss is") == 1
     taken = found.choose(complexity={"it's": 12})
     assert describe_left_out(taken) == {}
-    assert "more, has a loss" not in str(taken) + taken._repr_html_() + build_page(taken).html()
+    assert "more, the loss is" not in str(taken) + taken._repr_html_() + build_page(taken).html()
 
 
 def test_what_to_take_is_named_so_that_it_can_be_taken(result: st.Distillation) -> None:
@@ -203,7 +203,7 @@ def test_what_to_take_is_named_so_that_it_can_be_taken(result: st.Distillation) 
     exact = ParetoFront([Candidate(parse("x0"), 1, 1.0, 1.0), Candidate(parse("x0*2"), 3, 1e-9, 1e-9)])
     choices = (Choice(1, "complexity"), result.choices[1])
     found = replace(result, fronts=(exact, result.fronts[1]), choices=choices)
-    assert "2 more, has a loss that is over 99 % lower" in describe_left_out(found)[0]
+    assert "2 more, the loss is over 99 % lower" in describe_left_out(found)[0]
 
 
 def test_fidelity_is_that_of_the_search(result: st.Distillation) -> None:

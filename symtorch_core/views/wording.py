@@ -111,8 +111,8 @@ def describe_left_out(result: Distillation) -> dict[int, str]:
         unclear = names.count(name) > 1 or len(name) > _LONGEST_NAME
         key = result.equation_numbers[position] if unclear else name
         lines[position] = (
-            f"{shorten(name, _LONGEST_NAME)}: the equation of complexity {better.complexity}, "
-            f"{better.complexity - chosen.complexity} more, has a loss that is {_tell_fall(chosen, better)} lower: "
+            f"{shorten(name, _LONGEST_NAME)}: at complexity {better.complexity}, "
+            f"{better.complexity - chosen.complexity} more, the loss is {_tell_fall(chosen, better)} lower: "
             f"choose(complexity={{{key!r}: {better.complexity}}})"
         )
     return lines
