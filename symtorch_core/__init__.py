@@ -5,13 +5,18 @@
 ['identity'...]
 """
 
+from typing import TYPE_CHECKING, Any
+
+from symtorch_core.activations.block_function import restore_form
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture, capture, find_block
-from symtorch_core.activations.rows import Activations
+from symtorch_core.activations.rows import Activations, as_real_tensor
 from symtorch_core.activations.tensor_paths import Selector
+from symtorch_core.components.habits import OF_PACKAGE, explain_attribute
 from symtorch_core.components.hookspecs import Component, hookimpl
 from symtorch_core.components.options import Finding
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import (
+    ArgumentError,
     BackendError,
     CaptureError,
     DuplicateComponentError,
@@ -25,6 +30,7 @@ from symtorch_core.errors import (
     UnknownComponentError,
     did_you_mean,
 )
+from symtorch_core.model.checkpoints import from_pretrained, restore
 from symtorch_core.model.pruning import OutputPruner
 from symtorch_core.model.ranking import rank_outputs
 from symtorch_core.model.refinement import Refinement, refine
@@ -47,9 +53,13 @@ from symtorch_core.verification.residuals import (
 )
 from symtorch_core.views.plots import plot_slice
 
+if TYPE_CHECKING:
+    from symtorch_core.estimator.symbolic_regressor import SymbolicRegressor
+
 __all__ = [
     "DEFAULT_MAX_ROWS",
     "Activations",
+    "ArgumentError",
     "BackendError",
     "Candidate",
     "Capture",
@@ -79,14 +89,17 @@ __all__ = [
     "SwitchError",
     "SymTorchError",
     "SymbolicModel",
+    "SymbolicRegressor",
     "TorchSurrogate",
     "Transforms",
     "UnknownComponentError",
+    "as_real_tensor",
     "available",
     "capture",
     "did_you_mean",
     "distill",
     "find_block",
+    "from_pretrained",
     "hookimpl",
     "identify_constants",
     "load",
@@ -96,6 +109,23 @@ __all__ = [
     "rank_outputs",
     "refine",
     "residual_check",
+    "restore",
+    "restore_form",
     "sweep_reducers",
     "wrap",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:  # for a type checker, the package would have every name
+
+    def __getattr__(name: str) -> Any:
+        """Return the estimator, whose base classes are scikit-learn's: slow to import, and few need them."""
+        if name == "SymbolicRegressor":
+            from symtorch_core.estimator.symbolic_regressor import SymbolicRegressor
+
+            return SymbolicRegressor
+        raise AttributeError(explain_attribute("symtorch_core", name, OF_PACKAGE))

@@ -38,6 +38,10 @@ class SearchError(SymTorchError, ValueError):
     """An option of a search is invalid, or its data or its backend cannot honour it."""
 
 
+class ArgumentError(SearchError, TypeError):
+    """A function or component is given an argument that it does not have, or lacks one that it needs."""
+
+
 class BackendError(SymTorchError, RuntimeError):
     """A backend stopped before the end: it crashed, was killed, or exceeded its time limit."""
 
@@ -63,7 +67,8 @@ def find_close(name: str, known: Iterable[str], *, most: int = 1, cutoff: float 
         most: how many to return at most.
         cutoff: similarity from 0 to 1 that a name must have.
     """
-    return difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    small = {entry.lower(): entry for entry in reversed(list(known))}
+    return [small[entry] for entry in difflib.get_close_matches(name.lower(), small, n=most, cutoff=cutoff)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

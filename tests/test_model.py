@@ -415,7 +415,8 @@ class TestGoingRound:
         X = data(60, 4).reshape(6, 10, 4)
         neural = model(X)
         block = st.wrap(model, "self_attn")
-        distilled(block, X, model, regressor=scripted("2.0*x0"))
+        with pytest.warns(RuntimeWarning, match="MultiheadAttention.* mixes rows"):
+            distilled(block, X, model, regressor=scripted("2.0*x0"))
         block.switch_to_symbolic()
         with torch.no_grad():
             assert not torch.allclose(model(X), neural, atol=1e-3)

@@ -125,7 +125,7 @@ def test_a_measure_that_fails_is_named() -> None:
             (rows(), Law()(rows())), loss=loss, select="validation", test_fraction=held_out / 200
         )
     assert is_exact(result)
-    assert result.select == "score"  # the rule that needs no held-out losses
+    assert result.select == "knee"  # the rule that needs no held-out losses
     assert result.fidelity[0].held_out is not None
 
 

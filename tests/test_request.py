@@ -75,7 +75,7 @@ class Untouchable(nn.Module):
         ({"output_names": ["b", " "]}, "output_names takes a list of names; ' ' is empty"),
         ({"output_names": {"a", "b"}}, "output_names takes a list of names, not a set"),
         ({"outputs": 0}, "outputs takes a list of output columns"),
-        ({"outputs": []}, r"outputs=\[\]: give different numbers of output columns, at least one"),
+        ({"outputs": []}, r"outputs=\[\]: give different numbers or names of output columns, at least one"),
         ({"outputs": [0, 0]}, r"outputs=\[0, 0\]: give different numbers"),
         ({"outputs": [False, True]}, "outputs takes the numbers of columns, like .*, not a mask"),
         ({"outputs": np.array([True, False])}, "not a mask of True and False"),

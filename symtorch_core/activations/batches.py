@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.activations.frames import is_frame, is_table, read_columns, slice_rows, to_numbers
 from symtorch_core.activations.rows import to_native_array
 from symtorch_core.activations.tensor_paths import FunctionBlock, get_parameters
 from symtorch_core.errors import CaptureError
@@ -21,22 +24,27 @@ RowMask = Callable[[Any], Tensor | np.ndarray] | str | None
 
 @runtime_checkable
 class _Table(Protocol):
-    """What numpy can read as an array: a data frame, a column of one, an array of another library."""
+    """What numpy can read as an array: a table or an array of another library."""
 
     def __array__(self) -> np.ndarray: ...
 
 
 def read_table(data: Any) -> Any:
-    """Return a data frame and its like as a numpy array, and everything else as it is."""
-    if isinstance(data, (Tensor, np.ndarray)) or not isinstance(data, _Table):
+    """Return what numpy can read as an array, and data frames and everything else as they are."""
+    if isinstance(data, (Tensor, np.ndarray)) or is_frame(data) or not isinstance(data, _Table):
         return data
-    return np.asarray(data)
+    return to_numbers(data) if is_table(data) else np.asarray(data)
+
+
+def has_rows(data: Any) -> bool:
+    """Return whether data are one array, tensor or data frame."""
+    return isinstance(data, (Tensor, np.ndarray)) or is_frame(data)
 
 
 def count_batches(data: Any, batch_size: int) -> int | None:
     """Return the number of batches in the data; None if unknown."""
     data = read_table(data)
-    if isinstance(data, (Tensor, np.ndarray)):
+    if has_rows(data):
         return -(-len(data) // batch_size) if data.ndim else 1
     if isinstance(data, Mapping):
         return 1
@@ -50,11 +58,13 @@ def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
     """Yield the batches of the data: slices of a tensor, array or data frame, a single dict, or an iterable's items.
 
     Raises:
-        CaptureError: the data are empty or of an unknown type.
+        CaptureError: the data are empty or of an unknown type, or a list of rows.
     """
     data = read_table(data)
     check_data(data)
-    if isinstance(data, (Tensor, np.ndarray)):
+    if isinstance(data, (list, tuple)) and _is_row(data[0]):
+        raise CaptureError("a list is one of batches, not of rows: give rows of numbers as numpy.array(data)")
+    if has_rows(data):
         yield from _slice_rows(data, batch_size)
         return
     if isinstance(data, Mapping):
@@ -65,19 +75,25 @@ def iterate_batches(data: Any, batch_size: int) -> Iterator[Any]:
         empty = False
         yield batch
     if empty:
-        raise CaptureError("the data are empty: the loader gave no batch")
+        once = " (a generator can be read only once: make it anew)" if iter(data) is data else ""
+        raise CaptureError(f"the data are empty: they gave no batch{once}")
 
 
 def check_data(data: Any) -> None:
     """Refuse what holds no batch, without reading it.
 
     Raises:
-        CaptureError: the data are of an unknown type, or empty.
+        CaptureError: the data are of an unknown type, or empty, or columns of a data frame do not hold numbers.
     """
+    if is_frame(data):
+        read_columns(data)
     try:
         known = not isinstance(data, (str, bytes)) and (isinstance(data, Iterable) or iter(data) is not None)
     except TypeError:
         known = False
+    advice = _explain_data(data)
+    if advice is not None:
+        raise CaptureError(advice)
     if not known:
         raise CaptureError(
             f"{type(data).__name__} is not data: give a tensor, an array, a DataLoader or an iterable of "
@@ -87,16 +103,40 @@ def check_data(data: Any) -> None:
         raise CaptureError("the data are empty: give at least one batch")
 
 
-def _slice_rows(data: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor | np.ndarray]:
+def _is_row(item: Any) -> bool:
+    numbers = item if isinstance(item, (list, tuple)) else [item]
+    return bool(numbers) and all(isinstance(number, Real) for number in numbers)
+
+
+def _explain_data(data: Any) -> str | None:
+    """Return what to do with data of a kind that many give and that hold no batches; None for others."""
+    if isinstance(data, (str, bytes, Path)):
+        return (
+            f"{type(data).__name__} is not data: read the file {str(data)!r} first, and give a tensor, an array or a "
+            "DataLoader"
+        )
+    if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
+        return f"{type(data).__name__} gives rows one by one: give torch.utils.data.DataLoader(dataset, batch_size=256)"
+    pair = isinstance(data, tuple) and type(data) is tuple and len(data) > 1
+    if pair and all(isinstance(entry, (Tensor, np.ndarray)) for entry in data):
+        return (
+            "a tuple of tensors may be one batch or several: give the inputs alone, since the block gives the outputs; "
+            "or [(a, b)] for one batch of two arguments, [a, b] for two batches"
+        )
+    return None
+
+
+def _slice_rows(data: Any, batch_size: int) -> Iterator[Any]:
     if data.ndim == 0 or len(data) == 0:
         raise CaptureError("the data are empty: give at least one row")
-    floating = data.is_floating_point() if isinstance(data, Tensor) else data.dtype.kind == "f"
-    if data.ndim == 1 and floating:
+    if data.ndim == 1 and (data.is_floating_point() if isinstance(data, Tensor) else data.dtype.kind == "f"):
         raise CaptureError(
             f"the data have shape ({len(data)},), but need rows and features, as in data[:, None] for "
             "rows of one number or data[None, :] for one row"
         )
-    yield from (data[start : start + batch_size] for start in range(0, len(data), batch_size))
+    yield from (
+        slice_rows(data, slice(start, start + batch_size)) for start in range(0, len(data), batch_size)
+    )
 
 
 def is_pair(data: Any) -> bool:
@@ -104,7 +144,7 @@ def is_pair(data: Any) -> bool:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         return False
     first, second = map(read_table, data)
-    arrays = all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in (first, second))
+    arrays = all(has_rows(part) and part.ndim for part in (first, second))
     return arrays and len(first) == len(second)
 
 
@@ -115,8 +155,9 @@ def peek_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
     nor a seeded DataLoader gives other batches than it would have.
     """
     table = read_table(data)
-    if isinstance(table, (Tensor, np.ndarray)):
-        return (table[:: max(1, -(-len(table) // batch_size))] if table.ndim and len(table) else None), data
+    if has_rows(table):
+        every = slice(None, None, max(1, -(-len(table) // batch_size)))
+        return (slice_rows(table, every) if table.ndim and len(table) else None), data
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         return (data if isinstance(data, Mapping) else None), data
     if isinstance(data, Sequence):
@@ -166,7 +207,7 @@ def find_dtype(model: Any) -> torch.dtype | None:
 
 
 def takes_arrays(model: Any) -> bool:
-    """Whether a model is given arrays as they are: a function is, a module is given tensors in their place."""
+    """Whether a model is given arrays and frames as they are: a function is, a module is given tensors."""
     return not isinstance(model, nn.Module) or isinstance(model, FunctionBlock)
 
 
@@ -174,7 +215,7 @@ def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | 
     """Return a batch that the model can take: a module gets tensors, on its device.
 
     Args:
-        batch: tensors and arrays, nested in tuples, lists and mappings.
+        batch: tensors, arrays and data frames, nested in tuples, lists and mappings.
         model: the model. For a module, arrays become tensors, and floating-point arrays get its parameters' type.
         device: target device; None for the device of the module's first tensor.
 
@@ -185,7 +226,7 @@ def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | 
 
     def convert(value: Any) -> Any:
         value = read_table(value)
-        if isinstance(value, np.ndarray) and not takes_arrays(model):
+        if (isinstance(value, np.ndarray) or is_frame(value)) and not takes_arrays(model):
             value = _to_tensor(value)
             value = value.to(dtype) if value.is_floating_point() and dtype is not None else value
         if isinstance(value, Tensor):
@@ -199,7 +240,7 @@ def prepare_batch(batch: Any, model: Callable[..., Any], device: torch.device | 
     return convert(batch)
 
 
-def _to_tensor(array: np.ndarray) -> Tensor:
+def _to_tensor(array: Any) -> Tensor:
     try:
         return torch.from_numpy(to_native_array(array))
     except TypeError as error:

@@ -6,7 +6,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -22,6 +22,8 @@ from symtorch_core.activations.batches import (
     prepare_batch,
     to_arguments,
 )
+from symtorch_core.activations.failures import explain_failures
+from symtorch_core.activations.frames import Column, check_complete, is_frame, name_variables, read_columns
 from symtorch_core.activations.meta_guard import refuse_meta
 from symtorch_core.activations.reservoir import Reservoir
 from symtorch_core.activations.rows import Activations, check_on_nonfinite
@@ -36,6 +38,7 @@ from symtorch_core.activations.tensor_paths import (
     list_choices,
 )
 from symtorch_core.activations.watching import watch_calls
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_callbacks,
     check_function,
@@ -157,6 +160,8 @@ class HookCapture(Capture):
         callbacks = check_callbacks(callbacks, CaptureError)
         check_function("model", model, "a module or a function", CaptureError)
         check_data(data)
+        if is_frame(data) and self.on_nonfinite == "raise":
+            check_complete(data, "fill them in, or leave those rows out, as frame.dropna() does")
         watched = _resolve(model, blocks)
         inputs = _spread(watched, "select_input", self.select_input, None)
         outputs = _spread(watched, "select_output", self.select_output, None)
@@ -176,6 +181,7 @@ class HookCapture(Capture):
         watch = Stopwatch()
         notify(callbacks, StageStarted("capture", count_batches(data, self.batch_size)))
         masks: dict[str, Tensor | None] = {}
+        columns: tuple[Column, ...] = ()
         with ExitStack() as stack:
             stack.enter_context(preserve_state(model, *watched.values()))
             stack.enter_context(avoid_fused_attention(model))
@@ -186,18 +192,58 @@ class HookCapture(Capture):
                     stack.enter_context(_record_calls(block, recorders[name], masks, name))
             attributes = {name: snapshot_attributes(block) for name, block in watched.items()}
             for batch in iterate_batches(data, self.batch_size):
+                columns = _read_columns(batch, columns)
                 batch = prepare_batch(batch, model, self.device)
                 masks.update({name: get_row_mask(batch, row_masks[name]) for name in watched})
                 args, kwargs = to_arguments(model, batch)
                 tensors = copy_tensors(collect_call_tensors(args, kwargs)) if functions else {}
-                result = model(*args, **kwargs)
+                with explain_failures(
+                    model, args, kwargs, alone=any(block is model for block in watched.values())
+                ):
+                    result = _run(model, args, kwargs)
                 for name in functions:
                     recorders[name].arrays |= holds_arrays((args, kwargs))
                     recorders[name].add(tensors, result, masks[name], collect_call_tensors(args, kwargs))
                 notify(callbacks, StageAdvanced("capture"))
             changed = {name: list_set_attributes(block, attributes[name]) for name, block in watched.items()}
         notify(callbacks, StageFinished("capture", watch.seconds()))
-        return {name: recorder.finish(changed[name]) for name, recorder in recorders.items()}
+        found = {name: recorder.finish(changed[name]) for name, recorder in recorders.items()}
+        return {
+            name: _name_columns(rows, columns if watched[name] is model else ())
+            for name, rows in found.items()
+        }
+
+
+def _read_columns(batch: Any, before: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return the columns of a batch that is a data frame, or begins with one; none of another."""
+    first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not is_frame(first):
+        return ()
+    columns = read_columns(first)
+    if before and [column.label for column in columns] != [column.label for column in before]:
+        raise CaptureError(
+            "the data frames have different columns: give all of them the same, in the same order, as "
+            "frame[names] does"
+        )
+    return columns
+
+
+def _run(model: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    try:
+        return model(*args, **kwargs)
+    except Exception as error:
+        if any(map(is_frame, args)):
+            error.add_note(
+                "The function was given a data frame, as the data are one. If it takes arrays, give frame.to_numpy()"
+            )
+        raise
+
+
+def _name_columns(rows: Activations, columns: tuple[Column, ...]) -> Activations:
+    """Return rows with the names of the columns that they are, if they are these columns."""
+    if rows.source.select_input != ("0",) or rows.inputs.shape[1] != len(columns):
+        return rows
+    return replace(rows, input_names=name_variables(columns), source=replace(rows.source, columns=columns))
 
 
 def _spread(blocks: Iterable[str], option: str, value: Any, default: Any) -> dict[str, Any]:
@@ -213,6 +259,7 @@ def _spread(blocks: Iterable[str], option: str, value: Any, default: Any) -> dic
     return {name: value.get(name, default) for name in names}
 
 
+@explain_calls(also=HookCapture.option_names())
 def capture(
     model: Callable[..., Any],
     blocks: Mapping[str, Callable[..., Any]] | Sequence[str],
@@ -236,10 +283,11 @@ def capture(
     Args:
         model: a module or function that runs the blocks.
         blocks: modules by a name of your choice, or paths like ``"layers.7.mlp"`` into the model.
-        data: a tensor or array, a DataLoader, or any iterable of batches; a batch is a tensor or array (the
-            one argument), a tuple or list (positional arguments) or a dict (keyword arguments). Arguments that
-            the model's ``forward`` does not have (the labels of a DataLoader) are left out. If it has one that
-            must not be filled, give a generator: ``(x for x, y in loader)``.
+        data: a tensor, array or data frame, a DataLoader, or any iterable of batches; a batch is a tensor, array or
+            data frame (the one argument), a tuple or list (positional arguments) or a dict (keyword arguments).
+            Arguments that the model's ``forward`` does not have (the labels of a DataLoader) are left out. If it has
+            one that must not be filled, give a generator: ``(x for x, y in loader)``. A module is given the numbers of
+            a data frame, a function the data frame itself; its columns name the inputs.
         max_rows: number of rows kept of each block, a uniform sample of all rows; it does not depend on how the
             data are cut into batches.
         seed: seed of that sample.
@@ -253,7 +301,7 @@ def capture(
     Raises:
         CaptureError: the data are empty, or a block was never called, or gave no usable tensors or non-finite
             values.
-        SearchError: an option is unknown.
+        ArgumentError: an option is unknown.
     """
     hooks = HookCapture.with_options(options)
     return hooks.collect_all(model, blocks, data, max_rows=max_rows, seed=seed, callbacks=callbacks)
@@ -270,8 +318,12 @@ def _check_device(device: Any) -> None:
     if device is None:
         return
     try:
-        torch.device(device)
-    except (RuntimeError, TypeError) as error:
+        torch.empty(0, device=device)
+    except (
+        AssertionError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # an assertion where torch was built without it
         raise CaptureError(f"device={device!r} names no device: {error}") from None
 
 
@@ -300,6 +352,7 @@ def _resolve(
     return resolved
 
 
+@explain_calls()
 def find_block(model: nn.Module, path: str) -> nn.Module:
     """Return the submodule at a dotted path.
 
@@ -310,14 +363,23 @@ def find_block(model: nn.Module, path: str) -> nn.Module:
         raise CaptureError(
             f"model must be a module, whose submodules have paths, not a {type(model).__name__}"
         )
-    if not isinstance(path, str):
-        raise CaptureError(f"path must be the dotted path of a submodule, like 'layers.0', not {path!r}")
     modules = dict(model.named_modules(remove_duplicate=False))
+    if not isinstance(path, str):
+        raise CaptureError(f"path must be the dotted path of a submodule, {_find_meant(modules, path)}")
     if path in modules:
         found: nn.Module = modules[path]
         return found
     close = find_close(path, modules, most=5, cutoff=0.3) or [p for p in modules if p][:10]
     raise CaptureError(f"the model has no submodule {path!r}. Close: {', '.join(close)}")
+
+
+def _find_meant(modules: Mapping[str, nn.Module], given: Any) -> str:
+    """Return the end of a message about what is no path: the path that is meant."""
+    if isinstance(given, nn.Module):
+        kind = type(given).__name__
+        path = next((path for path, module in modules.items() if module is given and path), None)
+        return f"not a {kind}, which the model does not have" if path is None else f"of this {kind}: {path!r}"
+    return f"as text: {str(given)!r}" if str(given) in modules else f"like 'layers.0', not {given!r}"
 
 
 def check_runs(block: Callable[..., Any], name: str, error: type[Exception] = CaptureError) -> None:
@@ -331,14 +393,19 @@ def check_runs(block: Callable[..., Any], name: str, error: type[Exception] = Ca
 
 
 def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
-    """Return the block's path in the model, or what it is called if it has none: a method, with its owner."""
+    """Return the block's path in the model, or a name of its own."""
+    paths = model.named_modules() if isinstance(model, nn.Module) else ()
+    return next((path for path, module in paths if module is block and path), name_block(block))
+
+
+def name_block(block: Callable[..., Any]) -> str:
+    """Return the type of a module; the name of a function or method, that of its owner before a method's."""
     if inspect.ismethod(block):
         owner = block.__self__ if inspect.isclass(block.__self__) else type(block.__self__)
         return f"{owner.__name__}.{block.__name__}"
     if inspect.isroutine(block):
         return "function" if block.__name__ == "<lambda>" else block.__name__
-    paths = model.named_modules() if isinstance(model, nn.Module) else ()
-    return next((path for path, module in paths if module is block and path), type(block).__name__)
+    return type(block).__name__
 
 
 def avoid_fused_attention(model: Callable[..., Any]) -> AbstractContextManager[object]:

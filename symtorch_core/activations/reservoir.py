@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from symtorch_core.activations.block_function import CONVOLUTION
 from symtorch_core.activations.rows import (
     Activations,
     Source,
@@ -68,7 +70,7 @@ class Reservoir:
         self._inputs: Tensor | None = None
         self._outputs: Tensor | None = None
         self._seen = self._calls = 0
-        self._scalar_output = False
+        self._scalar_output = self._labels = False
         self._input_paths = to_paths(select_input)
         self._select_output = select_output
         self._output_path: str | None = None
@@ -106,8 +108,9 @@ class Reservoir:
             raise CaptureError(
                 f"{self._name} maps {tuple(inputs.shape)} to {tuple(output.shape)}: all but the last "
                 "dimension must agree, so that outputs belong to inputs row by row (choose other tensors with "
-                "select_input= or select_output=)"
+                f"select_input= or select_output=){_advise(inputs, output)}"
             )
+        self._labels |= not (output.is_floating_point() or output.is_complex()) and inputs.is_floating_point()
         rows_in, rows_out = as_feature_rows(inputs), as_feature_rows(output)
         if mask is not None:
             chosen = self._flatten_mask(mask, tuple(inputs.shape[:-1])).to(rows_in.device)
@@ -178,6 +181,13 @@ class Reservoir:
             raise CaptureError(
                 f"{self._name} gave no rows: the data are empty, or the row mask drops all of them"
             )
+        if self._labels:
+            warnings.warn(
+                f"the outputs of {self._name} are whole numbers: if they are labels of classes, distill what they are "
+                "chosen by (logits or probabilities), since equations are smooth",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         order = torch.from_numpy(np.argsort(self._order))
         inputs, outputs = self._inputs[order], self._outputs[order]
         finite = find_finite_rows(inputs, outputs, self._on_nonfinite)
@@ -197,3 +207,16 @@ class Reservoir:
             arrays=self.arrays,
         )
         return Activations(inputs[finite], outputs[finite], source=source)
+
+
+def _advise(inputs: Tensor, output: Tensor) -> str:
+    """Return how images and their like become rows, if these tensors look like some."""
+    if inputs.ndim < 3 or inputs.shape[:1] != output.shape[:1]:
+        return ""
+    if output.ndim == inputs.ndim:
+        return CONVOLUTION
+    shape = ", ".join(map(str, inputs.shape[1:]))
+    return (
+        f". If a whole ({shape}) is one row, give a function of flat rows: "
+        f"st.distill(lambda rows: block(rows.reshape(-1, {shape})), x.flatten(1))"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -10,6 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from symtorch_core.activations.frames import (
+    Column,
+    as_frame,
+    check_complete,
+    is_table,
+    name_outputs,
+    name_variables,
+    read_columns,
+    to_numbers,
+)
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_choice,
     check_distinct,
@@ -22,6 +34,7 @@ from symtorch_core.errors import CaptureError
 
 _LARGEST_IN_SINGLE = 2**24
 """Integers up to here have a float32 of their own."""
+_ADVICE = 'fix the data, or pass on_nonfinite="drop" to leave those rows out'
 
 
 @final
@@ -41,6 +54,7 @@ class Source:
         changed_inputs: input tensors that the block changes in another way.
         set_attributes: dotted names of Python attributes that the block sets when it runs.
         arrays: whether the inputs came as numpy arrays, or as what becomes one; a function is given arrays again.
+        columns: the columns of the data frame that the inputs came as; a function is given data frames again.
     """
 
     block: str = "arrays"
@@ -54,6 +68,7 @@ class Source:
     changed_inputs: tuple[str, ...] = ()
     set_attributes: tuple[str, ...] = ()
     arrays: bool = False
+    columns: tuple[Column, ...] = ()
 
 
 @final
@@ -102,6 +117,7 @@ class Activations:
         object.__setattr__(self, "output_names", output_names)
 
     @classmethod
+    @explain_calls()
     def of(
         cls,
         X: Any,
@@ -116,17 +132,19 @@ class Activations:
 
         Args:
             X: inputs, shape (n, d_in) or (n,); any further leading dimensions become rows.
-            Y: outputs with the same leading dimensions.
+            Y: outputs with the same leading dimensions; rows belong together by their order, whatever their index.
             weights: a non-negative number for each row, shape (n,).
-            variable_names: d_in names; x0, x1, ... by default.
-            output_names: d_out names; y0, y1, ... by default.
+            variable_names: d_in names. By default those of a data frame's columns, changed where they cannot name a
+                variable (``mass (kg)`` becomes ``mass_kg``); otherwise x0, x1, ...
+            output_names: d_out names. By default those of the columns of a data frame; otherwise y0, y1, ...
             on_nonfinite: ``"raise"``, or ``"drop"`` to leave out rows with NaN or infinite values.
 
         >>> Activations.of([[1, 2], [3, 4]], [0.5, 0.7]).outputs.shape
         torch.Size([2, 1])
 
         Raises:
-            CaptureError: row counts differ, there are no rows, or values are not finite numbers.
+            CaptureError: row counts differ, there are no rows, or values are not finite numbers; of a data frame, the
+                message names the columns.
         """
         check_on_nonfinite(on_nonfinite)
         input_names = check_names("variable_names", variable_names, CaptureError)
@@ -137,15 +155,24 @@ class Activations:
         row_weights = None if weights is None else to_weights(weights)
         if row_weights is not None and len(row_weights) != len(inputs):
             raise CaptureError(f"weights have {len(row_weights)} entries for {len(inputs)} rows")
+        for table in (X, Y):
+            if is_table(table) and on_nonfinite == "raise":
+                check_complete(table, _ADVICE)
         finite = find_finite_rows(inputs, outputs, on_nonfinite)
         if not bool(finite.all()):
             inputs, outputs = inputs[finite], outputs[finite]
             row_weights = None if row_weights is None else row_weights[finite]
         if len(inputs) == 0:
             raise CaptureError("there are no rows: the data are empty")
+        columns = read_columns(as_frame(X)) if is_table(X) else ()
         source = Source(
-            rows_seen=len(finite), rows_dropped=int((~finite).sum()), arrays=not isinstance(X, Tensor)
+            rows_seen=len(finite),
+            rows_dropped=int((~finite).sum()),
+            arrays=not isinstance(X, Tensor),
+            columns=columns,
         )
+        input_names = input_names or name_variables(columns)
+        named_outputs = named_outputs or (name_outputs(Y) if is_table(Y) else ())
         return cls(inputs, outputs, row_weights, input_names, named_outputs, source)
 
     def __len__(self) -> int:
@@ -204,7 +231,9 @@ def _check_names(kind: str, names: Sequence[str], count: int, identifiers: bool 
     check_distinct(f"{kind} names", names, CaptureError)
     for name in names:
         if identifiers and not name.isidentifier():
-            raise CaptureError(f"{name!r} cannot name a variable: use letters, digits and _ (like x_1)")
+            legal = re.sub(r"\W+", "_", name.strip())
+            legal = legal if legal.isidentifier() else "x_1"
+            raise CaptureError(f"{name!r} cannot name a variable: use letters, digits and _ (like {legal})")
     return names
 
 
@@ -250,10 +279,21 @@ def as_real_tensor(values: Any, name: str) -> Tensor:
 
 
 def to_native_array(values: Any) -> np.ndarray:
-    """Return a new numpy array in this machine's byte order, with NaN in place of masked (missing) entries."""
+    """Return a new numpy array in this machine's byte order, with NaN in place of masked (missing) entries.
+
+    Raises:
+        CaptureError: the array has several fields, or columns of a data frame do not hold numbers.
+    """
+    if is_table(values):
+        values = to_numbers(values)
     if isinstance(values, np.ma.MaskedArray):
         values = np.ma.filled(values.astype(np.result_type(values.dtype, np.float32)), np.nan)
     array = np.array(values)
+    if array.dtype.names is not None:
+        raise CaptureError(
+            "an array with fields has no columns: give numpy.lib.recfunctions.structured_to_unstructured(array), with "
+            f"variable_names={list(array.dtype.names)}"
+        )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -270,6 +310,8 @@ def _to_rows(values: Any, name: str) -> Tensor:
     tensor = as_real_tensor(values, name)
     if tensor.ndim == 0:
         raise CaptureError(f"{name} is a single number: give rows, shape (n, d)")
+    if tensor.ndim > 1 and tensor.shape[-1] == 0:
+        raise CaptureError(f"{name} has no columns: give at least one")
     return as_rows(tensor)
 
 
@@ -303,8 +345,7 @@ def find_finite_rows(inputs: Tensor, outputs: Tensor, on_nonfinite: str) -> Tens
     if on_nonfinite == "raise" and not bool(finite.all()):
         raise CaptureError(
             f"{int((~finite).sum())} of {len(finite)} rows hold NaN or infinite values "
-            f"({int((~good_inputs).sum())} in the inputs, {int((~good_outputs).sum())} in the outputs): "
-            'fix the data, or pass on_nonfinite="drop" to leave those rows out'
+            f"({int((~good_inputs).sum())} in the inputs, {int((~good_outputs).sum())} in the outputs): {_ADVICE}"
         )
     return finite
 

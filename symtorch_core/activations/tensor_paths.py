@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.activations.frames import is_table
 from symtorch_core.activations.rows import as_real_tensor
 from symtorch_core.components.checks import check_options
 from symtorch_core.errors import CaptureError
@@ -33,14 +34,14 @@ class FunctionBlock(nn.Module):
 
 
 def holds_arrays(value: Any) -> bool:
-    """Whether numpy's arrays or numbers are nested in tuples, lists and mappings, and no tensors.
+    """Whether numpy's arrays or numbers, or data frames, are nested in tuples, lists and mappings, and no tensors.
 
     >>> holds_arrays((np.ones(2), {"h": 3.0})), holds_arrays((np.ones(2), torch.ones(2)))
     (True, False)
     """
-    kinds = {type(leaf) for leaf in _iterate_leaves(value)}
-    return any(issubclass(kind, (np.ndarray, np.generic)) for kind in kinds) and not any(
-        issubclass(kind, Tensor) for kind in kinds
+    leaves = list(_iterate_leaves(value))
+    return any(isinstance(leaf, (np.ndarray, np.generic)) or is_table(leaf) for leaf in leaves) and not any(
+        isinstance(leaf, Tensor) for leaf in leaves
     )
 
 
@@ -55,7 +56,7 @@ def _iterate_leaves(value: Any) -> Iterator[Any]:
 
 
 def flatten_tensors(value: Any, path: str = "") -> dict[str, Tensor]:
-    """Return the tensors (and arrays) nested in tuples, lists and mappings, by dotted path.
+    """Return the tensors (and arrays and data frames) nested in tuples, lists and mappings, by dotted path.
 
     A bare tensor has the path "".
 
@@ -64,7 +65,7 @@ def flatten_tensors(value: Any, path: str = "") -> dict[str, Tensor]:
     """
     if isinstance(value, Tensor):
         return {path: value}
-    if isinstance(value, (np.ndarray, np.generic)):
+    if isinstance(value, (np.ndarray, np.generic)) or is_table(value):
         return {path: as_real_tensor(value, path or "the result")}
     if isinstance(value, Mapping):
         items = [(str(key), item) for key, item in value.items()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
+import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +15,8 @@ from torch import Tensor
 
 from symtorch_core.errors import SearchError, did_you_mean
 
+_MOST_SHOWN: Final = 100
+_FUNCTIONS: Final = (types.FunctionType, types.BuiltinFunctionType)
 _LARGEST_SEED: Final = 2**32 - 1
 """The largest seed that the generators of torch, numpy and scikit-learn all take."""
 
@@ -30,9 +34,9 @@ def check_whole(name: str, value: Any, least: int = 0, error: type[Exception] = 
     symtorch_core.errors.SearchError: epochs must be a whole number, got 2.5
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise error(f"{name} must be a whole number, got {value!r}")
+        raise error(f"{name} must be a whole number, got {_show(value)}")
     if value < least:
-        raise error(f"{name} must be at least {least}, got {value!r}")
+        raise error(f"{name} must be at least {least}, got {_show(value)}")
 
 
 def check_number(
@@ -53,26 +57,26 @@ def check_number(
     symtorch_core.errors.SearchError: test_fraction must be at least 0 and less than 1, got 1.0
     """
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
-        raise error(f"{name} must be a finite number, got {value!r}")
+        raise error(f"{name} must be a finite number, got {_show(value)}")
     number = float(value)
     above = low < number if open_low else low <= number
     below = number < high if open_high else number <= high
     if above and below:
         return
     if low == 0 and open_low and high == math.inf:
-        raise error(f"{name} must be positive, got {value!r}")
+        raise error(f"{name} must be positive, got {_show(value)}")
     bounds = []
     if low > -math.inf:
         bounds.append(f"{'more than' if open_low else 'at least'} {low:g}")
     if high < math.inf:
         bounds.append(f"{'less than' if open_high else 'at most'} {high:g}")
-    raise error(f"{name} must be {' and '.join(bounds)}, got {value!r}")
+    raise error(f"{name} must be {' and '.join(bounds)}, got {_show(value)}")
 
 
 def check_flag(name: str, value: Any, error: type[Exception] = SearchError) -> None:
     """Refuse any value but True and False."""
     if not isinstance(value, bool):
-        raise error(f"{name} must be True or False, got {value!r}")
+        raise error(f"{name} must be True or False, got {_show(value)}")
 
 
 def check_choice(
@@ -96,13 +100,15 @@ def check_choice(
 def check_names(name: str, value: Any, error: type[Exception] = SearchError) -> tuple[str, ...]:
     """Return a list of strings, read once; refuse a single string in its place, and other or empty entries."""
     if isinstance(value, str):
-        raise error(f"{name} takes a list of names, like [{value!r}]")
+        names = re.split(r"[,;]\s*", value)
+        raise error(f"{name} takes a list of names, like {names}")
     if isinstance(value, (Mapping, Set)) or not isinstance(value, Iterable):  # a set has no order
         raise error(f"{name} takes a list of names, not a {type(value).__name__}")
     entries = tuple(value)
     for entry in entries:
         if not isinstance(entry, str):
-            raise error(f"{name} takes a list of names; {entry!r} is a {type(entry).__name__}")
+            advice = f": give its name, {entry.__name__!r}" if isinstance(entry, _FUNCTIONS) else ""
+            raise error(f"{name} takes a list of names; {_show(entry)} is a {type(entry).__name__}{advice}")
         if not entry.strip():
             raise error(f"{name} takes a list of names; {entry!r} is empty")
         check_encodable(name, entry, error)
@@ -200,7 +206,7 @@ def read_columns(name: str, value: Any, error: type[Exception] = SearchError) ->
     if isinstance(value, str):
         raise error(f"{name} takes a list of output columns or their names, like [{value!r}]")
     if isinstance(value, (Mapping, Set)) or not isinstance(value, (Iterable, Tensor)):
-        raise error(f"{name} takes a list of output columns, like [0, 2], not {value!r}")
+        raise error(f"{name} takes a list of output columns, like [0, 2], not {_show(value)}")
     listed = value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
     columns = tuple(listed) if isinstance(listed, Iterable) else (listed,)
     for column in columns:
@@ -215,7 +221,7 @@ def check_seed(value: Any, error: type[Exception] = SearchError) -> None:
     """Refuse any seed but a whole number that every random generator takes."""
     check_whole("seed", value, 0, error)
     if value > _LARGEST_SEED:
-        raise error(f"seed must be at most {_LARGEST_SEED}, got {value!r}")
+        raise error(f"seed must be at most {_LARGEST_SEED}, got {_show(value)}")
 
 
 def check_function(
@@ -223,20 +229,26 @@ def check_function(
 ) -> None:
     """Refuse a value that cannot be called; ``what`` says what the function takes and gives."""
     if not (callable(value) or (optional and value is None)):
-        raise error(f"{name} must be {what}, not {value!r}")
+        raise error(f"{name} must be {what}, not {_show(value)}")
+
+
+def _show(value: Any) -> str:
+    """Return a value as messages show it: as code if that is short, and by its type otherwise."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN and "\n" not in text else f"a {type(value).__name__}"
 
 
 def check_path(name: str, value: Any, error: type[Exception] = SearchError, what: str = "file") -> Path:
     """Return the path of a file, or of ``what`` it is; refuse what is no path."""
     if not isinstance(value, (str, Path)) or not str(value).strip():
-        raise error(f"{name} must be the path of a {what}, got {value!r}")
+        raise error(f"{name} must be the path of a {what}, got {_show(value)}")
     return Path(value)
 
 
 def check_callbacks(callbacks: Any, error: type[Exception] = SearchError) -> tuple[Callable[..., Any], ...]:
     """Return a list of functions of one event, read once; refuse any other value."""
     if callable(callbacks) or isinstance(callbacks, (str, Mapping)) or not isinstance(callbacks, Iterable):
-        raise error(f"callbacks takes a list of functions, like [print], not {callbacks!r}")
+        raise error(f"callbacks takes a list of functions, like [print], not {_show(callbacks)}")
     functions = tuple(callbacks)
     for function in functions:
         if not callable(function):

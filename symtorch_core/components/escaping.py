@@ -124,3 +124,33 @@ def make_python_names(names: Iterable[str], taken: Iterable[str] = ()) -> dict[s
         used.add(plain)
         chosen[name] = plain
     return chosen
+
+
+def make_variable_names(names: Iterable[str], taken: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return a name of a variable for each of any names, all different, and none of those taken.
+
+    Identifiers stay as they are. Of others, letters, digits and _ stay, behind an x if a digit would come first.
+
+    >>> make_variable_names(["mass (kg)", "2nd", "m²", "%", "mass [kg]", "exp"], taken=["exp"])
+    ('mass_kg', 'x2nd', 'm2', 'x', 'mass_kg_2', 'exp_')
+    """
+    given, reserved = tuple(names), frozenset(taken)
+    chosen: dict[str, None] = {}  # in order
+    for name in given:
+        first = _make_identifier(name)
+        number, first = 1, f"{first}_" if first in reserved else first
+        plain = first
+        # What another one is called from the beginning stays with that one.
+        while plain in chosen or plain in reserved or (plain != name and plain in given):
+            number += 1
+            plain = f"{first}_{number}"
+        chosen[plain] = None
+    return tuple(chosen)
+
+
+def _make_identifier(name: str) -> str:
+    if name.isidentifier():
+        return name
+    normal = unicodedata.normalize("NFKC", name)
+    plain = re.sub("_+", "_", "".join(c if f"x{c}".isidentifier() else "_" for c in normal)).strip("_")
+    return plain if plain.isidentifier() else f"x{plain}"

@@ -9,8 +9,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
+from symtorch_core.components.calls import check_call
 from symtorch_core.components.checks import check_choice, check_flag, check_number, check_whole
-from symtorch_core.errors import SearchError, did_you_mean
+from symtorch_core.components.words import suggest
+from symtorch_core.errors import ArgumentError, SearchError
 
 
 @final
@@ -29,6 +31,10 @@ class Configurable(ABC):
     """
 
     name: ClassVar[str]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        check_call(cls.__init__, cls.__name__, (None, *args), options)
+        return super().__new__(cls)
 
     @classmethod
     def checkup(cls) -> tuple[Finding, ...]:
@@ -53,14 +59,14 @@ class Configurable(ABC):
         """Build an instance with these options.
 
         Raises:
-            SearchError: an option is unknown (the message lists the known options and the closest match), or
-                invalid.
+            ArgumentError: an option is unknown; the message lists the known options and what is meant.
+            SearchError: an option is invalid.
         """
         known = cls.option_names()
         for option in options:
             if option not in known:
-                hint = did_you_mean(option, known)
-                raise SearchError(
+                hint = suggest(option, known)
+                raise ArgumentError(
                     f"{cls.name!r} has no option {option!r}.{hint} It has: {', '.join(known) or 'none'}"
                 )
         return cls(**options)

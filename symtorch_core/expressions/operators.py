@@ -219,9 +219,52 @@ ALIASES = MappingProxyType(
         "Min": "min",
         "Mod": "mod",
         "ln": "log",
+        "subtract": "-",
+        "minus": "-",
+        "multiply": "*",
+        "times": "*",
+        "divide": "/",
+        "power": "^",
+        "fmax": "max",
+        "maximum": "max",
+        "fmin": "min",
+        "minimum": "min",
+        "negative": "neg",
+        "inverse": "inv",
+        "reciprocal": "inv",
+        "sqr": "square",
+        "fabs": "abs",
+        "sgn": "sign",
+        "arcsin": "asin",
+        "arccos": "acos",
+        "arctan": "atan",
+        "arctan2": "atan2",
+        "arcsinh": "asinh",
+        "arccosh": "acosh",
+        "arctanh": "atanh",
+        "logistic": "sigmoid",
+        "logabs": "log_abs",
+        "sqrtabs": "sqrt_abs",
+        "powabs": "pow_abs",
     }
 )
-"""Other names of operators, in PySR, sympy and common use."""
+"""Other names of operators, in PySR, gplearn, operon, sympy, numpy and common use."""
+
+_NOT_ONE = "It is no operator: searches find constants and variables themselves."
+_DEFINED = "Define it, for backends that take definitions."
+_MEANT = MappingProxyType(
+    dict.fromkeys(("x^2", "x**2", "^2", "pow2", "x*x"), "Did you mean 'square'?")
+    | dict.fromkeys(("x^3", "x**3", "^3", "pow3"), "Did you mean 'cube'?")
+    | dict.fromkeys(("1/x", "x^-1"), "Did you mean 'inv'?")
+    | dict.fromkeys(("pi", "e", "const", "constant", "constants", "variable", "variables"), _NOT_ONE)
+    | dict.fromkeys(
+        ("gaussian", "gauss", "softplus", "swish", "silu", "gelu", "sinc", "exp2", "aq"), _DEFINED
+    )
+    | dict.fromkeys(("heaviside", "step"), "Did you mean 'greater'?")
+    | {"sine": "Did you mean 'sin'?", "cosine": "Did you mean 'cos'?", "tg": "Did you mean 'tan'?"}
+    | {"logarithm": "Did you mean 'log'?"}
+)
+"""What is meant by texts that are no names of operators."""
 
 
 def lookup(name: str) -> Operator:
@@ -236,5 +279,14 @@ def lookup(name: str) -> Operator:
     found = OPERATORS.get(ALIASES.get(name, name))
     if found is not None:
         return found
-    hint = did_you_mean(name, [*OPERATORS, *ALIASES])
-    raise ExpressionError(f"unknown operator {name!r}.{hint} Known operators: {', '.join(OPERATORS)}")
+    raise ExpressionError(
+        f"unknown operator {name!r}.{_find_meant(name)} Known operators: {', '.join(OPERATORS)}; some backends take "
+        "definitions too, like 'gauss(x) = exp(-x^2)'"
+    )
+
+
+def _find_meant(name: str) -> str:
+    if "," in name:
+        return f" Give each as an entry of its own: {[part.strip() for part in name.split(',')]}."
+    meant = _MEANT.get(name.lower().replace(" ", ""))
+    return did_you_mean(name, [*OPERATORS, *ALIASES]) if meant is None else f" {meant}"

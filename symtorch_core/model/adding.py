@@ -6,10 +6,11 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from symtorch_core.components.checks import find_columns, read_columns
+from symtorch_core.components.checks import check_options, find_columns, read_columns
 from symtorch_core.errors import FileFormatError, SelectionError, SwitchError
 from symtorch_core.model.setting import Setting
 from symtorch_core.reduction.linear import IdentityReducer
+from symtorch_core.reduction.reducer import Reducer
 from symtorch_core.results.distillation import Distillation
 from symtorch_core.results.merging import check_mergeable, merge_two, take_outputs
 from symtorch_core.results.present import adopt_constants
@@ -74,15 +75,17 @@ def check_addition(
     if old is None or outputs is None or not set(old.outputs) - set(outputs) - set(pruned):
         return
     reducer = options.get("reducer", IdentityReducer.name)
-    reducer_options = options.get("reducer_options") or {}
-    is_plain = reducer == IdentityReducer.name and not (
-        isinstance(reducer_options, Mapping) and reducer_options.get("linear")
-    )
-    is_plain = is_plain or (isinstance(reducer, IdentityReducer) and not reducer.linear)
-    shown = reducer if isinstance(reducer, str) else getattr(type(reducer), "name", type(reducer).__name__)
+    if isinstance(reducer, IdentityReducer):
+        is_plain = not reducer.linear
+    else:
+        given = check_options("reducer_options", options.get("reducer_options"), "linear")
+        is_plain = reducer == IdentityReducer.name and not given.get("linear")
+    if not is_plain:
+        shown = reducer.name if isinstance(reducer, Reducer) else reducer
+        raise SwitchError(_explain(name, old, f"the reducer {shown!r} mixes outputs or inputs"))
     names = options.get("variable_names") or old.transforms.input_names
     try:
-        check_mergeable(old, is_plain, shown, names, options.get("transforms") or {})
+        check_mergeable(old, True, IdentityReducer.name, names, options.get("transforms") or {})
     except SelectionError as error:
         raise SwitchError(_explain(name, old, error)) from None
 
@@ -134,6 +137,6 @@ def add(
     return merged
 
 
-def _explain(name: str, old: Distillation, error: Exception) -> str:
+def _explain(name: str, old: Distillation, problem: object) -> str:
     outputs = ", ".join(old.output_names)
-    return f"{name} has equations for {outputs}, beside which new ones cannot run: {error}. Or {_ANEW}"
+    return f"{name} has equations for {outputs}, beside which new ones cannot run: {problem}. Or {_ANEW}"

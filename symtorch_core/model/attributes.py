@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from symtorch_core.components.habits import OF_MODEL, explain_attribute
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.placeholders import WithheldWeight
 from symtorch_core.model.setting import Setting
@@ -35,7 +36,12 @@ class BlockAttributes(nn.Module, ABC):
             if name.startswith("__") or "block" not in vars(self).get("_modules", {}):
                 raise
         now = self._now
-        value = getattr(now.block, name)
+        try:
+            value = getattr(now.block, name)
+        except AttributeError as error:
+            block = type(now.block).__name__
+            text = explain_attribute(f"{type(self).__name__} {self.name!r} around a {block}", name, OF_MODEL)
+            raise AttributeError(text, name=name, obj=self) from error
         if now.mode == "block":
             return value
         result = now.distillation

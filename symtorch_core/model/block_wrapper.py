@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from symtorch_core.activations.hooks import HookCapture
+from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, HookCapture
 from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.state_guard import take_turns
 from symtorch_core.activations.tensor_paths import (
     holds_arrays,
     nest_tensor,
 )
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_choice
 from symtorch_core.errors import SwitchError
+from symtorch_core.events.records import Callback
 from symtorch_core.model.hooks import run_post_hooks, run_pre_hooks
 from symtorch_core.model.loading import (
     list_pruned,
@@ -116,14 +118,23 @@ class BlockWrapper(SavedBlock, ABC):
         with self._switch.trying(mode=mode):
             yield
 
-    def capture(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Activations:
+    @explain_calls(also=HookCapture.option_names())
+    def capture(
+        self,
+        data: Any,
+        *,
+        parent: Callable[..., Any] | None = None,
+        max_rows: int = DEFAULT_MAX_ROWS,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+        **options: Any,
+    ) -> Activations:
         """Return activations of the block, whatever the mode; see :func:`symtorch_core.capture`."""
-        collect_options = {
-            key: options.pop(key) for key in ("max_rows", "seed", "callbacks") if key in options
-        }
         hooks = HookCapture.with_options(options)
         with self.running("block"):
-            return hooks.collect(self.block, data, parent=parent, **collect_options)
+            return hooks.collect(
+                self.block, data, parent=parent, max_rows=max_rows, seed=seed, callbacks=callbacks
+            )
 
     def get_receiver(self) -> nn.Module:
         """Return what a batch is prepared for: the block, whose arguments are known; this module if it was released."""
@@ -167,7 +178,7 @@ class BlockWrapper(SavedBlock, ABC):
 
     def _get_equations(self, now: Setting) -> tuple[Distillation, Surrogate]:
         if now.distillation is None or now.surrogate is None:
-            raise SwitchError(f"{self.name} has no equations yet: call distill(data) first")
+            raise SwitchError(f"{self.name} has no equations yet: call distill(data) or adopt(result) first")
         return now.distillation, now.surrogate
 
     def extra_repr(self) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from symtorch_core.activations.block_function import find_linear_widths
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.hooks import has_backward_hooks, list_hooks
 from symtorch_core.model.setting import Setting
@@ -104,16 +105,3 @@ def warn_of_losses(name: str, before: Setting, release_block: bool) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-
-
-def find_linear_widths(block: nn.Module) -> tuple[int | None, int | None]:
-    """Return the numbers of inputs and outputs of a linear layer, or of a Sequential from one to another; or None.
-
-    >>> find_linear_widths(nn.Sequential(nn.Linear(3, 8), nn.Tanh()))
-    (3, None)
-    """
-    if isinstance(block, nn.Linear):
-        return block.in_features, block.out_features
-    if isinstance(block, nn.Sequential) and len(block) > 0:
-        return find_linear_widths(block[0])[0], find_linear_widths(block[-1])[1]
-    return None, None

@@ -10,11 +10,11 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
+from symtorch_core.activations.block_function import find_linear_widths
 from symtorch_core.activations.state_guard import TensorBackup
 from symtorch_core.components.registry import load
 from symtorch_core.errors import FileFormatError
 from symtorch_core.model.attributes import BlockAttributes
-from symtorch_core.model.checks import find_linear_widths
 from symtorch_core.model.hooks import list_hooks
 from symtorch_core.model.placeholders import ReleasedBlock
 from symtorch_core.model.setting import Setting
@@ -26,6 +26,8 @@ from symtorch_core.training.descend import allow_gradients
 
 STATE: Final = "_extra_state"
 MASK: Final = "output_mask"
+_MARK_SHAPE: Final = (1,) * 8
+"""Shape that no weight has: of the mark at the place of a block's first weight in a checkpoint."""
 
 
 @final
@@ -131,6 +133,32 @@ def check_tensors(tensors: Mapping[str, Any], prefix: str, new: Setting, mask: T
         _check_mask(prefix + MASK, saved, new, mask)
     if new.released:
         _check_released(prefix, new, list_pruned(saved))
+
+
+def find_marked(block: nn.Module) -> str | None:
+    """Return the name of the block's weight at whose place a checkpoint of its wrapper has a mark; None without any.
+
+    The mark has a shape that no plain model takes. One that is given the checkpoint then refuses it, rather than keep
+    the random weights that it has in this place: ``load_state_dict(..., strict=False)`` and ``from_pretrained`` do so.
+    """
+    own = ("block.", "surrogate.", MASK, STATE)
+    names = (name for name, _ in block.named_parameters() if not name.startswith(own))
+    return next(names, None)
+
+
+def make_mark() -> Tensor:
+    """Return the mark of a wrapped block in a checkpoint."""
+    return torch.zeros(_MARK_SHAPE, dtype=torch.uint8)
+
+
+def drop_marks(tensors: dict[str, Any], prefix: str) -> None:
+    """Leave the marks of wrapped blocks out of a checkpoint, which is changed."""
+    marks = [
+        key for key, value in tensors.items() if isinstance(value, Tensor) and value.shape == _MARK_SHAPE
+    ]
+    for key in marks:
+        if key.startswith(prefix):
+            del tensors[key]
 
 
 def widen_tensors(tensors: dict[str, Any], prefix: str, surrogate: Surrogate) -> None:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import prepare_batch, to_arguments
+from symtorch_core.activations.failures import explain_failures
 from symtorch_core.activations.hooks import avoid_fused_attention
 from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor
 from symtorch_core.activations.watching import watch_calls
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_choice,
     check_function,
@@ -119,6 +121,7 @@ class OutputPruner:
         SearchError: a setting is invalid.
     """
 
+    @explain_calls()
     def __init__(
         self,
         block: BlockWrapper,
@@ -166,6 +169,7 @@ class OutputPruner:
         check_whole("steps_taken", steps_taken, 0, FileFormatError)
         vars(self).update(state, steps_taken=steps_taken)
 
+    @explain_calls()
     def step(self, sample: Any, *, parent: Callable[..., Any] | None = None) -> None:
         """Take one step of the schedule.
 
@@ -224,7 +228,8 @@ class OutputPruner:
             watch_calls(block, lambda args, kwargs: None, keep),
         ):
             args, kwargs = to_arguments(model, prepare_batch(sample, model, None))
-            model(*args, **kwargs)
+            with explain_failures(model, args, kwargs, alone=parent is None):
+                model(*args, **kwargs)
         if not seen:
             raise CaptureError(f"parent never called {self.block.name}: pass the model that calls it")
         rows = torch.cat(seen)

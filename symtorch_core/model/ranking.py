@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.batches import check_data, iterate_batches, prepare_batch, to_arguments
+from symtorch_core.activations.failures import explain_failures
 from symtorch_core.activations.rows import as_feature_rows
 from symtorch_core.activations.state_guard import preserve_state
 from symtorch_core.activations.tensor_paths import flatten_tensors, pick_tensor, replace_tensor
 from symtorch_core.activations.watching import watch_calls
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_function,
     check_seed,
@@ -106,6 +108,7 @@ class Ranking:
     importance: Tensor
 
 
+@explain_calls()
 @allow_gradients()
 def rank_outputs(
     block: BlockWrapper,
@@ -171,7 +174,9 @@ def _measure_slopes(
         for batch in iterate_batches(data, batch_size):
             seen.clear()
             args, kwargs = to_arguments(takes, prepare_batch(batch, takes, None))
-            value = loss(model(*args, **kwargs))
+            with explain_failures(takes, args, kwargs, alone=parent is None):
+                result = model(*args, **kwargs)
+            value = loss(result)
             if not seen:
                 raise CaptureError(f"{block.name} was never called: pass the model that calls it as parent=")
             slopes = torch.autograd.grad(value, seen, allow_unused=True)

@@ -18,9 +18,11 @@ from symtorch_core.activations.batches import (
     prepare_batch,
     to_arguments,
 )
+from symtorch_core.activations.failures import explain_failures
 from symtorch_core.activations.hooks import HookCapture
 from symtorch_core.activations.rows import Activations
 from symtorch_core.activations.state_guard import preserve_state
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_callbacks,
     check_choice,
@@ -78,6 +80,7 @@ class Refinement:
         )
 
 
+@explain_calls()
 @allow_gradients()
 def refine(
     blocks: BlockWrapper | Sequence[BlockWrapper],
@@ -167,7 +170,10 @@ def refine(
             batches = list(pair_batches(data, batch_size) if measured else iterate_batches(data, batch_size))
             cost, parts = _make_model_cost(chosen, batches, parent, loss or _mean_square, measured)
         if len(parts) < 2:
-            raise CaptureError("the data are a single batch: give at least two, so that one can be held out")
+            raise CaptureError(
+                f"the data are a single batch (of at most {batch_size} rows), and one more must be held out: give a "
+                "smaller batch_size=, or more data"
+            )
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(seed)).tolist()
         held = min(max(1, round(test_fraction * len(parts))), len(parts) - 1)
         fitted, held_out_parts = [parts[i] for i in order[held:]], [parts[i] for i in order[:held]]
@@ -293,6 +299,7 @@ def _make_model_cost(
             reference = prepare_batch(reference, takes, None)
         if neural:
             with torch.no_grad(), ExitStack() as stack:
+                stack.enter_context(explain_failures(takes, args, kwargs, alone=parent is None))
                 for block in blocks:
                     stack.enter_context(block.running("block"))
                 reference = model(*args, **kwargs)

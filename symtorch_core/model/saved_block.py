@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from symtorch_core.activations.batches import find_device
-from symtorch_core.activations.hooks import check_runs
+from symtorch_core.activations.estimators import as_function
+from symtorch_core.activations.hooks import check_runs, name_block
 from symtorch_core.activations.tensor_paths import FunctionBlock, get_argument_aliases
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_encodable, check_function
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.attributes import BlockAttributes
@@ -23,7 +25,10 @@ from symtorch_core.model.loading import (
     Loading,
     add_level,
     check_tensors,
+    drop_marks,
+    find_marked,
     list_pruned,
+    make_mark,
     read_setting,
     widen_tensors,
 )
@@ -41,19 +46,22 @@ class SavedBlock(BlockAttributes, ABC):
     output_mask: Tensor | None
     """True for active outputs, shape (d_out,), boolean; None if no output was ever pruned."""
 
+    @explain_calls()
     def __init__(self, block: Callable[..., Any], name: str | None = None) -> None:
         super().__init__()
+        block = as_function(block)
         check_function("block", block, "a module or a function", SwitchError)
         if name is not None and not isinstance(name, str):
             raise SwitchError(f"name must be a text, not {name!r}")
         if name is not None:
             check_encodable("name", name, SwitchError)
-        check_runs(block, name or type(block).__name__, SwitchError)
-        self.name = name or type(block).__name__
+        check_runs(block, name or name_block(block), SwitchError)
+        self.name = name or name_block(block)
         self._aliases = get_argument_aliases(block)
         self._loading: Loading | None = None
         module = block if isinstance(block, nn.Module) else FunctionBlock(block)
         self._switch = Switch(Setting(module))
+        self._marked = find_marked(module)
         self.register_buffer(MASK, None)
         self.register_load_state_dict_post_hook(_finish_loading)  # type: ignore[no-untyped-call]
         # Last, because attributes that are not declared above belong to the block from here on.
@@ -140,6 +148,11 @@ class SavedBlock(BlockAttributes, ABC):
         finally:
             self._settle()
 
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._marked is not None:
+            destination[prefix + self._marked] = make_mark()
+
     def _load_from_state_dict(
         self,
         state_dict: dict[str, Any],
@@ -165,6 +178,7 @@ class SavedBlock(BlockAttributes, ABC):
         if new is None:
             add_level(state_dict, prefix, now.surrogate, self._buffers[MASK])
         else:
+            drop_marks(state_dict, prefix)
             saved = state_dict.get(prefix + MASK)
             device = find_device(now.block)
             self.output_mask = (

@@ -17,6 +17,7 @@ from torch import nn
 from symtorch_core.activations.batches import peek_batch, prepare_batch
 from symtorch_core.activations.hooks import find_block
 from symtorch_core.activations.state_guard import take_turns
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_callbacks, check_flag, find_columns, find_position
 from symtorch_core.errors import SwitchError
 from symtorch_core.model.adding import add, check_addition, name_outputs
@@ -52,7 +53,7 @@ class SymbolicModel(BlockWrapper):
     """Module in place of a block: bit-exact in block mode, the equations in symbolic mode.
 
     Args:
-        block: a module, or a function of tensors.
+        block: a module, a function of tensors, arrays or data frames, or a fitted regressor of scikit-learn.
         name: name in messages and reports; the block's type by default.
 
     >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -63,6 +64,7 @@ class SymbolicModel(BlockWrapper):
 
     # -- distilling ---------------------------------------------------------------------
 
+    @explain_calls(extra="The block itself gives the outputs; measured data: st.distill((X, Y)).")
     def distill(
         self,
         data: Any,
@@ -233,6 +235,7 @@ class SymbolicModel(BlockWrapper):
         self._install(result, surrogate, inspect_source(result.provenance.source))
         return self
 
+    @explain_calls()
     def refine(self, data: Any, *, parent: Callable[..., Any] | None = None, **options: Any) -> Refinement:
         """Fine-tune the constants of the equations in use by gradients; see :func:`symtorch_core.refine`.
 
@@ -274,6 +277,7 @@ class SymbolicModel(BlockWrapper):
         result, surrogate = self._get_equations(self._now)
         return dict(zip(result.equation_names, surrogate.equations(), strict=True))
 
+    @explain_calls()
     def get_symbolic_function(
         self, output: int | str | None = None, complexity: Picks | None = None
     ) -> Callable[[Any], Any]:
@@ -317,6 +321,7 @@ class SymbolicModel(BlockWrapper):
 
     # -- switching ---------------------------------------------------------------------
 
+    @explain_calls()
     def switch_to_symbolic(
         self,
         complexity: Picks | None = None,
@@ -397,6 +402,7 @@ def _name_block(result: Distillation, name: str) -> Distillation:
     return dataclasses.replace(result, provenance=dataclasses.replace(result.provenance, source=source))
 
 
+@explain_calls()
 def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
     """Replace a submodule by a :class:`SymbolicModel` around it, in place, and return the wrapper.
 
@@ -417,7 +423,7 @@ def wrap(model: nn.Module, path: str, name: str | None = None) -> SymbolicModel:
             "the model itself cannot be replaced in place: use SymbolicModel(model) and call that"
         )
     if isinstance(block, SymbolicModel):
-        raise SwitchError(f"{path!r} is wrapped already")
+        raise SwitchError(f"{path!r} is wrapped already: st.find_block(model, {path!r}) is its wrapper")
     if any(isinstance(module, SymbolicModel) and module.block is block for module in model.modules()):
         raise SwitchError(f"{path!r} is wrapped already: leave out the last part of the path for its wrapper")
     positions = [

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from symtorch_core.activations.batches import is_pair, iterate_batches, peek_batch, read_table, to_arguments
+from symtorch_core.activations.batches import (
+    has_rows,
+    is_pair,
+    iterate_batches,
+    peek_batch,
+    read_table,
+    to_arguments,
+)
+from symtorch_core.activations.frames import slice_rows
 from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import CaptureError
 from symtorch_core.model.block_wrapper import BlockWrapper
@@ -58,9 +64,10 @@ def pair_batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
     if is_pair(data):
         X, Y = map(read_table, data)
         for start in range(0, len(X), batch_size):
-            yield X[start : start + batch_size], Y[start : start + batch_size]
+            part = slice(start, start + batch_size)
+            yield slice_rows(X, part), slice_rows(Y, part)
         return
-    if isinstance(data, Mapping) or isinstance(read_table(data), (Tensor, np.ndarray)):
+    if isinstance(data, Mapping) or has_rows(read_table(data)):
         raise CaptureError(
             f'targets="data" takes a pair (X, Y) or batches (x, y), not a {type(data).__name__}'
         )

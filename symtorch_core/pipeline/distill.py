@@ -12,19 +12,29 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import peek_batch
-from symtorch_core.activations.block_function import as_row_function
-from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture
+from symtorch_core.activations.block_function import as_row_function, warn_of_mixing
+from symtorch_core.activations.estimators import as_function
+from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture, name_block
 from symtorch_core.activations.rows import Activations, BlockFunction
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.registry import available, load
 from symtorch_core.errors import CaptureError, SearchError
-from symtorch_core.events import Callback, StageFinished, StageStarted, Stopwatch, notify, progress_bars
-from symtorch_core.pipeline.measures import list_failures, measure_result
+from symtorch_core.events import (
+    Callback,
+    StageFinished,
+    StageStarted,
+    StageTold,
+    Stopwatch,
+    notify,
+    progress_bars,
+)
+from symtorch_core.pipeline.measures import measure_result
 from symtorch_core.pipeline.request import (
     Components,
     check_arguments,
@@ -48,7 +58,11 @@ from symtorch_core.training.descend import allow_gradients
 from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.verification.whole_model import BATCH_ROWS
 
+_FEW: Final = 10
+"""Rows below which equations say little."""
 
+
+@explain_calls(extra="Measured data are one argument: distill((X, Y)).")
 @allow_gradients()
 def distill(
     block: Any,
@@ -85,7 +99,8 @@ def distill(
 
     Args:
         block: a module or function, with ``data`` to run it on; or the data themselves: an ``(X, Y)`` pair of
-            arrays, or :class:`Activations`.
+            arrays or data frames, or :class:`Activations`. A fitted regressor of scikit-learn stands for its
+            ``predict``. The columns of a data frame name the inputs.
         data: see :func:`symtorch_core.capture`.
         parent: the model that calls the block when it runs on ``data``, and whose own output is compared on the block
             and on the equations; None feeds the data to the block.
@@ -97,8 +112,8 @@ def distill(
         capture_options: options of a capture given by name, such as ``{"select_input": 0}``. For rows given as
             arrays, only ``{"on_nonfinite": "drop"}`` is valid.
         surrogate: name of a surrogate.
-        variable_names: a name for each input of the block; x0, x1, ... by default.
-        output_names: a name for each output of the block; y0, y1, ... by default.
+        variable_names: a name for each input of the block; those of a data frame's columns, or x0, x1, ... by default.
+        output_names: a name for each output of the block; those of Y's columns, or y0, y1, ... by default.
         transforms: derived variables that the equations are written in, instead of the inputs; see
             :class:`symtorch_core.Transforms`.
         outputs: distill only these output columns, by number or name; all by default.
@@ -137,7 +152,8 @@ def distill(
     """
     variable_names, output_names = _read_iterator(variable_names), _read_iterator(output_names)
     outputs, callbacks = _read_iterator(outputs), _read_iterator(callbacks)
-    arguments = dict(locals())  # by name, as they were given
+    arguments = {**locals(), "block": as_function(block)}  # by name, as they were given
+    block, was_estimator = arguments["block"], arguments["block"] is not block
     check_arguments(arguments)
     components = resolve_components(arguments)
     truth = read_truth(arguments)
@@ -148,15 +164,25 @@ def distill(
         # Other captures run the parent on data of their own.
         runs_parent = parent is not None and isinstance(components.capture, HookCapture)
         batch, data = peek_batch(data, BATCH_ROWS) if runs_parent else (None, data)
+        if was_estimator:
+            notify(callbacks, StageTold("capture", f"{name_block(block)} is distilled"))
         with stages.clock("capture"):  # a capture reports its own progress
             activations = _collect(block, data, parent, components, weights, max_rows, seed, callbacks)
             activations = _apply_names(activations, variable_names, output_names)
             function = as_row_function(block, activations) if callable(block) else None
+        if function is None:
+            warn_of_mixing(block, activations)
         columns = _find_columns(outputs, activations)
         check_truth(truth, activations)
         train, held_out = activations.split(test_fraction, seed)
         if held_out is None:
             check_held_out(select, len(activations), test_fraction)
+        if len(activations) < _FEW:
+            warnings.warn(
+                f"{len(activations)} rows are so few that many equations fit them: give more, ideally hundreds",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         with stages.run("reduce"):
             derive = Transforms(activations.input_names, transforms)
             # With transforms or fewer outputs, the rows show another function than the block.
@@ -231,20 +257,7 @@ def distill(
                 stacklevel=2,
             )
             result = replace(result, interrupted=True)
-    _warn_of_worse(result)
     return replace(result, provenance=replace(result.provenance, seconds=stages.seconds))
-
-
-def _warn_of_worse(result: Distillation) -> None:
-    """Warn once of chosen equations that are no better than a constant, unless the search was not finished."""
-    names = [] if result.interrupted else list_failures(result)
-    if names:
-        warnings.warn(
-            f"{', '.join(names)}: on held-out rows the chosen equation does worse than the best constant. Choose a "
-            "simpler one of the front, search longer or with other operators, or give more rows",
-            RuntimeWarning,
-            stacklevel=4,
-        )
 
 
 def _read_iterator(value: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -29,6 +29,12 @@ from symtorch_core.verification.verify import (
     measure_constants,
 )
 from symtorch_core.verification.whole_model import measure_model
+
+_NOTHING: Final = 0.01
+"""R2 on held-out rows up to which equations are no better than the mean."""
+_SHOWN: Final = 5
+_ENOUGH: Final = 20
+"""Held-out rows that are needed to say so."""
 
 
 def measure_result(
@@ -70,6 +76,59 @@ def measure_result(
                 stacklevel=4,
             )
         yield result
+    _warn_of_failures(result)
+
+
+def _warn_of_failures(result: Distillation) -> None:
+    """Warn of chosen equations that are worse than a constant, and of others that explain nothing, each once."""
+    if result.interrupted:
+        return
+    worse = _list_worse(result)
+    if worse:
+        warnings.warn(
+            f"{', '.join(worse)}: on held-out rows the chosen equation does worse than the best constant. Choose a "
+            "simpler one of the front, search longer or with other operators, or give more rows",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    nothing = _list_unexplained(result, worse)
+    if nothing:
+        more = f" and {len(nothing) - _SHOWN} more" if len(nothing) > _SHOWN else ""
+        warnings.warn(
+            f"the equations explain nothing of {', '.join(nothing[:_SHOWN])}{more} on held-out rows: the data may be "
+            "noise there, or lack an input; or the search needs other operators, more iterations or more rows",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _list_worse(result: Distillation) -> list[str]:
+    """Return the names of chosen equations that are clearly worse than a constant on held-out rows."""
+    worse = result.find_worse_than_constant()
+    if not worse:
+        return []
+    chosen, rows = result.chosen(), _reduce_rows(result)
+    return [
+        result.equation_names[number]
+        for number in worse
+        if is_clearly_worse(chosen[number].expression, number, *rows, result.searches[number].loss_function)
+    ]
+
+
+def _list_unexplained(result: Distillation, worse: Sequence[str]) -> list[str]:
+    """Return the names of other outputs of which the chosen equations explain nothing on held-out rows, with R2.
+
+    A reducer leaves out what matters least: with one, only if that is so for all outputs.
+    """
+    names = zip(result.output_names, result.fidelity, strict=False)
+    found = {
+        name: entry.held_out.r2
+        for name, entry in names
+        if entry.held_out is not None and entry.held_out.rows >= _ENOUGH and entry.held_out.r2 <= _NOTHING
+    }
+    if not result.reduction.keeps_outputs and len(found) < len(result.outputs):
+        return []
+    return [f"{name} (R2 {r2:.2g})" for name, r2 in found.items() if name not in worse]
 
 
 def _add_held_out_losses(result: Distillation, rule: SelectionRule) -> Distillation:
@@ -90,19 +149,6 @@ def _reduce_rows(result: Distillation) -> tuple[ReducedRows, ReducedRows]:
         for rows in (result.train, result.held_out)
     )
     return train, held_out
-
-
-def list_failures(result: Distillation) -> list[str]:
-    """Return the names of chosen equations that are clearly worse than a constant on held-out rows."""
-    worse = result.find_worse_than_constant()
-    if not worse:
-        return []
-    chosen, rows = result.chosen(), _reduce_rows(result)
-    return [
-        result.equation_names[number]
-        for number in worse
-        if is_clearly_worse(chosen[number].expression, number, *rows, result.searches[number].loss_function)
-    ]
 
 
 def _add_fidelity(result: Distillation, function: BlockFunction | None) -> Distillation:

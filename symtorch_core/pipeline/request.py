@@ -6,10 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final, get_args
 
-import numpy as np
-from torch import Tensor
-
-from symtorch_core.activations.batches import check_data, is_pair, read_table
+from symtorch_core.activations.batches import check_data, has_rows, is_pair, read_table
 from symtorch_core.activations.hooks import Capture
 from symtorch_core.activations.rows import Activations, to_weights
 from symtorch_core.components.checks import (
@@ -30,7 +27,8 @@ from symtorch_core.components.checks import (
 )
 from symtorch_core.components.options import Configurable
 from symtorch_core.components.registry import load
-from symtorch_core.errors import CaptureError, SearchError, SelectionError, find_close
+from symtorch_core.components.words import suggest
+from symtorch_core.errors import ArgumentError, CaptureError, SearchError, SelectionError
 from symtorch_core.reduction.reducer import Reducer
 from symtorch_core.search.checkpoint import identify_search
 from symtorch_core.search.regressor import Regressor
@@ -38,6 +36,15 @@ from symtorch_core.search.selection import HELD_OUT_RULES, SelectionRule
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.transforms import check_transforms
 
+_MODEL_FIRST: Final = "build the model, load its weights into it, and give that"
+_BLOCKS: Final = {
+    **dict.fromkeys(("str", "PosixPath", "WindowsPath", "dict", "OrderedDict"), _MODEL_FIRST),
+    **dict.fromkeys(
+        ("Tensor", "ndarray", "DataFrame"), "give rows as a pair, distill((X, Y)); a module comes first"
+    ),
+    "tuple": "a pair is (X, Y); weights of rows go into weights=",
+}
+_LIBRARIES: Final = {"pysr": "pysr", "gplearn": "gplearn", "pyoperon": "operon"}
 _OWNERS: Final = {"captures": "capture", "regressors": "regressor", "reducers": "reducer"}
 
 
@@ -79,11 +86,19 @@ class _Part:
             return type(self.spec)
         if not isinstance(self.spec, str):
             raise SearchError(
-                f"{self.kind} are given by name or as an instance of {self.base.__name__}, "
-                f"not {type(self.spec).__name__}"
+                f"{self.kind} are given by name or as an instance of {self.base.__name__}, {self._find_meant()}"
             )
         kind: type[Configurable] = load(self.kind, self.spec)
         return kind
+
+    def _find_meant(self) -> str:
+        """Return the end of a message about what is neither a name nor an instance."""
+        if isinstance(self.spec, type):
+            return f"not as a class: give {self.spec.__name__}()"
+        kind = type(self.spec)
+        name = _LIBRARIES.get(kind.__module__.partition(".")[0])
+        advice = f': {self.owner}="{name}", with settings in {self.owner}_options=' if name else ""
+        return f"not {kind.__name__}{advice}"
 
     def make(self) -> Any:
         """Return the component, built with its options.
@@ -138,7 +153,7 @@ def resolve_components(arguments: Mapping[str, Any]) -> Components:
     kinds = [part.type() for part in parts]
     for name in search_fields:
         if name not in SearchSpace.field_names():
-            raise SearchError(_explain_unowned(name, parts, kinds, arguments))
+            raise ArgumentError(_explain_unowned(name, parts, kinds, arguments))
     if search is not None:
         if not isinstance(search, SearchSpace):
             raise SearchError(f"search must be a SearchSpace, not a {type(search).__name__}")
@@ -173,13 +188,13 @@ def _explain_unowned(
         return f"{name!r} is an option of {homes}: give {places}"
     homes_of = {option: f", in {owner}_options" for owner, names in options.items() for option in names}
     homes_of |= dict.fromkeys(SearchSpace.field_names(), ", a field of the search space")
+    homes_of["metric"] = ", of a wrapped block's distill"
     homes_of |= dict.fromkeys(set(arguments) - {"search_fields"}, "")
-    close = find_close(name, homes_of)
-    hint = f" Did you mean {close[0]!r}{homes_of[close[0]]}?" if close else ""
-    return (
-        f"distill has no option {name!r}.{hint} Fields of the search space are given one by one; the options of a "
-        "component in regressor_options=, reducer_options= or capture_options="
+    places = (
+        " Fields of the search space are given one by one; the options of a component in regressor_options=, "
+        "reducer_options= or capture_options="
     )
+    return f"distill has no option {name!r}.{suggest(name, homes_of) or places}"
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -240,11 +255,15 @@ def _check_rows(block: Any, data: Any, parent: Any) -> None:
     if isinstance(block, Activations) or pair:
         if data is not None or parent is not None:
             raise CaptureError("the rows are given, so there is nothing to run: leave out data and parent")
-    elif not callable(block):
+    elif isinstance(block, type):
         raise CaptureError(
-            f"cannot distill a {type(block).__name__}: give a module or function with data, an (X, Y) pair, "
-            "or Activations"
+            f"cannot distill {block.__name__}, a class: give a module made of it, with its weights"
         )
+    elif not callable(block):
+        hint = _BLOCKS.get(
+            type(block).__name__, "give a module or function with data, an (X, Y) pair, or Activations"
+        )
+        raise CaptureError(f"cannot distill a {type(block).__name__}: {hint}")
     elif data is None:
         raise CaptureError("give the data to run the block on: distill(block, data, parent=model)")
     else:
@@ -270,7 +289,7 @@ def read_truth(arguments: Mapping[str, Any]) -> Activations | None:
         X, Y = block.inputs, given
     elif not callable(block):
         X, Y = block[0], given
-    elif arguments["parent"] is None and isinstance(read_table(data), (Tensor, np.ndarray)):
+    elif arguments["parent"] is None and has_rows(read_table(data)):
         X, Y = data, given
     else:
         raise CaptureError(

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.block_function import as_row_function
+from symtorch_core.activations.estimators import as_function
+from symtorch_core.activations.frames import import_pandas
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, HookCapture
 from symtorch_core.activations.rows import Activations, BlockFunction
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import (
     check_callbacks,
     check_flag,
@@ -86,9 +89,7 @@ class Sweep:
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame (needs pandas), a row for each reducer and size."""
-        import pandas  # optional, only here
-
-        return pandas.DataFrame([asdict(row) for row in self.rows])
+        return import_pandas().DataFrame([asdict(row) for row in self.rows])
 
     def plot(self, value: str = "r2", ax: Any = None) -> Any:
         """Plot unexplained variance over k_in: a line for each reducer and k_out (needs matplotlib).
@@ -131,6 +132,7 @@ def measure_overall_r2(prediction: Tensor, target: Tensor, weights: Tensor | Non
     return 1.0 - float((share * (prediction - target).square()).sum() / spread)
 
 
+@explain_calls(also=HookCapture.option_names())
 @allow_gradients()
 def sweep_reducers(
     block: Callable[..., Any],
@@ -177,6 +179,7 @@ def sweep_reducers(
         SearchError: an option of a reducer does not exist.
         UnknownComponentError, MissingDependencyError: a reducer is unknown or cannot be imported.
     """
+    block = as_function(block)
     check_function("block", block, "a module or a function", CaptureError)
     check_function("parent", parent, "the model that calls the block", CaptureError, optional=True)
     check_number("test_fraction", test_fraction, 0, 1, open_low=True, open_high=True, error=CaptureError)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
 
+from symtorch_core.activations.frames import import_pandas
 from symtorch_core.activations.rows import Activations
 from symtorch_core.components.checks import check_flag, check_path, check_whole, find_position
+from symtorch_core.components.habits import OF_RESULT, Guide
 from symtorch_core.components.registry import load
 from symtorch_core.errors import CaptureError, FileFormatError, SelectionError
 from symtorch_core.expressions import Expression, to_sympy, variables
@@ -56,7 +58,7 @@ class MetricChange:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Distillation:
+class Distillation(Guide):
     """Result of :func:`symtorch_core.distill`.
 
     There is one front for each equation: for each distilled output of the block or, with a reducer that mixes them, for
@@ -109,6 +111,10 @@ class Distillation:
     truth: Activations | None = field(default=None, repr=False)
     constant_losses: tuple[float, ...] = ()
     rounded: tuple[RoundedConstant, ...] = ()
+
+    @classmethod
+    def _list_habits(cls) -> Mapping[str, str]:
+        return OF_RESULT
 
     def without_rows(self) -> Distillation:
         """Return the result without its activations, which may take far more memory than the rest.
@@ -386,15 +392,13 @@ class Distillation:
 
         The column ``chosen`` is True for the chosen equations; see :meth:`ParetoFront.to_frame` for the others.
         """
-        import pandas  # optional, only here
-
         frames = [
             front.to_frame().assign(
                 output=name, chosen=[candidate.complexity == choice.complexity for candidate in front]
             )
             for name, front, choice in zip(self.equation_names, self.fronts, self.choices, strict=True)
         ]
-        return pandas.concat(frames, ignore_index=True)
+        return import_pandas().concat(frames, ignore_index=True)
 
     # Views, exports and files import this class, not the other way round; the methods below delegate to them.
 

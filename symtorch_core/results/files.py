@@ -12,6 +12,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from symtorch_core.activations.frames import Column
 from symtorch_core.activations.rows import Activations, Source
 from symtorch_core.components.checks import check_function, check_path
 from symtorch_core.errors import CaptureError, FileFormatError, SearchError
@@ -248,8 +249,9 @@ def _give_functions(
 
 
 def _decode_provenance(record: ProvenanceRecord) -> Provenance:
-    fields = msgspec.structs.asdict(record)
-    return Provenance(**{**fields, "source": Source(**msgspec.structs.asdict(record.source))})
+    fields, source = msgspec.structs.asdict(record), msgspec.structs.asdict(record.source)
+    columns = tuple(Column(entry.label, entry.dtype) for entry in record.source.columns)
+    return Provenance(**{**fields, "source": Source(**{**source, "columns": columns})})
 
 
 def _decode_output_fidelity(record: OutputFidelityRecord) -> OutputFidelity:

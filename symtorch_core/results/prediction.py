@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from symtorch_core.activations.frames import align_columns, is_frame, is_table, to_numbers
 from symtorch_core.activations.rows import as_real_tensor
 from symtorch_core.errors import CaptureError, did_you_mean
 
@@ -23,7 +23,12 @@ def predict(result: Distillation, X: Any) -> Any:
         CaptureError: the rows do not hold one number for each input.
     """
     names = result.transforms.input_names
-    rows = X if isinstance(X, Tensor) else as_real_tensor(order_columns(X, names), "X")
+    columns = result.provenance.source.columns
+    if not isinstance(X, Tensor):
+        ordered = align_columns(X, columns) if columns and is_frame(X) else order_columns(X, names)
+        rows = as_real_tensor(to_numbers(ordered) if is_table(ordered) else ordered, "X")
+    else:
+        rows = X
     if rows.ndim < 2:
         raise CaptureError(
             "X must have rows and columns, shape (n, d); got "
@@ -43,8 +48,7 @@ def order_columns(X: Any, names: Sequence[str]) -> Any:
     Raises:
         CaptureError: only some of the inputs are among the columns.
     """
-    pandas = sys.modules.get("pandas")  # whoever has a frame has imported it
-    if pandas is None or not isinstance(X, pandas.DataFrame):
+    if not is_frame(X):
         return X
     columns = list(map(str, X.columns))
     missing = [name for name in names if name not in columns]

@@ -65,6 +65,14 @@ class MetricRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @final
+class ColumnRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """A column of a data frame."""
+
+    label: Label | int
+    dtype: Label
+
+
+@final
 class SourceRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """Origin of the rows."""
 
@@ -79,6 +87,7 @@ class SourceRecord(Struct, frozen=True, forbid_unknown_fields=True):
     changed_inputs: tuple[Label, ...]
     set_attributes: tuple[Label, ...]
     arrays: bool
+    columns: tuple[ColumnRecord, ...]
 
 
 @final

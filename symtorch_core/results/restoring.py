@@ -66,6 +66,9 @@ def check_parts(result: Distillation) -> None:
     _check_count("fidelity", len(result.fidelity), outputs, "outputs")
     if result.constant_losses:
         _check_count("constant_losses", len(result.constant_losses), fronts, "fronts")
+    columns, inputs = len(result.provenance.source.columns), len(result.transforms.input_names)
+    if columns not in (0, inputs):
+        raise FileFormatError(f"its source has {columns} columns, but there are {inputs} inputs")
     if not outputs or len(set(result.outputs)) < outputs or max(result.outputs) >= result.block_outputs:
         raise FileFormatError(
             f"its outputs are not different numbers from 0 to {result.block_outputs - 1}, as those of its block"

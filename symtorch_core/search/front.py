@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, final, get_args
 
 import msgspec
 
+from symtorch_core.activations.frames import import_pandas
 from symtorch_core.components.checks import check_choice, check_whole
+from symtorch_core.components.habits import OF_FRONT, Guide
 from symtorch_core.errors import ExpressionError, FileFormatError, SelectionError
 from symtorch_core.expressions import Constant, Expression, constants, parse, to_sympy, to_text
 from symtorch_core.expressions.printing import to_latex
@@ -123,7 +125,7 @@ class FrontRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @final
-class ParetoFront(Sequence[Candidate]):
+class ParetoFront(Guide, Sequence[Candidate]):
     """Equations for one output, from simple to complex, each with a lower loss than all simpler ones.
 
     A sequence of :class:`Candidate`, built from any candidates: dominated and non-finite ones are left out, and so are
@@ -148,6 +150,10 @@ class ParetoFront(Sequence[Candidate]):
                 kept.append(candidate)
         scores = compute_scores([c.complexity for c in kept], [c.loss for c in kept])
         self._candidates = tuple(replace(c, score=score) for c, score in zip(kept, scores, strict=True))
+
+    @classmethod
+    def _list_habits(cls) -> Mapping[str, str]:
+        return OF_FRONT
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -306,10 +312,8 @@ class ParetoFront(Sequence[Candidate]):
         Figures of its fidelity (``r2_train``, ``r2_held_out``, ``r2_out_of_range``, ``max_error_held_out``) are missing
         values where they were not measured.
         """
-        import pandas  # optional, only here
-
         judged = [c.fidelity or EquationFidelity() for c in self]
-        return pandas.DataFrame(
+        return import_pandas().DataFrame(
             {
                 "complexity": [c.complexity for c in self],
                 "loss": [c.loss for c in self],

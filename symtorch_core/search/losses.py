@@ -200,6 +200,15 @@ are multiplied by a number, so are the constants of the equations found.
 """
 
 
+_OTHERS = MappingProxyType(
+    dict.fromkeys(
+        ("rmse", "l2", "l2loss", "l2distloss()", "mean squared error", "mseloss", "least squares"), "mse"
+    )
+    | dict.fromkeys(("l1", "l1loss", "l1distloss()", "mean absolute error", "maeloss", "absolute"), "mae")
+    | dict.fromkeys(("smooth l1", "smoothl1", "huberloss", "huber loss", "logcosh"), "huber")
+)
+"""Losses of other libraries, and the one of ours that is meant."""
+
 RESIDUAL = "r"
 """Name of the residual, prediction - target, in formulas of losses."""
 
@@ -223,8 +232,17 @@ def get_loss(name: str) -> Loss:
         formula = None
     if formula is not None and variables(formula):
         return replace(make_loss(lambda r: evaluate(formula, {RESIDUAL: r})), name=name)
-    hint = did_you_mean(name, LOSSES)
     raise SearchError(
-        f"unknown loss {name!r}.{hint} Known losses: {', '.join(LOSSES)}; or give a formula in the residual "
-        f"{RESIDUAL} = prediction - target, like 'abs(r)^1.5'"
+        f"unknown loss {name!r}.{suggest_loss(name)} Known losses: {', '.join(LOSSES)}; or give a formula in the "
+        f"residual {RESIDUAL} = prediction - target, like 'abs(r)^1.5'"
     )
+
+
+def suggest_loss(name: str) -> str:
+    """Return the end of a message about an unknown loss: the one that is meant, or nothing.
+
+    >>> suggest_loss("MSELoss")
+    " Did you mean 'mse'?"
+    """
+    meant = _OTHERS.get(name.lower().replace("_", " "))
+    return did_you_mean(name, LOSSES) if meant is None else f" Did you mean {meant!r}?"

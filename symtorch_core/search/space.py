@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from symtorch_core.components.calls import explain_construction
 from symtorch_core.components.checks import check_flag, check_names, check_number, check_whole
 from symtorch_core.errors import ExpressionError, SearchError, did_you_mean
 from symtorch_core.expressions import (
@@ -22,10 +23,11 @@ from symtorch_core.expressions import (
     parse_definition,
     satisfies_constraints,
 )
-from symtorch_core.search.losses import Loss, check_loss, get_loss, make_loss
+from symtorch_core.search.losses import Loss, check_loss, get_loss, make_loss, suggest_loss
 from symtorch_core.storage.functions import LostFunction
 
 
+@explain_construction
 @final
 @dataclass(frozen=True)
 class SearchSpace:
@@ -100,6 +102,11 @@ class SearchSpace:
         if not (isinstance(self.loss, (str, LostFunction)) or callable(self.loss)):
             raise SearchError(
                 f"loss takes the name of a loss, a formula or a torch function, not {self.loss!r}"
+            )
+        if isinstance(self.loss, nn.modules.loss._Loss):  # of two tensors, not of residuals
+            raise SearchError(
+                "loss takes the name of a loss, or a torch function of a tensor of residuals, not a "
+                f"{type(self.loss).__name__}.{suggest_loss(type(self.loss).__name__)}"
             )
         if not isinstance(self.loss, LostFunction):  # of a saved search, which is not run again
             check_loss(self.loss_function)
@@ -189,11 +196,13 @@ def _resolve_operator(name: str, defined: Collection[str] = ()) -> str:
 
 
 def _resolve_operators(field_name: str, names: Iterable[str], arity: int) -> Iterable[str]:
+    others = {1: "unary_operators", 2: "binary_operators"}
     for name in check_names(field_name, names):
         operator, takes = _resolve_name_or_definition(name)
         if takes != arity:
             raise SearchError(
                 f"{name!r} does not take {arity} argument(s): it does not belong in {field_name}"
+                + (f", but in {others[takes]}" if takes in others else "")
             )
         yield operator
 

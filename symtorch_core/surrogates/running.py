@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.batches import find_device
+from symtorch_core.activations.frames import align_columns, is_frame
 from symtorch_core.activations.rows import Source
 from symtorch_core.activations.tensor_paths import (
     collect_call_tensors,
@@ -82,11 +83,12 @@ def find_inputs(
     """Return the equations' inputs from the tensors of a call, passed by position or by keyword.
 
     Args:
-        args, kwargs: arguments of the call.
+        args, kwargs: arguments of the call; of a data frame, columns are found by their names.
         source: origin of the activations, with the captured tensors.
         aliases: position of each argument by its name, and back.
         name: name of the block, for messages.
     """
+    args = tuple(align_columns(value, source.columns) if is_frame(value) else value for value in args)
     tensors = collect_call_tensors(args, kwargs)
     x, _ = pick_inputs(tensors, source.select_input or ("0",), name, aliases)
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())

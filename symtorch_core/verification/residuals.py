@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from symtorch_core.activations.rows import as_real_tensor, as_rows
+from symtorch_core.components.calls import explain_calls
 from symtorch_core.components.checks import check_names, check_number
 from symtorch_core.errors import ExpressionError
 from symtorch_core.expressions import (
@@ -52,6 +53,7 @@ class Residual:
     rows: int
 
 
+@explain_calls()
 def residual_check(
     equation: Candidate | Expression | sp.Expr | str,
     differential_equation: str,
@@ -109,6 +111,7 @@ def residual_check(
     )
 
 
+@explain_calls()
 def identify_constants(
     equation: Candidate | Expression | sp.Expr | str,
     differential_equation: str,

@@ -17,7 +17,7 @@ from symtorch_core.reduction.moments import Moments
 from symtorch_core.reduction.reducer import Reduction
 from symtorch_core.search.constants import refit_constants
 from symtorch_core.search.fidelity import EquationFidelity, Fidelity, measure_fidelity
-from symtorch_core.search.front import ParetoFront
+from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.losses import Loss
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.surrogates.surrogate import Surrogate
@@ -97,12 +97,16 @@ def add_fidelity(
         Z = reduction.reduce_inputs(transforms(rows.inputs))
         T = reduction.reduce_targets(rows.outputs, Z).double()
         columns = dict(zip(reduction.variable_names, Z.unbind(-1), strict=True))
-        judged = []
-        for target, front in zip(T.unbind(-1), fronts, strict=True):
-            values = [evaluate(c.expression, columns).double().expand_as(target) for c in front]
-            predictions = torch.stack(values, dim=1) if values else target.new_zeros(len(target), 0)
-            judged.append(measure_fidelity(predictions, target[:, None].expand_as(predictions), rows.weights))
-        return judged
+
+        def judge(candidate: Candidate, target: Tensor) -> Fidelity:
+            value = evaluate(candidate.expression, columns).expand_as(target)
+            return measure_fidelity(value[:, None], target[:, None], rows.weights)[0]
+
+        # One by one: all of a front at once could take far more memory than the rows.
+        return [
+            [judge(candidate, target) for candidate in front]
+            for target, front in zip(T.unbind(-1), fronts, strict=True)
+        ]
 
     kinds = samples.each(measure)
     return tuple(

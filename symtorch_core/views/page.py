@@ -10,6 +10,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from symtorch_core.activations.frames import list_renamed
 from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import SelectionError
 from symtorch_core.expressions import Expression, evaluate, variables
@@ -267,6 +268,10 @@ def _build_settings(result: Distillation) -> Iterator[Table]:
                     ),
                     ("seed", made.seed),
                     ("rounded constants", "; ".join(map(describe_rounding, result.rounded))),
+                    (
+                        "columns",
+                        _format_list(list_renamed(result.transforms.input_names, made.source.columns)),
+                    ),
                     ("rows dropped (not finite)", made.source.rows_dropped or ""),
                 ]
             ),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from symtorch_core.activations.block_function import to_row_function
+from symtorch_core.activations.estimators import as_function
 from symtorch_core.activations.rows import Activations
 from symtorch_core.components.checks import (
     check_choice,
@@ -214,6 +215,7 @@ def plot_slice(
     Raises:
         SelectionError: an input or output does not exist, or the rows of the fit are not in memory.
     """
+    block = as_function(block)
     check_function("block", block, "the module or function", SelectionError)
     names = (along,) if isinstance(along, str) else check_names("along", along, SelectionError)
     if at is not None and not isinstance(at, Mapping):

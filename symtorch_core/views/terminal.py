@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from symtorch_core.activations.frames import list_renamed
 from symtorch_core.components.escaping import shorten, show_hidden
 from symtorch_core.errors import SelectionError
 from symtorch_core.results.choosing import describe_choices
@@ -150,11 +151,13 @@ def _format_footer(result: Distillation) -> str:
             origin.provenance.source.rows_dropped,
         )
         names, by = describe_choices(result, origin)
+        renamed = list_renamed(result.transforms.input_names, made.source.columns)
         lines += [
             f"{shorten(names, _WIDTH)}:" if names else "",
             f"{made.regressor} with reducer {made.reducer}; loss {origin.search.loss_function.name}; chosen by "
             f"{by!r}; {count(made.rows[0], 'row')} fitted, {made.rows[1]} held out; seed {made.seed}",
             f"{made.reducer} keeps {kept}" if kept else "",
+            ", ".join(f"{name} is the column {label!r}" for name, label in renamed.items()),
             ", ".join(f"{stage} {value:.1f} s" for stage, value in made.seconds.items()),
         ]
         if dropped:

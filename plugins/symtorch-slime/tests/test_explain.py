@@ -207,7 +207,7 @@ def test_what_cannot_be_explained() -> None:
         st.distill(law, X, capture="slime", **QUICK)
     with pytest.raises(st.CaptureError, match="x_star has 2 numbers"):
         explain(law, X, [0.0, 1.0], **QUICK)
-    with pytest.raises(st.CaptureError, match="must be one array of numbers"):
+    with pytest.raises(st.CaptureError, match="x_star is not an array of numbers"):
         explain(law, np.array([["a", "b", "c"]] * 5), STAR, **QUICK)
     with pytest.raises(st.CaptureError, match="data_weights must be 500"):
         explain(law, X, STAR, data_weights=[1.0], **QUICK)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from symtorch_core import DEFAULT_MAX_ROWS, Activations, Capture, CaptureError, HookCapture, Selector
+from symtorch_core import (
+    DEFAULT_MAX_ROWS,
+    Activations,
+    Capture,
+    CaptureError,
+    HookCapture,
+    Selector,
+    as_real_tensor,
+    did_you_mean,
+    restore_form,
+)
 from symtorch_core.events import Callback
 from symtorch_slime.neighbours import Array, Metric, Neighbourhood, check_point, neighbourhood
 
@@ -23,14 +33,14 @@ _BATCH = 1024
 class SlimeCapture(Capture):
     """Weighted activations around a point (SymTorch paper, 3.2); see :func:`symtorch_slime.neighbourhood`.
 
-    The data are rows of the model's input space, as one tensor or array of any shape after the first dimension; the
-    model gets rows of the same kind. The point is also in the model's input space, even where the block is hidden.
-    Every row that the block gets for an input row has that row's weight.
+    The data are rows of the model's input space, as one data frame, or one tensor or array of any shape after the first
+    dimension; the model gets rows of the same kind. The point is also in the model's input space, even where the block
+    is hidden. Every row that the block gets for an input row has that row's weight.
 
     Attributes:
-        x_star: the point, of the shape of one row.
+        x_star: the point, of the shape of one row; a row of a data frame is read by its names.
         neighbours, samples, neighbour_weight, variance, sigma, bandwidth, metric, categorical, data_weights: of the
-            neighbourhood.
+            neighbourhood; columns that are categorical may be given by their names in a data frame.
         select_input, select_output: which tensors are the block's inputs and output, as for ``"hooks"``.
 
     >>> X = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
@@ -48,7 +58,7 @@ class SlimeCapture(Capture):
     sigma: float | None = None
     bandwidth: float = 1.0
     metric: Metric = "euclidean"
-    categorical: Sequence[int] = ()
+    categorical: Sequence[int | str] = ()
     data_weights: Any = None
     select_input: Selector = None
     select_output: Selector = None
@@ -75,7 +85,7 @@ class SlimeCapture(Capture):
             )
         return neighbourhood(
             X,
-            _to_numbers(self.x_star, "x_star").ravel(),
+            _read_point(self.x_star, data),
             neighbours=self.neighbours,
             samples=self.samples,
             neighbour_weight=self.neighbour_weight,
@@ -83,7 +93,7 @@ class SlimeCapture(Capture):
             sigma=self.sigma,
             bandwidth=self.bandwidth,
             metric=self.metric,
-            categorical=self.categorical,
+            categorical=_find_columns(self.categorical, data),
             data_weights=weights,
             seed=seed,
         )
@@ -125,7 +135,7 @@ class SlimeCapture(Capture):
         Raises:
             CaptureError: the block gets several rows there.
         """
-        flat = _to_numbers(self.x_star, "x_star").ravel()
+        flat = _read_point(self.x_star, data)
         check_point(flat, _flatten(data).shape[1])
         point = restore_form(flat[None], data)
         hooks = HookCapture(self.select_input, self.select_output, row_mask=None)
@@ -138,16 +148,6 @@ class SlimeCapture(Capture):
         return found
 
 
-def restore_form(rows: Array, data: Any) -> Any:
-    """Return flat rows in the form of the data: a tensor or array of the same type and row shape."""
-    if isinstance(data, Tensor):
-        dtype = data.dtype if data.is_floating_point() else torch.get_default_dtype()
-        return torch.from_numpy(rows).to(data.device, dtype).reshape(-1, *data.shape[1:])
-    array = np.asarray(data)
-    kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
-    return rows.astype(kind).reshape(-1, *array.shape[1:])
-
-
 def _flatten(data: Any) -> Array:
     array = _to_numbers(data, "the data around x_star")
     if array.ndim < 2:
@@ -156,13 +156,34 @@ def _flatten(data: Any) -> Array:
 
 
 def _to_numbers(values: Any, what: str) -> Array:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        if values.is_floating_point():  # numpy has no bfloat16
-            values = values.double()
+    return np.asarray(as_real_tensor(values, what), dtype=np.float64)
+
+
+def _is_frame(data: Any) -> bool:
+    pandas = sys.modules.get("pandas")  # whoever has a data frame has imported it
+    return pandas is not None and isinstance(data, pandas.DataFrame)
+
+
+def _read_point(point: Any, data: Any) -> Array:
+    """Return the numbers of a point, shape (d,); if point and data have named columns, in the order of the data."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(point, (pandas.DataFrame, pandas.Series)):
+        return _to_numbers(point, "x_star").ravel()
     try:
-        return np.asarray(values).astype(np.float64)
+        named = point[list(data.columns)] if _is_frame(data) else point
+        return np.asarray(named).astype(np.float64).ravel()  # a row of a frame may hold objects
+    except KeyError as error:
+        raise CaptureError(f"x_star is no row of the data: {error.args[0]}") from None
     except (TypeError, ValueError) as error:
-        raise CaptureError(
-            f"{what} must be one array of numbers ({error}); encode categories as numbers"
-        ) from None
+        raise CaptureError(f"x_star must be numbers: {error}") from None
+
+
+def _find_columns(columns: Sequence[int | str], data: Any) -> list[int]:
+    """Return the numbers of columns that may be given by their names in a data frame."""
+    names = data.columns.tolist() if _is_frame(data) else []
+    for column in columns:
+        if isinstance(column, str) and column not in names:
+            raise CaptureError(
+                f"categorical names {column!r}, which is no column of the data.{did_you_mean(column, map(str, names))}"
+            )
+    return [names.index(column) if isinstance(column, str) else column for column in columns]

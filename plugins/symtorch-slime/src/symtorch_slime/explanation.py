@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 import sympy as sp
 import torch
-from sklearn.base import is_classifier
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from torch import Tensor
 
 from symtorch_core import Activations, CaptureError, Distillation, Regressor, Surrogate, distill
@@ -129,10 +129,10 @@ def explain(
     """Explain what a model, or a block in it, computes near a point by an equation (SLIME; SymTorch paper, 3.2).
 
     Args:
-        f: a module; a function of tensors or arrays (of the kind of X); scikit-learn's ``model.predict``, or
-            ``model.predict_proba``, whose probabilities are explained as logits, clipped at 0.001 and 0.999; or a
-            hidden block, with ``parent``.
-        X: data of the model, rows around the point: a tensor or array, shape (n, d).
+        f: a module; a function of tensors, arrays or data frames (of the kind of X); a regressor of scikit-learn, or
+            its ``predict``; ``model.predict_proba``, whose probabilities are explained as logits, clipped at 0.001 and
+            0.999; or a hidden block, with ``parent``.
+        X: data of the model, rows around the point: a tensor, array or data frame, shape (n, d).
         x_star: the point, in the model's input space, shape (d,).
         parent: the model that calls the block ``f``.
         regressor: name of a backend, or an instance.
@@ -200,6 +200,10 @@ def explain(
 
 def _wrap_classifier(f: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
     """Return the function to explain, and whether it gives class probabilities; these become logits."""
+    if isinstance(f, BaseEstimator) and is_regressor(f):
+        return f.predict, False
+    if isinstance(f, BaseEstimator) and is_classifier(f):
+        raise CaptureError("class labels cannot be explained: give the classifier's predict_proba")
     if not inspect.ismethod(f) or not is_classifier(f.__self__):
         return f, False
     if f.__name__ == "predict":
@@ -209,7 +213,8 @@ def _wrap_classifier(f: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
     method: Callable[[Any], Any] = f
 
     def logits(rows: Any) -> Any:
-        p = np.clip(np.asarray(method(np.asarray(rows))), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+        given = rows.numpy() if isinstance(rows, Tensor) else rows
+        p = np.clip(np.asarray(method(given)), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
         return np.log(p / (1 - p))
 
     return logits, True
