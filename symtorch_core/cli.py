@@ -87,12 +87,15 @@ def demo(
     ] = "torchgp",
     seed: Annotated[int, typer.Option(help="Seed of the data, the training and the search.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller data and shorter searches.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the files that the demo saves.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the models, results and pages that the demo leaves.")
+    ] = Path("symtorch-demo"),
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page at the end.")] = True,
 ) -> None:
     """Train two small networks, turn them into equations, and run the equations in their place."""
     from symtorch_core.demo import run  # here, so that the other commands start fast
 
-    run(Console(), regressor=regressor, seed=seed, quick=quick, out=out)
+    run(Console(), regressor=regressor, seed=seed, quick=quick, out=out, open_page=open_page)
 
 
 @app.command()

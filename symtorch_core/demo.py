@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import tempfile
-from collections.abc import Callable, Sequence
+import os
+import sys
+import webbrowser
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -13,10 +15,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.panel import Panel
+from rich.text import Text
 from torch import Tensor, nn
 
 from symtorch_core.components.checks import check_seed
 from symtorch_core.components.registry import load
+from symtorch_core.errors import MissingDependencyError
 from symtorch_core.events import Stopwatch, progress_bars
 from symtorch_core.model.symbolic_model import SymbolicModel, wrap
 from symtorch_core.results.distillation import Distillation
@@ -24,6 +28,7 @@ from symtorch_core.search.space import SearchSpace
 from symtorch_core.storage.files import write_whole
 from symtorch_core.training.descend import descend
 from symtorch_core.training.schedule import cosine_by_epochs, fork_seed
+from symtorch_core.verification.fidelity import extrapolate_inputs
 from symtorch_core.views.terminal import render_result
 
 LAW = "y = x0^2 + 3 sin(x4) - 4"
@@ -39,26 +44,56 @@ def run(
     regressor: str = "torchgp",
     seed: int = 0,
     quick: bool = False,
-    out: Path | None = None,
+    out: Path,
+    open_page: bool = True,
 ) -> None:
-    """Train, distill, switch, save, reload and check, and print every step.
+    """Train, distill, switch, save, reload and check, print every step, and leave a page for each part.
 
     Args:
         console: console to print on.
         regressor: name of the backend.
         seed: seed of data, training and search.
         quick: train and search less, for a first look in seconds.
-        out: folder for the saved models; a temporary one by default.
+        out: folder for models, results and pages.
+        open_page: open the first page in the browser, if the console is a terminal and there is a display.
     """
     check_seed(seed)
     load("regressors", regressor)  # before any training
     watch = Stopwatch()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = out or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        known_law(console, folder, regressor=regressor, seed=seed, quick=quick)
-        real_data(console, folder, regressor=regressor, seed=seed, quick=quick)
+    out.mkdir(parents=True, exist_ok=True)
+    law = known_law(console, out, regressor=regressor, seed=seed, quick=quick)
+    classifier = real_data(console, out, regressor=regressor, seed=seed, quick=quick)
     console.print(f"\nDone in {watch.seconds():.0f} s.")
+    show_next(console, out, {"law": law, "classifier": classifier}, regressor, open_page=open_page)
+
+
+def show_next(
+    console: Console, folder: Path, results: Mapping[str, Distillation], regressor: str, *, open_page: bool
+) -> None:
+    """Write a file and a page for each result, and print what to do next; the first page may open in a browser."""
+    pages = []
+    for name, result in results.items():
+        result.save(folder / f"{name}.json")
+        try:
+            pages.append(result.report(folder / f"{name}.html"))
+        except MissingDependencyError as error:
+            note = f"no pages: {error}"
+    shown = ", ".join(map(str, pages)) if pages else note
+    first = next(iter(results))
+    lines = (
+        ("the pages", shown),
+        ("in a terminal", f"symtorch show {folder / first}.json"),
+        ("your model", f'st.distill(model, X, regressor="{regressor}").report("page.html")'),
+    )
+    console.print("[bold]Next[/bold]")
+    for what, text in lines:
+        console.print(f"  {what:<14}", Text(text), soft_wrap=True, highlight=False)
+    if pages and open_page and console.is_terminal and _has_display():
+        webbrowser.open(pages[0].resolve().as_uri())
+
+
+def _has_display() -> bool:
+    return sys.platform in {"darwin", "win32"} or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quick: bool) -> Distillation:
@@ -91,8 +126,9 @@ def known_law(console: Console, folder: Path, *, regressor: str, seed: int, quic
     assert result.task_metric is not None
     console.print(
         f"R2 against the noisy data: {result.task_metric.block:.4f} with the network, "
-        f"{result.task_metric.equations:.4f} on the equation\n"
+        f"{result.task_metric.equations:.4f} on the equation"
     )
+    compare_out_of_range(console, network, result.surrogate(), X)
     _check_reload(console, folder / "law.pt", model, SymbolicModel(mlp([5, 64, 64, 64, 1], seed + 1)), X)
     return result
 
@@ -147,6 +183,23 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.body(x))
         return logits
+
+
+def compare_out_of_range(console: Console, network: nn.Module, equation: nn.Module, X: Tensor) -> None:
+    """Say who holds beyond the range of the data: there, R2 of one against the other does not tell."""
+    far = extrapolate_inputs(X)
+    truth = law(far)[:, None]
+    of_network, of_equation = r2(network, far, truth), r2(equation, far, truth)
+    blame = ": it is the network that fails there, not the equation" if of_equation > of_network else ""
+    console.print(
+        f"Out of range, against the law itself: R2 {of_network:.4f} with the network, {of_equation:.4f} on the "
+        f"equation{blame}\n"
+    )
+
+
+def law(X: Tensor) -> Tensor:
+    """Return the law's values (n,) for inputs (n, 5)."""
+    return X[:, 0] ** 2 + 3 * torch.sin(X[:, 4]) - 4
 
 
 def law_data(seed: int) -> tuple[Tensor, Tensor]:

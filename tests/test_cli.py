@@ -195,10 +195,11 @@ def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     stand_in.run = lambda console, **options: calls.append(options)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "symtorch_core.demo", stand_in)
     assert run("demo")[0] == 0
-    assert run("demo", "--regressor", "gplearn", "--seed", "3", "--quick", "--out", str(tmp_path))[0] == 0
+    options = ["--regressor", "gplearn", "--seed", "3", "--quick", "--out", str(tmp_path), "--no-open"]
+    assert run("demo", *options)[0] == 0
     assert calls == [
-        {"regressor": "torchgp", "seed": 0, "quick": False, "out": None},
-        {"regressor": "gplearn", "seed": 3, "quick": True, "out": tmp_path},
+        {"regressor": "torchgp", "seed": 0, "quick": False, "out": Path("symtorch-demo"), "open_page": True},
+        {"regressor": "gplearn", "seed": 3, "quick": True, "out": tmp_path, "open_page": False},
     ]
 
 

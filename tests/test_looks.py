@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,16 @@ import symtorch_core as st
 from symtorch_core import cli
 from symtorch_core.events.logs import jsonl_log, tensorboard_log
 from symtorch_core.events.records import OutputImproved, StageStarted
+from symtorch_core.expressions import parse
+from symtorch_core.results.choosing import Choice
+from symtorch_core.search.fidelity import EquationFidelity, Fidelity
+from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.testing.scripted import ScriptedRegressor
 from symtorch_core.views import plots
+from symtorch_core.views.page import build_page
+from symtorch_core.views.page_fronts import build_equation_front, get_equation_rows
+from symtorch_core.views.wording import describe_left_out
+from symtorch_pca.reducer import PCAReducer
 
 mpl.use("agg")
 X = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * 4 - 2
@@ -100,8 +109,9 @@ def test_without_matplotlib_it_says_so(result: st.Distillation, monkeypatch: pyt
 
 def test_notebooks_show_tables_and_formulas(result: st.Distillation) -> None:
     html = result._repr_html_()
-    assert html.count("<math") == sum(map(len, result.fronts))
-    assert "R² linear" in html
+    assert html.count("<mi>sin</mi>") == 1  # the chosen equations only, not the fronts
+    assert html.count("R² 1.00000 on held-out rows") == 2
+    assert "<table" not in html
     assert r"\sin" in result._repr_latex_()
     assert result.front()._repr_html_().count("<tr") == 1 + len(result.front())
     assert result.front()._repr_latex_().count(r"\\") == len(result.front()) - 1
@@ -111,6 +121,149 @@ def test_notebooks_show_tables_and_formulas(result: st.Distillation) -> None:
     assert block._repr_latex_() == ""
     block.distill(X, regressor=ScriptedRegressor(equations=("x0",)), progress=False)
     assert "<math" in block._repr_html_()
+
+
+def test_a_result_is_short_where_it_is_only_named(result: st.Distillation) -> None:
+    lines = repr(result).splitlines()
+    assert lines[0] == "Equations of Block, found by scripted"
+    assert lines[1].startswith(f"  y0 = {result.chosen()[0]}  (R² 1.00000 on held-out rows, complexity ")
+    assert len(lines) == 3
+
+
+def test_plots_say_what_they_show_in_mathematics(result: st.Distillation, ax: Any) -> None:
+    assert result.plot("front", 0, ax).get_title().startswith("$y_{0} = ")
+    assert r"\sin" in ax.get_title()
+    assert result.plot("fit", 1, ax).get_title().endswith("\nR² 1.00000 on held-out rows")
+    ax.figure.canvas.draw()
+    odd = replace(result, output_names=("50% of $x$", "a"), equation_names=("50% of $x$", "a"))
+    assert odd.plot("residuals", 0, ax).get_title().startswith(r"50% of \$x\$ = ")
+    ax.figure.canvas.draw()
+
+
+def test_an_explorer_is_a_frame_that_reaches_nothing_outside(result: st.Distillation) -> None:
+    explorer = replace(result, equation_names=('"><script>evil', "b")).explore()
+    frame = explorer._repr_html_()
+    assert frame.startswith("<iframe srcdoc=")
+    assert 'sandbox="allow-scripts"' in frame
+    assert frame.count("<") == 2  # the frame and its end
+    assert explorer.html().count("<script") == 1
+    assert repr(explorer) == f"Explorer({len(result.fronts[0])} equations; a notebook shows them)"
+    with pytest.raises(st.SelectionError, match="no equation 2"):
+        result.explore(2)
+
+
+def test_a_low_r2_out_of_range_is_explained_where_it_is_high_within() -> None:
+    def block(x: torch.Tensor) -> torch.Tensor:  # as a network that holds inside of [-2, 2] only
+        return torch.stack([2 * x[:, 0].clamp(-2, 2) + x[:, 1].clamp(-2, 2), 2 * x[:, 0]], dim=1)
+
+    engine = ScriptedRegressor(equations=("2.0*x0", "2.0*x0 + x1"))
+    options: dict[str, Any] = {"select": "best", "progress": False, "regressor": engine}
+    explained = "equation and block part for y0, though"
+    result = st.distill(block, X, **options)
+    assert explained in " ".join(str(result).split())
+    assert explained in result._repr_html_()
+    assert explained in build_page(result).html()
+    assert "Beyond the range" not in str(st.distill(block, X / 2, **options))
+
+
+def with_fronts(result: st.Distillation, name: str = "it's") -> st.Distillation:
+    """The same result with a front that falls steeply beyond the first equation's choice, and one that does not."""
+    steep, flat = (
+        ParetoFront(
+            Candidate(parse(text), complexity, loss, loss)
+            for text, complexity, loss in zip(
+                ("x0", "2*x0", "x0 + x1", "x1"), (1, 8, 12, 18), losses, strict=True
+            )
+        )
+        for losses in ((50.0, 0.709, 0.0506, 0.045), (50.0, 0.709, 0.7, 0.6))
+    )
+    choices = (Choice(8, "complexity"),) * 2
+    names = (name, "b")
+    return replace(result, fronts=(steep, flat), choices=choices, equation_names=names, output_names=names)
+
+
+def test_a_steep_fall_of_the_loss_beyond_the_choice_is_told(result: st.Distillation) -> None:
+    found = with_fronts(result)
+    line = "it's: at complexity 12, 4 more, the loss is 93 % lower: "
+    assert describe_left_out(found) == {0: f"""{line}choose(complexity={{"it's": 12}})"""}
+    html = found._repr_html_(), build_page(found).html()
+    for shown in (" ".join(str(found).split()), *map(unescape, html)):
+        assert shown.count(line) == 1
+        assert shown.count("more, the loss is") == 1
+    taken = found.choose(complexity={"it's": 12})
+    assert describe_left_out(taken) == {}
+    assert "more, the loss is" not in str(taken) + taken._repr_html_() + build_page(taken).html()
+
+
+def test_what_to_take_is_named_so_that_it_can_be_taken(result: st.Distillation) -> None:
+    for name in ("b", "n" * 300):  # the name of the other one, or too long to copy
+        line = describe_left_out(with_fronts(result, name))[0]
+        assert line.endswith("choose(complexity={0: 12})")
+        assert len(line) < 150
+    exact = ParetoFront([Candidate(parse("x0"), 1, 1.0, 1.0), Candidate(parse("x0*2"), 3, 1e-9, 1e-9)])
+    choices = (Choice(1, "complexity"), result.choices[1])
+    found = replace(result, fronts=(exact, result.fronts[1]), choices=choices)
+    assert "2 more, the loss is over 99 % lower" in describe_left_out(found)[0]
+
+
+def test_fidelity_is_that_of_the_search(result: st.Distillation) -> None:
+    def judge(r2: float) -> Fidelity:
+        return Fidelity(r2, 1 - r2, 0.0, 0.0, 60)
+
+    known = EquationFidelity(judge(0.25), judge(0.5), judge(-0.125), judge(0.75))
+    front = ParetoFront(replace(candidate, fidelity=known) for candidate in result.fronts[0])
+    found = replace(result, fronts=(front, result.fronts[1]))
+    point = build_equation_front(found, 0, get_equation_rows(found, 0)).points[0]
+    assert point.r2 == "0.50000"
+    assert point.facts[-3:] == (
+        ("R², held-out rows", "0.50000"),
+        ("R² out of range", "-0.12500"),
+        ("R² against your data", "0.75000"),
+    )
+    chosen = list(found.fronts[0]).index(found.chosen()[0])
+    unknown = ParetoFront(replace(candidate, fidelity=None) for candidate in front)
+    measured = replace(result, fronts=(unknown, result.fronts[1]))
+    point = build_equation_front(measured, 0, get_equation_rows(measured, 0)).points[chosen]
+    assert point.r2 == "1.00000"
+    assert point.facts[-1] == ("R², held-out rows", "1.00000")
+
+
+def test_a_note_says_on_which_rows_even_when_they_are_gone(result: st.Distillation) -> None:
+    assert repr(result.without_rows()) == repr(result)
+    assert "R² 1.00000 on held-out rows" in repr(result)
+
+
+def test_agreement_with_measurements_is_in_the_notes() -> None:
+    Y = torch.stack([2 * X[:, 0], X[:, 1]], dim=1)
+    options: dict[str, Any] = {"regressor": ScriptedRegressor(equations=("2.0*x0", "x1")), "progress": False}
+    found = st.distill((X, Y), y_true=Y, **options)
+    assert found._repr_html_().count("1.00000 on held-out rows, 1.00000 against your data") == 2
+    assert "R² against your data: y0 1.00000, y1 1.00000" in str(found)
+    mixed = st.distill((X, Y), y_true=Y, reducer=PCAReducer(k_out=1), **options)
+    assert not mixed.reduction.keeps_outputs
+    assert mixed._repr_html_().count("R² against your data: y0 ") == 1
+
+
+def test_a_block_is_called_what_its_owner_calls_it() -> None:
+    class Pipeline:
+        def predict(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :1]
+
+    def law(x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1]
+
+    engine = ScriptedRegressor(equations=("x0",))
+    for block, headline in (
+        (Pipeline().predict, "Equation of Pipeline.predict"),
+        (law, "Equation of law"),
+        (lambda x: x[:, :1], "Equation of function"),
+        (Block(), "Equations of Block"),
+    ):
+        page = build_page(st.distill(block, X, regressor=engine, progress=False))
+        assert page.title == headline
+    arrays = build_page(st.distill((X, X[:, :1]), regressor=engine, progress=False))
+    assert arrays.title == "Equation"
+    assert arrays.subtitle == "1 equation by scripted, 240 rows fitted, 60 held out"
 
 
 def test_the_log_is_one_json_object_for_each_event(tmp_path: Path) -> None:

@@ -35,12 +35,12 @@ from symtorch_core.components.escaping import (
 from symtorch_core.events import StageStarted, StageTold, progress_bars
 from symtorch_core.exports import Deployed, to_c, to_python
 from symtorch_core.expressions import Variable, parse
-from symtorch_core.expressions.printing import name_to_latex
+from symtorch_core.expressions.printing import name_to_latex, to_latex
 from symtorch_core.results.choosing import choose_by_rule
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.studies import Claim, Drawing, Section, StudyReport, Table
 from symtorch_core.testing.scripted import ScriptedRegressor
-from symtorch_core.views.page_parts import Equation, Page
+from symtorch_core.views.page_parts import Equation, Page, render_math, render_name
 
 TEXTS = (
     r"\xi", "$x_$", "$", "a\\$b", 'a"b', "a'b", "*/", "/*", "*/ int evil; /*", '"""', "'''", "a\nb", "a\r\nb", "a\tb",
@@ -177,7 +177,9 @@ def test_a_name_stays_in_its_comment(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEXTS, ids=ascii)
 def test_latex_shows_a_name_and_obeys_none(name: str) -> None:
-    commands = r"\\(textbackslash|textasciitilde|textasciicircum|backslash|sim|wedge|prime|mathtt|[&%$#_{} ])"
+    commands = (
+        r"\\(text(backslash|asciitilde|asciicircum)|backslash|sim|wedge|prime|math[tr][tm]|alpha|[&%$#_{} ])"
+    )
     for text in (escape_latex_text(name), escape_latex_math(name), name_to_latex(name)):
         bare = re.sub(commands, "", text)
         if text != name_to_latex(name) or text == escape_latex_math(name):
@@ -189,10 +191,32 @@ def test_latex_shows_a_name_and_obeys_none(name: str) -> None:
 def test_names_in_formulas_have_the_usual_form_only_if_they_have_no_other() -> None:
     assert name_to_latex("x_12") == "x_{12}"
     assert name_to_latex("alpha") == r"\alpha"
+    assert name_to_latex("θ_1") == r"\theta_{1}"
+    assert name_to_latex("mass") == r"\mathrm{mass}"
+    assert name_to_latex("v_max") == r"v_{\mathrm{max}}"
     assert name_to_latex("what") == r"\mathtt{what}"  # no w with a hat
     assert name_to_latex("_") == r"\mathtt{\_}"
     assert name_to_latex(r"\xi") == r"\mathtt{\backslash{}xi}"
     assert name_to_latex("$x_$") == r"\mathtt{\$x\_\$}"
+
+
+def test_words_in_products_stay_apart() -> None:
+    assert to_latex(parse("2*mass*theta")) == r"2 \, \mathrm{mass} \, \theta"
+    assert to_latex(parse("2*x*y")) == "2 x y"
+    product = ET.fromstring(render_math(parse("mass*theta")).replace("&InvisibleTimes;", "\u2062"))
+    (row,) = product
+    assert [child.text for child in row] == ["mass", "\u2062", "θ"]
+    assert row[1].attrib["rspace"] != "0"
+
+
+def test_a_name_alone_is_typeset_like_a_variable() -> None:
+    for text, inner in (
+        ("theta", "<mi>&#952;</mi>"),
+        ("mass", "<mi>mass</mi>"),
+        ("a<b", "<mtext>a&lt;b</mtext>"),
+    ):
+        assert inner in render_name(text)
+    assert "<msub>" in render_name("v_max")
 
 
 def test_latex_of_a_result(result: st.Distillation, tmp_path: Path) -> None:

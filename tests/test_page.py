@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ import symtorch_core as st
 from symtorch_core.expressions import parse
 from symtorch_core.storage.documents import write_document
 from symtorch_core.testing.scripted import ScriptedRegressor
+from symtorch_core.views.figures import render_following
 from symtorch_core.views.page import build_page, measure_sensitivity
+from symtorch_core.views.page_fronts import build_equation_front, get_equation_rows
 from symtorch_core.views.page_parts import Equation, Page, Section, Table, Text
 from symtorch_pca.reducer import PCAReducer
 
@@ -81,7 +84,8 @@ def test_it_opens_without_errors_and_without_a_network(browser: Any, tmp_path: P
     assert page.find_element("css selector", "h1").is_displayed()
     assert len(page.find_elements("css selector", "svg.figure")) == 2 * 3
     visible = [math for math in page.find_elements("css selector", "math") if math.is_displayed()]
-    assert len(visible) == 2 * 2  # a name and an equation for each output
+    # A name, a sign and an equation: above for each output, and beside its front; names of figures and variables.
+    assert len(visible) == 2 * (3 + 3 + 2 + 3)
     assert all(math.size["height"] > 8 for math in visible)
     assert [entry for entry in page.get_log("browser") if entry["level"] in {"SEVERE", "WARNING"}] == []
     assert {url.split(":")[0] for url in requests(page)} <= {"file", "data"}
@@ -106,6 +110,111 @@ def test_a_click_on_a_point_shows_its_equation(browser: Any, tmp_path: Path) -> 
     assert len(page.find_elements("css selector", "[data-key=front1] .ring")) == 1
     point.send_keys("\ue012")  # arrow to the left
     assert shown() == str(result.fronts[1][-2].expression)
+
+
+def read_path(browser: Any) -> str:
+    return browser.execute_script("return document.querySelector('.fit g[id$=fit] path').getAttribute('d')")
+
+
+def test_the_slider_redraws_formula_and_fit(browser: Any, tmp_path: Path) -> None:
+    result = distilled(1)
+    page = opened(browser, result.report(tmp_path / "report.html"))
+    slider = page.find_element("css selector", "input[type=range]")
+    position = list(result.fronts[0]).index(result.chosen()[0])
+    assert int(slider.get_attribute("value")) == position
+    drawn = read_path(page)
+    assert drawn.count("M") == 80  # the held-out rows
+    for key, number in (("\ue011", 0), ("\ue010", len(result.fronts[0]) - 1)):  # home, end
+        slider.send_keys(key)
+        (panel,) = (p for p in page.find_elements("css selector", ".panel") if p.is_displayed())
+        assert panel.get_attribute("data-label") == str(result.fronts[0][number].expression)
+        assert page.find_element("css selector", ".r2").text == panel.get_attribute("data-r2")
+        assert page.find_element("id", f"front0-{number}").get_attribute("aria-pressed") == "true"
+    page.execute_script("arguments[0].value = 0; arguments[0].dispatchEvent(new Event('input'))", slider)
+    assert read_path(page) != drawn
+    page.find_element("id", f"front0-{position}").click()
+    assert int(slider.get_attribute("value")) == position
+    assert read_path(page) == drawn  # the page's script draws what was in the file
+
+
+def test_an_explorer_slides_in_its_frame(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    result = distilled(2)
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8><p>Above</p>{result.explore(1)._repr_html_()}")
+    page = opened(browser, path)
+    page.switch_to.frame(page.find_element("css selector", "iframe"))
+    slider = page.find_element("css selector", "input[type=range]")
+    before, ring = read_path(page), page.find_element("css selector", ".ring")
+    was = ring.get_attribute("cx")
+    ActionChains(page).drag_and_drop_by_offset(slider, -slider.size["width"] // 4, 0).perform()
+    number = int(slider.get_attribute("value"))
+    assert number < list(result.fronts[1]).index(result.chosen()[1])
+    (panel,) = (p for p in page.find_elements("css selector", ".panel") if p.is_displayed())
+    assert panel.get_attribute("data-label") == str(result.fronts[1][number].expression)
+    assert read_path(page) != before
+    assert float(ring.get_attribute("cx")) < float(was)
+    assert page.execute_script("return document.documentElement.scrollHeight") <= 660
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    page.switch_to.default_content()
+
+
+def test_over_one_variable_a_curve_is_drawn(browser: Any, tmp_path: Path) -> None:
+    x = torch.linspace(-2, 2, 300)[:, None]
+    engine = ScriptedRegressor(equations=("theta", "2.0*sin(1.5*theta)", "1.0/theta"))
+    result = st.distill(
+        (x, 2 * torch.sin(1.5 * x)), regressor=engine, variable_names=["theta"], select="best", progress=False
+    )
+    fit = build_equation_front(result, 0, get_equation_rows(result, 0)).fit
+    assert fit is not None
+    assert not fit.dots
+    best = list(result.fronts[0]).index(result.chosen()[0])
+    height = {x: y for x, y in zip(fit.xs, fit.ys[best], strict=True) if y is not None}
+    top = min(height.values())  # SVG counts from above: the sine is highest where 1.5 theta is pi / 2
+    highest = [x for x, y in height.items() if y == top]
+    share = (sum(highest) / len(highest) - fit.xs[0]) / (fit.xs[-1] - fit.xs[0])
+    assert share == pytest.approx((torch.pi / 3 + 2) / 4, abs=0.02)
+    page = opened(browser, result.report(tmp_path / "report.html"))
+    assert read_path(page).count("M") == 1
+    assert "θ" in page.find_element("css selector", ".fit figcaption").text
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_an_equation_without_a_value_leaves_a_gap() -> None:
+    nan = torch.tensor([0.0, float("nan"), float("inf"), 1.0], dtype=torch.float64)
+    xs = torch.arange(4, dtype=torch.float64)
+    fit = render_following(
+        lambda ax: ax.set(xlim=(0, 3), ylim=(0, 1)), xs, [nan, xs], chosen=0, key="k", dots=False, caption=""
+    )
+    assert [y is None for y in fit.ys[0]] == [False, True, True, False]
+    assert None not in fit.ys[1]
+    path = re.search(r'<g id="k">\s*<path d="([^"]*)"', fit.svg)
+    assert path is not None
+    assert path.group(1).count("M") == 2
+
+
+def test_the_formula_is_the_largest_of_all(browser: Any, tmp_path: Path) -> None:
+    page = opened(browser, distilled(1, output_names=["theta"]).report(tmp_path / "report.html"))
+    formula, title = (page.find_element("css selector", css) for css in (".formula > div", "h1"))
+    size = "return parseFloat(getComputedStyle(arguments[0]).fontSize)"
+    assert page.execute_script(size, formula) > page.execute_script(size, title)
+    assert formula.location["y"] < page.find_element("css selector", "h2").location["y"]
+    assert formula.text.startswith("θ")
+    note = page.find_element("css selector", ".formula p").text
+    assert note.startswith("R² 1.00000 on held-out rows, complexity ")
+    page.find_element("css selector", ".formula a").click()
+    assert page.find_element("css selector", ":target h2").text == "theta"
+
+
+def test_of_forty_outputs_twelve_are_drawn_and_all_are_there(tmp_path: Path) -> None:
+    result = distilled(40, regressor=ScriptedRegressor(equations=("2.0*x0",)))
+    page = build_page(result)
+    assert sum(bool(section.key) for section in page.sections) == 12 + 1
+    html = page.html()
+    assert "y_39" in html
+    assert "40 equations by scripted" in html
+    assert len(html) < 1_000_000
 
 
 def test_buttons_copy_what_they_say(browser: Any, tmp_path: Path) -> None:
@@ -190,6 +299,7 @@ def test_behind_a_reducer_the_outputs_of_the_block_are_shown_too(tmp_path: Path)
     )
     titles = [section.title for section in build_page(result).sections]
     assert titles == [
+        "",
         "Fidelity",
         "f0",
         "f1",

@@ -225,7 +225,7 @@ class TestOptions:
         Y[3] = float("nan")
         result = distill((X, Y), capture_options={"on_nonfinite": "drop"}, weights=torch.ones(200))
         assert (sum(result.provenance.rows), result.provenance.source.rows_dropped) == (199, 1)
-        assert "1 rows with non-finite values were left out" in str(result)
+        assert "1 row with non-finite values was left out" in str(result)
 
     def test_same_seed_same_result(self) -> None:
         pair = (rows(), targets(rows(), 2))

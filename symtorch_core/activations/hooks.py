@@ -399,9 +399,12 @@ def _find_name(block: Callable[..., Any], model: Callable[..., Any]) -> str:
 
 
 def name_block(block: Callable[..., Any]) -> str:
-    """Return the type of a module or function; of a method, its owner's type and its name."""
+    """Return the type of a module; the name of a function or method, that of its owner before a method's."""
     if inspect.ismethod(block):
-        return f"{type(block.__self__).__name__}.{block.__name__}"
+        owner = block.__self__ if inspect.isclass(block.__self__) else type(block.__self__)
+        return f"{owner.__name__}.{block.__name__}"
+    if inspect.isroutine(block):
+        return "function" if block.__name__ == "<lambda>" else block.__name__
     return type(block).__name__
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symtorch_core.components.escaping import escape_latex_math
 from symtorch_core.expressions.sympy_bridge import to_sympy
@@ -23,6 +24,9 @@ from symtorch_core.expressions.tree import (
     write_infix,
 )
 
+if TYPE_CHECKING:
+    import sympy as sp  # heavy: each function that needs it imports it
+
 _MOST_TYPESET = 400
 """An expression of more nodes, which no reader could take in, is not typeset but written as text."""
 _FINEST = 1e-12
@@ -31,6 +35,7 @@ _PLAIN_EXPONENTS = 5
 """Numbers of up to this many digits are written without a power of ten."""
 _MARK = re.compile(r"\bc_+\d+\b")
 _PLAIN_NAME = re.compile(r"[^\W_]+(_[^\W_]+)*")
+_WORD = re.compile(r"(?<![\\\w])(?=\w*[^\W\d_])[^\W_]{2,}")
 
 
 def to_text(
@@ -82,7 +87,8 @@ def to_latex(expression: Expression, digits: int = 4, errors: Sequence[float | N
         names = {
             symbol: written.get(symbol.name) or name_to_latex(symbol.name) for symbol in part.free_symbols
         }
-        return str(sp.latex(part, symbol_names=names))
+        has_words = any(name.startswith(r"\math") for name in names.values())
+        return str(sp.latex(part, symbol_names=names, mul_symbol=r" \, " if has_words else None))
 
     typeset = typeset_with(show, marked, digits)
     return escape_latex_math(to_text(expression, digits, errors)) if typeset is None else typeset
@@ -148,14 +154,37 @@ def typeset_with(write: Callable[[Any], str], expression: Expression, digits: in
 def name_to_latex(name: str) -> str:
     r"""Return a name as LaTeX for a formula: with subscripts and Greek letters where it has that form, else as text.
 
-    >>> print(name_to_latex("x_12"), name_to_latex("alpha"), name_to_latex("what"), name_to_latex("50%"))
-    x_{12} \alpha \mathtt{what} \mathtt{50\%}
+    >>> print(name_to_latex("x_12"), name_to_latex("alpha"), name_to_latex("θ"), name_to_latex("v_max"))
+    x_{12} \alpha \theta v_{\mathrm{max}}
+    >>> print(name_to_latex("what"), name_to_latex("50%"))
+    \mathtt{what} \mathtt{50\%}
     """
     import sympy as sp
 
-    usual = str(sp.latex(sp.Symbol(name))) if _PLAIN_NAME.fullmatch(name) else ""
-    letters = re.sub(r"[\\{}_ ]", "", usual)  # sympy reads accents into names: what is not a w with a hat
-    return usual if usual and letters == name.replace("_", "") else escape_latex_math(name)
+    symbol = name_to_symbol(name)
+    if symbol is None:
+        return escape_latex_math(name)
+    return _WORD.sub(lambda word: rf"\mathrm{{{word.group()}}}", str(sp.latex(symbol)))
+
+
+def name_to_symbol(name: str) -> sp.Symbol | None:
+    """Return the symbol that sympy's printers show as this name; None if they would show another."""
+    import sympy as sp
+
+    if not _PLAIN_NAME.fullmatch(name):
+        return None
+    spelled = "_".join(map(_spell_greek, name.split("_")))
+    letters = re.sub(r"[\\{}_ ]", "", str(sp.latex(sp.Symbol(spelled))))
+    # sympy reads accents into names: what is not a w with a hat.
+    return sp.Symbol(spelled) if letters == spelled.replace("_", "") else None
+
+
+def _spell_greek(part: str) -> str:
+    """Return the English name of a Greek letter, and any other text as it is."""
+    kind, _, letter = unicodedata.name(part, "").partition(" LETTER ") if len(part) == 1 else ("", "", "")
+    english = letter.replace("LAMDA", "LAMBDA")
+    spelled = {"GREEK SMALL": english.lower(), "GREEK CAPITAL": english.capitalize()}.get(kind, part)
+    return spelled if spelled.isalpha() else part
 
 
 def _use_common_notation(node: Expression, show: Callable[[float], str]) -> Expression:

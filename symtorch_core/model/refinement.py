@@ -128,7 +128,7 @@ def refine(
         test_fraction: share of the data held out.
         seed: seed of the shuffles and of the held-out part.
         callbacks: called with each event.
-        progress: draw a progress bar if standard error is a terminal.
+        progress: draw a progress bar in a terminal or a notebook.
         max_rows: largest number of rows captured, without ``loss``; the default is that of
             :func:`symtorch_core.capture`.
         capture_options: options of the capture, such as ``{"select_input": 0}``; without ``loss``.

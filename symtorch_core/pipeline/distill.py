@@ -130,7 +130,7 @@ def distill(
         seed: same seed, same result.
         resume: folder where finished fronts are saved at once, and looked up before searching.
         callbacks: functions called with every :class:`symtorch_core.events.Event`.
-        progress: draw progress bars if standard error is a terminal.
+        progress: draw progress bars in a terminal or a notebook.
         **search_fields: fields of :class:`SearchSpace`, such as ``niterations=100``.
 
     Returns:

@@ -166,7 +166,7 @@ def sweep_reducers(
         max_rows: number of rows kept of those that pass through the block.
         seed: same seed, same figures.
         callbacks: called with each event.
-        progress: draw progress bars where standard error is a terminal.
+        progress: draw progress bars in a terminal or a notebook.
         **options: options of the capture, such as ``select_input=0``.
 
     >>> mlp = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))

@@ -41,6 +41,7 @@ from symtorch_core.verification.fidelity import OutputFidelity
 if TYPE_CHECKING:
     import sympy as sp  # heavy: each function that needs it imports it
 
+    from symtorch_core.views.notebook import Explorer
 
 _ROUNDING = 1e-9
 _ROWS = ("train", "held_out", "truth")
@@ -401,6 +402,11 @@ class Distillation(Guide):
 
     # Views, exports and files import this class, not the other way round; the methods below delegate to them.
 
+    def __repr__(self) -> str:
+        from symtorch_core.views.terminal import summarize_result
+
+        return summarize_result(self)
+
     def __str__(self) -> str:
         from symtorch_core.views.terminal import render_text
 
@@ -432,6 +438,20 @@ class Distillation(Guide):
         from symtorch_core.views.plots import plot_result
 
         return plot_result(self, kind, output, ax)
+
+    def explore(self, equation: int | str | None = None) -> Explorer:
+        """Return a front with a slider, which a notebook shows: equation, curve and figures follow it.
+
+        Args:
+            equation: name or number of the equation; the first one by default.
+
+        Raises:
+            SelectionError: the equation does not exist.
+            MissingDependencyError: matplotlib is not installed.
+        """
+        from symtorch_core.views.notebook import explore_result
+
+        return explore_result(self, equation)
 
     def report(self, path: Path | str, title: str = "") -> Path:
         """Write one self-contained HTML page: equations, fronts, fits, residuals, baseline and settings.

@@ -175,7 +175,8 @@ class ParetoFront(Guide, Sequence[Candidate]):
         return hash(self._candidates)
 
     def __repr__(self) -> str:
-        return f"ParetoFront({len(self)} equations, complexity {', '.join(map(str, self.complexities))})"
+        noun = "equation" if len(self) == 1 else "equations"
+        return f"ParetoFront({len(self)} {noun}, complexity {', '.join(map(str, self.complexities))})"
 
     @property
     def complexities(self) -> tuple[int, ...]:

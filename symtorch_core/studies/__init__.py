@@ -9,7 +9,7 @@ from symtorch_core.training.checkpoint import Checkpoint
 from symtorch_core.training.descend import Descent, descend
 from symtorch_core.training.schedule import compute_learning_rate, fork_seed
 from symtorch_core.views.figures import render_svg
-from symtorch_core.views.page import build_front_part
+from symtorch_core.views.page_fronts import build_front_part
 from symtorch_core.views.page_parts import Bars, Equation, Figure, Page, Part, Section, Table, Text
 from symtorch_core.views.plots import new_axes
 

@@ -181,7 +181,7 @@ class _Progress:
     def report_step(self, step: int, loss: Any) -> None:
         if step % self._every == 0 or step == self._steps:
             self.notify(StageAdvanced(self.name, step - self._reported))
-            self.notify(StageTold(self.name, f"loss {float(loss):.3g}"))
+            self.notify(StageTold(self.name, f"loss {float(loss):.4g}"))
             self._reported = step
 
     def report_epoch(self, now: float, lowest: float, before: float) -> None:

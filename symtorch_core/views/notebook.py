@@ -1,21 +1,30 @@
-"""Notebook views: the equations and tables of a page, without its scripts."""
+"""Notebook views: the chosen equations, fronts as tables, and a front to slide along."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from symtorch_core.components.escaping import escape_html
-from symtorch_core.search.fidelity import Fidelity
+from symtorch_core.components.escaping import show_hidden
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.views.page_parts import read_template, render_math
+from symtorch_core.views.page_fronts import build_equation_front, get_equation_rows
+from symtorch_core.views.page_parts import Equation, Front, render_math, render_template
+from symtorch_core.views.wording import (
+    count,
+    describe_equations,
+    describe_left_out,
+    describe_truth,
+    explain_out_of_range,
+)
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
 
-_MOST_FRONTS = 8
+_MOST_EQUATIONS = 8
+_NEXT = (
+    "explore() slides along a front, front() lists it, report(path) writes a page, print() shows everything."
+)
 
 
 def render_front(front: ParetoFront, chosen: Candidate | None = None, *, is_worse: bool = False) -> str:
@@ -34,38 +43,67 @@ def render_front(front: ParetoFront, chosen: Candidate | None = None, *, is_wors
         }
         for candidate in front
     ]
-    return _render_template("front.html.j2", rows=rows, unrunnable=front.unrunnable, is_worse=is_worse)
+    return render_template("front.html.j2", rows=rows, unrunnable=front.unrunnable, is_worse=is_worse)
 
 
 def render_result(result: Distillation) -> str:
-    """Return a distillation as HTML: its fronts and its fidelity."""
-    chosen, worse = result.chosen(), result.find_worse_than_constant()
-    fronts = [
-        (name, Markup(render_front(front, chosen[number], is_worse=number in worse)))
-        for number, (name, front) in enumerate(zip(result.equation_names, result.fronts, strict=True))
-    ]
-    measured = any(entry.truth is not None for entry in result.fidelity)
-    fidelity = [
+    """Return a distillation as a few lines of HTML: the chosen equations, how good they are, and what is next."""
+    chosen, notes, worse = result.chosen(), describe_equations(result), result.find_worse_than_constant()
+    shown = range(min(len(chosen), _MOST_EQUATIONS))
+    entries = [
         (
-            name,
-            *map(_format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)),
-            *([_format_r2(entry.truth)] if measured else []),
+            Equation.of(result.equation_names[number], chosen[number].expression),
+            notes[number],
+            number in worse,
         )
-        for name, entry in zip(result.output_names, result.fidelity, strict=True)
+        for number in shown
     ]
-    return _render_template(
+    left_out = [line for number, line in describe_left_out(result).items() if number in shown]
+    measured = "" if result.reduction.keeps_outputs else describe_truth(result)
+    lines = [measured, explain_out_of_range(result), *left_out, _NEXT]
+    return render_template(
         "result.html.j2",
-        fronts=fronts[:_MOST_FRONTS],
-        more=max(0, len(fronts) - _MOST_FRONTS),
-        fidelity=fidelity,
-        measured=measured,
+        entries=entries,
+        more=len(chosen) - len(entries),
+        lines=[line for line in lines if line],
     )
 
 
-def _format_r2(entry: Fidelity | None) -> str:
-    return "–" if entry is None else f"{entry.r2:.5f}"
+def explore_result(result: Distillation, equation: int | str | None = None) -> Explorer:
+    """Return a front that a notebook shows with a slider.
+
+    Raises:
+        SelectionError: the equation does not exist.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    position = result.find_equation(equation)
+    front = build_equation_front(result, position, get_equation_rows(result, position))
+    return Explorer(f"Front of {result.equation_names[position]}", front)
 
 
-def _render_template(name: str, **values: object) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=escape_html)
-    return environment.from_string(read_template(name)).render(values)
+@final
+class Explorer:
+    """A front with a slider: formula, figures and the equation's curve follow it; a notebook shows it.
+
+    Args:
+        title: description for screen readers.
+        front: the front.
+    """
+
+    def __init__(self, title: str, front: Front) -> None:
+        self._title = title
+        self._front = front
+
+    def html(self) -> str:
+        """Return a self-contained HTML document, which needs no network."""
+        return render_template("explorer.html.j2", title=self._title, part=self._front)
+
+    def __repr__(self) -> str:
+        return f"Explorer({count(len(self._front.points), 'equation')}; a notebook shows them)"
+
+    def _repr_html_(self) -> str:
+        # A frame of its own: scripts and styles of notebook and document do not meet.
+        return Markup(
+            '<iframe srcdoc="{}" title="{}" sandbox="allow-scripts" '
+            'style="width:100%;height:660px;border:0;border-radius:8px"></iframe>'
+        ).format(self.html(), show_hidden(self._title))

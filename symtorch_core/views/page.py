@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,38 +11,56 @@ from markupsafe import Markup
 from torch import Tensor
 
 from symtorch_core.activations.frames import list_renamed
+from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import SelectionError
 from symtorch_core.expressions import Expression, evaluate, variables
-from symtorch_core.expressions.tree import count_nodes
 from symtorch_core.results.choosing import describe_choices
-from symtorch_core.search.fidelity import Fidelity
-from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.search.front import Candidate
 from symtorch_core.verification.fidelity import OutputFidelity
 from symtorch_core.views.figures import FIRST, SECOND, render_svg
+from symtorch_core.views.page_fronts import (
+    MOST_DRAWN,
+    ROWS_DRAWN,
+    EquationRows,
+    build_equation_front,
+    find_limits,
+    get_equation_rows,
+    get_rows,
+    is_large,
+    measure_on,
+)
 from symtorch_core.views.page_loadings import build_loadings_parts
 from symtorch_core.views.page_parts import (
     Bars,
     Equation,
     Figure,
-    Front,
+    Formulas,
     Page,
     Part,
-    Point,
     Section,
     Table,
     Text,
+    render_name,
     to_table_rows,
 )
-from symtorch_core.views.plots import compare_outputs
-from symtorch_core.views.terminal import describe_rounding
+from symtorch_core.views.wording import (
+    count,
+    describe_equations,
+    describe_left_out,
+    describe_rounding,
+    explain_out_of_range,
+    format_r2,
+    make_headline,
+    name_regressors,
+    pick_rows,
+    say_where,
+)
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
 
-_ROWS_DRAWN = 250
-_FULL_SECTIONS = 24
-_MOST_DRAWN = 2000
-"""Figures of an equation need its surrogate and many values of it, which takes seconds for one of more nodes."""
+_FULL_SECTIONS = 12
+_OTHERS = "other-equations"
 
 
 def build_page(result: Distillation, title: str = "") -> Page:
@@ -59,94 +77,68 @@ def build_page(result: Distillation, title: str = "") -> Page:
     """
     if not isinstance(title, str):
         raise SelectionError(f"title must be a text, not {title!r}")
+    full = min(len(result.fronts), _FULL_SECTIONS)
     sections = [
+        Section("", (_build_formulas(result),)),
         Section("Fidelity", tuple(_build_overview(result))),
         *(
-            Section(result.equation_names[number], tuple(_build_equation_parts(result, number)))
-            for number in range(min(len(result.fronts), _FULL_SECTIONS))
+            Section(
+                result.equation_names[number], tuple(_build_equation_parts(result, number)), _get_key(number)
+            )
+            for number in range(full)
         ),
     ]
-    if len(result.fronts) > _FULL_SECTIONS:
-        sections.append(Section("The other equations", (_build_others(result),)))
-    if not result.reduction.keeps_outputs and _get_rows(result) is not None:
-        sections.append(Section("Outputs of the block", tuple(_build_output_parts(result))))
+    if len(result.fronts) > full:
+        sections.append(Section("The other equations", (_build_others(result),), _OTHERS))
+    rows = get_rows(result)
+    if not result.reduction.keeps_outputs and rows is not None:
+        sections.append(Section("Outputs of the block", tuple(_build_output_figures(result, rows))))
     reduced = tuple(build_loadings_parts(result))
     if reduced:
         sections.append(Section("Maps of the reducer", reduced))
     sections.append(Section("How it was made", tuple(_build_settings(result))))
-    provenance = result.provenance
-    rows = f"{provenance.rows[0]} rows fitted" + (
-        f", {provenance.rows[1]} held out" if provenance.rows[1] else ""
-    )
+    made = result.provenance
+    fitted = f"{count(made.rows[0], 'row')} fitted" + (f", {made.rows[1]} held out" if made.rows[1] else "")
     interrupted = "; interrupted, perhaps not finished" if result.interrupted else ""
     return Page(
-        title=title or f"Equations of {provenance.source.block}",
-        subtitle=f"{len(result.fronts)} equations by {provenance.regressor}, {rows}{interrupted}",
+        title=title or make_headline(result),
+        subtitle=f"{count(len(result.fronts), 'equation')} by {name_regressors(result)}, {fitted}{interrupted}",
         sections=tuple(sections),
-        footer=", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
+        footer=", ".join(f"{name} {version}" for name, version in made.versions.items()),
     )
 
 
-def build_front_part(front: ParetoFront, chosen: Candidate, key: str, name: str) -> Front:
-    """Build the part for a front, whose points the reader can choose.
+def _get_key(number: int) -> str:
+    return f"equation-{number}"
 
-    Args:
-        front: the front.
-        chosen: the equation shown first.
-        key: key of the front, unique on the page.
-        name: left-hand side of the equations.
-    """
-    points = []
-    for candidate in front:
-        facts = [("complexity", str(candidate.complexity)), ("loss", f"{candidate.loss:.4g}")]
-        if candidate.validation_loss is not None:
-            facts.append(("held-out loss", f"{candidate.validation_loss:.4g}"))
-        facts.append(("score", f"{candidate.score:.3f}"))
-        if candidate.errors is not None and any(candidate.errors):
-            facts.append(("with errors", candidate.text(errors=True)))
-        judged = candidate.fidelity
-        if judged is not None and judged.held_out is not None:
-            facts.append(("held-out R²", _format_r2(judged.held_out)))
-        if judged is not None and judged.out_of_range is not None:
-            facts.append(("R² out of range", _format_r2(judged.out_of_range)))
-        points.append(Point(Equation.of(name, candidate.expression), tuple(facts)))
-    position = list(front).index(chosen)
 
-    def draw(ax: Any) -> None:
-        complexities = [candidate.complexity for candidate in front]
-        ax.step(complexities, [candidate.loss for candidate in front], where="post", color=FIRST, alpha=0.4)
-        held_out = [(c.complexity, c.validation_loss) for c in front if c.validation_loss is not None]
-        if held_out:
-            ax.plot(*zip(*held_out, strict=True), "x", color=SECOND, label="held-out rows")
-        for number, candidate in enumerate(front):
-            ax.plot(
-                [candidate.complexity],
-                [candidate.loss],
-                "o",
-                color=FIRST,
-                markersize=8,
-                gid=f"{key}-{number}",
-                label="rows of the fit" if number == 0 else None,
-            )
-        if all(candidate.loss > 0 for candidate in front):
-            ax.set_yscale("log")
-        ax.set(xlabel="complexity", ylabel="loss")
-        ax.legend()
-
-    return Front(key, Markup(render_svg(draw, label=f"Pareto front of {name}")), tuple(points), position)
+def _build_formulas(result: Distillation) -> Formulas:
+    entries = zip(result.equation_names, result.chosen(), describe_equations(result), strict=True)
+    return Formulas(
+        tuple(
+            (Equation.of(name, candidate.expression), note, _get_key(number))
+            for number, (name, candidate, note) in enumerate(itertools.islice(entries, _FULL_SECTIONS))
+        )
+    )
 
 
 def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
     front, chosen, name = result.fronts[number], result.chosen()[number], result.equation_names[number]
+    rows, left_out = get_equation_rows(result, number), describe_left_out(result).get(number)
     if number in result.find_worse_than_constant():
         yield Text("On held-out rows, a constant does better than the chosen equation.", is_warning=True)
-    yield build_front_part(front, chosen, f"front{number}", name)
-    if result.reduction.keeps_outputs:
-        yield from _build_fit_figures(result, number)
-    if _get_rows(result) is not None:
-        shares = measure_sensitivity(chosen.expression, _get_variables(result))
+    yield build_equation_front(result, number, rows)
+    if left_out is not None:
+        yield Text(left_out)
+    if rows is not None:
+        yield _draw_residuals(chosen, rows, name)
+        shares = measure_sensitivity(chosen.expression, rows.columns)
         if shares:
-            yield Bars("Share of the equation's variance that goes when a variable is shuffled", shares)
+            yield Bars(
+                "Share of the equation's variance that goes when a variable is shuffled",
+                tuple((render_name(variable), share) for variable, share in shares),
+                wide=False,
+            )
     if front.unrunnable:
         yield Table(
             ("found, but cannot run", "complexity", "reason"),
@@ -155,41 +147,41 @@ def _build_equation_parts(result: Distillation, number: int) -> Iterator[Part]:
         )
 
 
-def _build_fit_figures(result: Distillation, position: int) -> Iterator[Figure]:
-    """Yield figures of prediction and residuals of one output of the block, by its position in the result."""
-    if _get_rows(result) is None:
-        return
-    block, equations = (values[:_ROWS_DRAWN] for values in compare_outputs(result, result.outputs[position]))
+def _draw_residuals(chosen: Candidate, rows: EquationRows, name: str) -> Figure:
+    prediction = evaluate(chosen.expression, rows.columns).expand_as(rows.target)
 
-    def draw_fit(ax: Any) -> None:
-        low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
-        ax.plot([low, high], [low, high], "-", color=SECOND, linewidth=1)
-        ax.plot(block, equations, "o", color=FIRST, alpha=0.55, markersize=3.5, markeredgewidth=0)
-        ax.set(xlabel="block", ylabel="equations")
-
-    def draw_residuals(ax: Any) -> None:
+    def draw(ax: Any) -> None:
+        target = rows.target[:ROWS_DRAWN]
+        residuals = prediction[:ROWS_DRAWN] - target
         ax.axhline(0.0, color=SECOND, linewidth=1)
-        ax.plot(block, equations - block, "o", color=FIRST, alpha=0.55, markersize=3.5, markeredgewidth=0)
-        ax.set(xlabel="block", ylabel="equations - block")
+        ax.plot(target, residuals, "o", color=FIRST, alpha=0.55, markersize=3.5, markeredgewidth=0)
+        ax.set(xlabel=rows.of, ylabel=f"equation - {rows.of}")
 
-    name, where = (
-        result.output_names[position],
-        "held-out rows" if result.held_out is not None else "rows of the fit",
-    )
-    yield Figure(
-        Markup(render_svg(draw_fit, width=4.4, height=3.4, label=f"fit of {name}")),
-        f"Equations against block, {where}",
-    )
-    yield Figure(
-        Markup(render_svg(draw_residuals, width=4.4, height=3.4, label=f"residuals of {name}")),
-        f"Residuals, {where}",
-    )
+    svg = Markup(render_svg(draw, fixed_margins=True, label=f"residuals of {name}"))
+    caption = Markup("Residuals of the chosen {}, {} · R² {}")
+    return Figure(svg, caption.format(render_name(name), rows.where, format_r2(measure_on(rows, chosen))))
 
 
-def _build_output_parts(result: Distillation) -> Iterator[Part]:
-    for output in range(min(len(result.outputs), _FULL_SECTIONS // 2)):
-        yield Text(result.output_names[output])
-        yield from _build_fit_figures(result, output)
+def _build_output_figures(result: Distillation, rows: Activations) -> Iterator[Figure]:
+    """Yield a figure for each output of the block, its prediction by all equations together."""
+    with torch.no_grad():
+        predictions = result.surrogate()(rows.inputs)
+    targets = rows.outputs[:, list(result.outputs)]
+    where = say_where(result)
+    for output, name in enumerate(result.output_names[:_FULL_SECTIONS]):
+        block, equations = targets[:ROWS_DRAWN, output], predictions[:ROWS_DRAWN, output]
+        limits = find_limits(block, equations)
+
+        def draw(ax: Any, block: Tensor = block, equations: Tensor = equations, limits: Any = limits) -> None:
+            ax.plot(limits, limits, "-", color=SECOND, linewidth=1)
+            ax.plot(block, equations, "o", color=FIRST, alpha=0.55, markersize=3.5, markeredgewidth=0)
+            ax.set(xlabel="block", ylabel="equations", xlim=limits, ylim=limits)
+
+        caption = Markup("{}: equations against block, {} · R² {}")
+        yield Figure(
+            Markup(render_svg(draw, fixed_margins=True, label=f"fit of {name}")),
+            caption.format(render_name(name), where, format_r2(pick_rows(result.fidelity[output], where))),
+        )
 
 
 def _build_overview(result: Distillation) -> Iterator[Part]:
@@ -206,17 +198,20 @@ def _build_overview(result: Distillation) -> Iterator[Part]:
     rows = tuple(
         (
             name,
-            *map(_format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)),
+            *map(format_r2, (entry.train, entry.held_out, entry.linear, entry.out_of_range)),
             _format_error(entry),
-            *([_format_r2(entry.truth)] if measured else []),
+            *([format_r2(entry.truth)] if measured else []),
         )
         for name, entry in zip(result.output_names, result.fidelity, strict=True)
     )
     yield Table(headings, rows, "The chosen equations beside the best linear map of their variables")
+    explanation = explain_out_of_range(result)
+    if explanation:
+        yield Text(explanation)
     if result.model_fidelity is not None:
         whole = result.model_fidelity
         yield Text(
-            f"The whole model, its own output on equations against the block: R² {_format_r2(whole)}, largest change "
+            f"The whole model, its own output on equations against the block: R² {format_r2(whole)}, largest change "
             f"{whole.max_error:.3g}."
         )
     lost = result.transforms.lost()
@@ -224,15 +219,11 @@ def _build_overview(result: Distillation) -> Iterator[Part]:
         yield Text(
             f"Fits and residuals are not drawn: {', '.join(lost)} came from Python functions, which no file holds."
         )
-    if _is_large(result):
-        yield Text(f"Nothing is drawn of equations with more than {_MOST_DRAWN} nodes.")
+    if is_large(result):
+        yield Text(f"Nothing is drawn of equations with more than {MOST_DRAWN} nodes.")
     if result.task_metric is not None:
         metric = result.task_metric
         yield Text(f"Task metric: {metric.block:.5g} with the block, {metric.equations:.5g} on equations.")
-
-
-def _format_r2(entry: Fidelity | None) -> str:
-    return "–" if entry is None or math.isnan(entry.r2) else f"{entry.r2:.5f}"
 
 
 def _format_error(entry: OutputFidelity) -> str:
@@ -293,22 +284,6 @@ def _build_settings(result: Distillation) -> Iterator[Table]:
 
 def _format_list(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in values.items())
-
-
-def _get_rows(result: Distillation) -> Any:
-    """Return rows to draw; None if there are none in memory, or equations that cannot run on them, or not soon."""
-    return None if result.transforms.lost() or _is_large(result) else result.held_out or result.train
-
-
-def _is_large(result: Distillation) -> bool:
-    return any(count_nodes(c.expression) > _MOST_DRAWN for front in result.fronts for c in front)
-
-
-def _get_variables(result: Distillation) -> dict[str, Tensor]:
-    """Return the variables of the equations by name, on rows that are in memory."""
-    rows = _get_rows(result)
-    Z = result.reduction.reduce_inputs(result.transforms(rows.inputs))
-    return dict(zip(result.reduction.variable_names, Z.double().unbind(-1), strict=True))
 
 
 def measure_sensitivity(

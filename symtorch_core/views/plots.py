@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,9 @@ from symtorch_core.components.checks import (
 )
 from symtorch_core.components.escaping import escape_plot
 from symtorch_core.errors import MissingDependencyError, SelectionError
+from symtorch_core.expressions import Expression, to_text
+from symtorch_core.expressions.printing import name_to_latex, to_latex
+from symtorch_core.views.wording import format_r2, pick_rows, say_where
 
 if TYPE_CHECKING:
     from symtorch_core.reduction.loadings import Loadings
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 _GRID = 200
 _GRID_2D = 60
 _SHOWN_ROWS = 2000
+_LONGEST_LABEL = 60
 _MOST_TICKS = 40
 _LONGEST_TICK = 16
 
@@ -62,6 +67,26 @@ def check_matplotlib() -> None:
         raise MissingDependencyError("plots need matplotlib. Try: pip install matplotlib", name="matplotlib")
 
 
+def label_with_latex(name: str, expression: Expression | None = None) -> str:
+    """Return a name, or name = expression, as matplotlib's mathematics; as text where that cannot be read or seen.
+
+    >>> label_with_latex("theta"), label_with_latex("a b")
+    ('$\\\\theta$', 'a b')
+    """
+    from matplotlib.mathtext import MathTextParser
+
+    text = name if expression is None else f"{name} = {to_text(expression, 3)}"
+    if len(text) > _LONGEST_LABEL:
+        return escape_plot(text)
+    latex = name_to_latex(name) + ("" if expression is None else f" = {to_latex(expression, 3)}")
+    # Names that are no symbols would be set in typewriter; other alphabets are not in matplotlib's mathematics.
+    if latex.isascii() and r"\mathtt" not in latex:
+        with suppress(ValueError):
+            MathTextParser("path").parse(f"${latex}$")
+            return f"${latex}$"
+    return escape_plot(text)
+
+
 def plot_result(
     result: Distillation, kind: str = "front", output: int | str | None = None, ax: Any = None
 ) -> Any:
@@ -73,7 +98,10 @@ def plot_result(
     check_choice("kind of plot", kind, ("front", "fit", "residuals"), SelectionError)
     if kind == "front":
         position = result.find_equation(output)
-        return plot_front(result.fronts[position], result.chosen()[position], ax)
+        chosen = result.chosen()[position]
+        ax = plot_front(result.fronts[position], chosen, ax)
+        ax.set_title(label_with_latex(result.equation_names[position], chosen.expression))
+        return ax
     return plot_fit(result, output, ax) if kind == "fit" else plot_residuals(result, output, ax)
 
 
@@ -141,6 +169,7 @@ def plot_fit(result: Distillation, output: int | str | None = None, ax: Any = No
     low, high = float(min(block.min(), equations.min())), float(max(block.max(), equations.max()))
     ax.plot([low, high], [low, high], "-", color="C1", linewidth=1)
     ax.set(xlabel=f"{_name_output(result, output)}: block", ylabel="equations")
+    ax.set_title(_make_title(result, output))
     return ax
 
 
@@ -151,7 +180,18 @@ def plot_residuals(result: Distillation, output: int | str | None = None, ax: An
     ax.axhline(0.0, color="C1", linewidth=1)
     ax.plot(block, equations - block, ".", alpha=0.5, color="C0")
     ax.set(xlabel=f"{_name_output(result, output)}: block", ylabel="equations - block")
+    ax.set_title(_make_title(result, output))
     return ax
+
+
+def _make_title(result: Distillation, output: int | str | None) -> str:
+    """Return the equation, if it gives the output alone, and R2 on the rows that are drawn."""
+    position, where = result.find_output(output), say_where(result)
+    alone = result.chosen()[position].expression if result.reduction.keeps_outputs else None
+    title = label_with_latex(result.output_names[position], alone)
+    if not result.fidelity:
+        return title
+    return f"{title}\nR² {format_r2(pick_rows(result.fidelity[position], where))} on {where}"
 
 
 def plot_slice(

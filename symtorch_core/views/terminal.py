@@ -12,11 +12,19 @@ from rich.text import Text
 from symtorch_core.activations.frames import list_renamed
 from symtorch_core.components.escaping import shorten, show_hidden
 from symtorch_core.errors import SelectionError
-from symtorch_core.expressions.printing import format_with_error
 from symtorch_core.results.choosing import describe_choices
 from symtorch_core.search.fidelity import Fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
-from symtorch_core.search.rounding import RoundedConstant
+from symtorch_core.views.wording import (
+    count,
+    describe_equations,
+    describe_left_out,
+    describe_rounding,
+    describe_truth,
+    explain_out_of_range,
+    make_headline,
+    name_regressors,
+)
 
 if TYPE_CHECKING:
     from symtorch_core.reduction.sweep import Sweep
@@ -99,26 +107,24 @@ def _format_number(entry: Fidelity | None, field: str) -> str:
 def render_result(result: Distillation) -> RenderableType:
     """Build the terminal view of a distillation: fronts, fidelity and provenance."""
     parts: list[RenderableType] = []
-    chosen, worse = result.chosen(), result.find_worse_than_constant()
+    chosen, worse, left_out = result.chosen(), result.find_worse_than_constant(), describe_left_out(result)
     for number, front in enumerate(result.fronts[:_MOST_FRONTS]):
         name, is_worse = result.equation_names[number], number in worse
         parts.append(build_front_table(front, name, chosen[number], is_worse=is_worse))
         if is_worse:
             parts.append(Text("  on held-out rows, a constant does better", style="red"))
+        if number in left_out:
+            parts.append(to_text_cell(f"  {left_out[number]}"))
         parts += [
             to_text_cell(f"  not runnable: {entry.equation} ({entry.reason})") for entry in front.unrunnable
         ]
     if len(result.fronts) > _MOST_FRONTS:
-        parts.append(Text(f"... and {len(result.fronts) - _MOST_FRONTS} more fronts: see front(number)"))
-    parts += map(to_text_cell, describe_loadings(result))
+        parts.append(
+            Text(f"... and {count(len(result.fronts) - _MOST_FRONTS, 'more front')}: see front(number)")
+        )
+    parts += map(to_text_cell, _describe_loadings(result))
     parts.append(build_fidelity_table(result))
-    against = [
-        f"{name} {_format_number(entry.truth, 'r2')}"
-        for name, entry in zip(result.output_names, result.fidelity, strict=False)
-        if entry.truth is not None
-    ]
-    if against:
-        parts.append(to_text_cell(f"R2 against your data: {', '.join(against)}"))
+    parts += [to_text_cell(line) for line in (describe_truth(result), explain_out_of_range(result)) if line]
     if result.model_fidelity is not None:
         whole = result.model_fidelity
         parts.append(
@@ -139,33 +145,44 @@ def render_result(result: Distillation) -> RenderableType:
 def _format_footer(result: Distillation) -> str:
     lines = []
     for origin in result.origins:
-        made, kept = origin.provenance, result.reduction.summary()
+        made, kept, dropped = (
+            origin.provenance,
+            result.reduction.summary(),
+            origin.provenance.source.rows_dropped,
+        )
         names, by = describe_choices(result, origin)
         renamed = list_renamed(result.transforms.input_names, made.source.columns)
         lines += [
             f"{shorten(names, _WIDTH)}:" if names else "",
             f"{made.regressor} with reducer {made.reducer}; loss {origin.search.loss_function.name}; chosen by "
-            f"{by!r}; {made.rows[0]} rows fitted, {made.rows[1]} held out; seed {made.seed}",
+            f"{by!r}; {count(made.rows[0], 'row')} fitted, {made.rows[1]} held out; seed {made.seed}",
             f"{made.reducer} keeps {kept}" if kept else "",
             ", ".join(f"{name} is the column {label!r}" for name, label in renamed.items()),
             ", ".join(f"{stage} {value:.1f} s" for stage, value in made.seconds.items()),
         ]
-        if made.source.rows_dropped:
-            lines.append(f"{made.source.rows_dropped} rows with non-finite values were left out")
+        if dropped:
+            verb = "was" if dropped == 1 else "were"
+            lines.append(f"{count(dropped, 'row')} with non-finite values {verb} left out")
     lines += [describe_rounding(entry) for entry in result.rounded]
     if result.interrupted:
         lines.append("interrupted: what was found by then is here, perhaps not finished")
     return "\n".join(line for line in lines if line)
 
 
-def describe_rounding(entry: RoundedConstant) -> str:
-    """Return what was rounded, as text."""
-    number, error, power = format_with_error(entry.before, entry.error)
-    scale = f"e{power:+03d}" if power else ""
-    return f"{entry.equation}: ({number} ± {error}){scale} was rounded to {entry.text}"
+def summarize_result(result: Distillation) -> str:
+    """Return a few lines: the chosen equations, and how good they are."""
+    names, notes, worse = result.equation_names, describe_equations(result), result.find_worse_than_constant()
+    lines = [f"{make_headline(result)}, found by {name_regressors(result)}"]
+    for number, candidate in enumerate(result.chosen()[:_MOST_FRONTS]):
+        equation = shorten(f"{names[number]} = {candidate.text()}", _WIDTH)
+        warning = "; a constant does better" if number in worse else ""
+        lines.append(f"  {show_hidden(equation)}  ({notes[number]}{warning})")
+    if len(result.fronts) > _MOST_FRONTS:
+        lines.append(f"  and {len(result.fronts) - _MOST_FRONTS} more")
+    return "\n".join(lines)
 
 
-def describe_loadings(result: Distillation) -> list[str]:
+def _describe_loadings(result: Distillation) -> list[str]:
     """Return a line for each of the first variables of the equations, about the inputs it is made of."""
     try:
         loadings = result.read_loadings("inputs")

@@ -82,7 +82,7 @@ def stability(
         seeds: of samples and search.
         bandwidths: factors on the width of the neighbourhood; each is tried with each seed.
         top: number of inputs that count as the top ones.
-        progress: draw a bar where standard error is a terminal.
+        progress: draw a bar in a terminal or a notebook.
         **options: of :func:`symtorch_slime.explain`.
 
     After Ctrl-C, the finished runs are returned, if there are any.
