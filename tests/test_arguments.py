@@ -296,6 +296,7 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
         {},
         {"kind": door(says="kind of plot"), "output": door("0", says="output|equation"), "ax": OPTIONAL},
     ),
+    "Distillation.explore": (of_distillation("explore"), {}, {"output": door("0", says="output|equation")}),
     "Distillation.report": (
         lambda r, **o: r.report(**{"path": "page.html", **o}),
         {},
