@@ -216,7 +216,7 @@ def test_all_views_and_files_follow(result: st.Distillation, tmp_path: Path) -> 
     other = result.choose({"alpha": result.front("alpha").complexities[1]})
     assert str(other.equations()["alpha"]) == "x0 + x1"
     assert other.latex().startswith(r"\alpha = x_{0} + x_{1}")
-    assert "chosen by 'complexity and score'" in str(other)
+    assert "chosen by 'complexity and knee'" in str(other)
     written = runpy.run_path(str(other.export(tmp_path / "law.py")))["equations"](X.numpy())
     np.testing.assert_allclose(written[:, 0], X.sum(1))
     other.save(tmp_path / "law.json")
@@ -255,7 +255,7 @@ def test_behind_a_reducer_the_outputs_are_judged_anew(tmp_path: Path) -> None:
     assert [f.held_out for f in bare.fidelity] == [None, None]
     assert [f.linear for f in bare.fidelity] == [f.linear for f in result.fidelity]
     assert "alpha" in str(bare)
-    assert "alpha" in bare._repr_html_()
+    assert "<mi>f</mi>" in bare._repr_html_()
 
 
 def test_measures_of_the_whole_model_belong_to_their_choice() -> None:
@@ -322,7 +322,8 @@ def test_a_result_that_could_not_be_measured_is_shown(
             bare = found()
     assert bare.chosen() == result.chosen()
     assert "alpha" in str(bare)
-    assert "alpha" in bare._repr_html_()
+    assert "&#945;" in bare._repr_html_()
+    assert "R²" not in bare._repr_html_() + repr(bare)  # nothing is said of what was not measured
     pytest.importorskip("matplotlib")
     assert "alpha" in bare.report(tmp_path / "page.html").read_text()
     other = bare.choose(complexity=1).fidelity  # measured on the rows in memory

@@ -237,7 +237,7 @@ def test_agreement_with_measurements_is_in_the_notes() -> None:
     Y = torch.stack([2 * X[:, 0], X[:, 1]], dim=1)
     options: dict[str, Any] = {"regressor": ScriptedRegressor(equations=("2.0*x0", "x1")), "progress": False}
     found = st.distill((X, Y), y_true=Y, **options)
-    assert found._repr_html_().count("1.00000 on held-out rows, 1.00000 against your data") == 2
+    assert found._repr_html_().count("R² 1.00000 on held-out rows, R² 1.00000 against your data") == 2
     assert "R² against your data: y0 1.00000, y1 1.00000" in str(found)
     mixed = st.distill((X, Y), y_true=Y, reducer=PCAReducer(k_out=1), **options)
     assert not mixed.reduction.keeps_outputs

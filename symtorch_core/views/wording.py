@@ -73,13 +73,15 @@ def describe_equations(result: Distillation) -> list[str]:
     notes = [f"complexity {candidate.complexity}" for candidate in result.chosen()]
     if not result.reduction.keeps_outputs or not result.fidelity:
         return notes
-    return [f"{_describe_r2(entry)}, {note}" for entry, note in zip(result.fidelity, notes, strict=True)]
+    return [
+        ", ".join([*_describe_r2(entry), note]) for entry, note in zip(result.fidelity, notes, strict=True)
+    ]
 
 
-def _describe_r2(entry: OutputFidelity) -> str:
+def _describe_r2(entry: OutputFidelity) -> list[str]:
     where = FITTED if entry.held_out is None else HELD_OUT
-    truth = "" if entry.truth is None else f", {format_r2(entry.truth)} against your data"
-    return f"R² {format_r2(pick_rows(entry, where))} on {where}{truth}"
+    measured = {f"on {where}": pick_rows(entry, where), "against your data": entry.truth}
+    return [f"R² {format_r2(r2)} {of}" for of, r2 in measured.items() if r2 is not None]
 
 
 def describe_truth(result: Distillation) -> str:
