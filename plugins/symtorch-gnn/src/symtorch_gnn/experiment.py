@@ -198,10 +198,12 @@ def _find_laws(
         values = messages[:, list(columns)] if carrier == "messages" else compute_components(messages)
         found = block.distill(
             rows,
+            replace=True,
             regressor=regressor,
             variable_names=EDGE_NAMES,
             transforms=TRANSFORMS,
             search=build_search_space(scale),
+            select="score",
             seed=seed,
             resume=folder / "searches",
             callbacks=callbacks,

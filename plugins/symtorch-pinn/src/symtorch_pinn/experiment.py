@@ -98,6 +98,7 @@ def _train_and_distill(
                 timeout_in_seconds=scale.timeout,
                 parsimony=scale.parsimony if regressor == "pysr" else 0.0,
             ),
+            select="score",
             seed=seed,
             resume=folder / "searches",
             callbacks=callbacks,
