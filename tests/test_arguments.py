@@ -304,7 +304,7 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
             "ax": OPTIONAL,
         },
     ),
-    "Distillation.explore": (of_distillation("explore"), {}, {"output": door("0", says="output|equation")}),
+    "Distillation.explore": (of_distillation("explore"), {}, {"equation": door("0", "None")}),
     "Distillation.report": (
         lambda r, **o: r.report(**{"path": "page.html", **o}),
         {},
