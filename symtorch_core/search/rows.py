@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symtorch_core.expressions import Expression, evaluate, simplify
+from symtorch_core.expressions import Constant, Expression, evaluate, simplify
 from symtorch_core.search.constants import CONVERGED, refit_constants
 from symtorch_core.search.deadline import NEVER, Deadline
 from symtorch_core.search.front import Candidate
@@ -104,8 +104,8 @@ class Rows:
         return self.measure(simplify(expression))
 
     def with_errors(self, candidate: Candidate) -> Candidate:
-        """Return the candidate with the standard errors of its constants; after the deadline, without."""
-        if self.deadline.is_over():
+        """Return the candidate with the standard errors of its constants; after the deadline, of constants only."""
+        if self.deadline.is_over() and not isinstance(candidate.expression, Constant):
             return candidate
         return replace(candidate, errors=self.estimate_errors(candidate.expression))
 
