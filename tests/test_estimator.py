@@ -173,7 +173,7 @@ class TestParameters:
             "out_of_range",
             "max_rows",
         }
-        named_otherwise = {"seed", "weights", "search", "search_fields", "output_names", "outputs"}
+        named_otherwise = {"seed", "weights", "search", "search_fields", "output_names", "outputs", "y_true"}
         assert ours - fields == theirs - of_blocks - named_otherwise | {"random_state"}
 
     def test_fields_reach_the_search(self) -> None:

@@ -139,7 +139,9 @@ def refine(
         CaptureError: the data give no rows, or too few to hold some out; or they hold targets that would be ignored.
     """
     chosen = [blocks] if isinstance(blocks, BlockWrapper) else _read_blocks(blocks)
-    check_data(data)
+    is_tuple_pair = isinstance(data, tuple) and is_pair(data)
+    if not is_tuple_pair and not (targets == "data" and isinstance(data, tuple)):
+        check_data(data)
     check_function("parent", parent, "the model that calls the blocks", SwitchError, optional=True)
     if targets is not None:
         check_choice("kind of targets", targets, get_args(Targets), SwitchError)
@@ -155,7 +157,7 @@ def refine(
         raise CaptureError(
             f"{', '.join(options)}: with loss= or targets='data' nothing is captured, so leave it out"
         )
-    if targets == "block" and isinstance(data, tuple) and is_pair(data):
+    if targets == "block" and is_tuple_pair:
         data = data[0]
     elif targets is None:
         data = refuse_idle(data, chosen[0].get_receiver() if parent is None else parent, options)

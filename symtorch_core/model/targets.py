@@ -71,7 +71,7 @@ def pair_batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
         raise CaptureError(
             f'targets="data" takes a pair (X, Y) or batches (x, y), not a {type(data).__name__}'
         )
-    for batch in iterate_batches(data, batch_size):
+    for batch in data if isinstance(data, tuple) else iterate_batches(data, batch_size):
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise CaptureError(
                 'targets="data" takes a pair (X, Y) of arrays with as many rows, or batches (x, y)'

@@ -49,8 +49,9 @@ def estimate_errors(
     >>> x = torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64)
     >>> from symtorch_core.expressions import parse
     >>> from symtorch_core.search.losses import get_loss
-    >>> estimate_errors(parse("2.5"), {"x": x}, torch.tensor([1.0, 2.0, 3.0, 4.0]).double(), None, get_loss("mse"))
-    (0.6454972243679028,)
+    >>> (error,) = estimate_errors(parse("2.5"), {"x": x}, x + 1, None, get_loss("mse"))
+    >>> round(error, 6)
+    0.645497
     """
     values = torch.tensor(constants(expression), dtype=torch.float64)
     fitted = [position for position in range(len(values)) if position not in exact]
