@@ -1,6 +1,7 @@
 """How well each rule chooses the law from a front, for networks that learned known laws from noisy data.
 
-    python benchmarks/selection.py search [--backends torchgp,operon] [--noise 0,0.01,0.05,0.2] [--limit 15]
+    python benchmarks/selection.py search [--backends torchgp,operon] [--noise 0,0.01,0.05,0.2]
+                                         [--halves first,second] [--limit 15]
     python benchmarks/selection.py judge [--backends torchgp,operon]
 
 ``search`` trains a network of widths 64-64 on noisy rows of each law and distills it once with each backend. It keeps
@@ -125,6 +126,12 @@ def make_laws() -> list[Law]:
     return physics + list(_read_feynman())[::2]
 
 
+def split_laws() -> dict[str, list[Law]]:
+    """Return the two halves of the laws: rules are designed on the first, and judged on the second."""
+    laws = make_laws()
+    return {"first": laws[::2], "second": laws[1::2]}
+
+
 def _read_feynman() -> Iterator[Law]:
     with FEYNMAN.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -216,7 +223,13 @@ class Case:
 
 
 def search(
-    console: Console, folder: Path, backends: Sequence[str], noises: Sequence[float], limit: float, seed: int
+    console: Console,
+    folder: Path,
+    laws: Sequence[Law],
+    backends: Sequence[str],
+    noises: Sequence[float],
+    limit: float,
+    seed: int,
 ) -> None:
     """Train and search what the folder lacks."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +237,7 @@ def search(
         (law, noise, backend)
         for backend in backends
         for noise in noises
-        for law in make_laws()
+        for law in laws
         if not _locate(folder, law, noise, backend, seed).exists()
     ]
     for law, noise, backend in track(todo, "searching", console=console):
@@ -299,17 +312,12 @@ def judge(
     console: Console, folder: Path, backends: Sequence[str], noises: Sequence[float], seed: int
 ) -> None:
     """Print, for each backend and each half of the laws, what each rule chose."""
-    names = [law.name for law in make_laws()]
-    halves = {
-        "first half (rules were designed on it)": set(names[::2]),
-        "second half (judged)": set(names[1::2]),
-    }
+    titles = {"first": "first half (rules were designed on it)", "second": "second half (judged)"}
     for backend in backends:
-        cases = load_cases(folder, backend, noises, seed)
-        for title, half in halves.items():
-            console.print(
-                tabulate([case for case in cases if case.law.name in half], f"{backend}, {title}", seed)
-            )
+        for half, laws in split_laws().items():
+            names = {law.name for law in laws}
+            cases = [case for case in load_cases(folder, backend, noises, seed) if case.law.name in names]
+            console.print(tabulate(cases, f"{backend}, {titles[half]}", seed))
 
 
 def tabulate(cases: Sequence[Case], title: str, seed: int) -> Table:
@@ -375,6 +383,7 @@ def main() -> None:
     parser.add_argument(
         "--noise", default="0,0.01,0.05,0.2", help="standard deviations, relative to that of the law"
     )
+    parser.add_argument("--halves", default="first,second", help="halves of the laws to search")
     parser.add_argument("--limit", type=float, default=15.0, help="seconds for a search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("build/selection"))
@@ -386,7 +395,8 @@ def main() -> None:
     )
     backends, noises = arguments.backends.split(","), [float(text) for text in arguments.noise.split(",")]
     if arguments.task == "search":
-        search(console, arguments.folder, backends, noises, arguments.limit, arguments.seed)
+        laws = [law for half in arguments.halves.split(",") for law in split_laws()[half]]
+        search(console, arguments.folder, laws, backends, noises, arguments.limit, arguments.seed)
     else:
         judge(console, arguments.folder, backends, noises, arguments.seed)
 

@@ -22,7 +22,7 @@ from symtorch_core.activations.frames import (
     read_columns,
 )
 from symtorch_core.activations.rows import Activations
-from symtorch_core.errors import SearchError, SelectionError, did_you_mean
+from symtorch_core.errors import SearchError
 from symtorch_core.events import Callback
 from symtorch_core.pipeline.distill import distill
 from symtorch_core.reduction.reducer import Reducer
@@ -231,15 +231,8 @@ class SymbolicRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):  # typ
             SelectionError: there is no such output.
         """
         check_is_fitted(self)
-        names = self.distillation_.equation_names
-        if isinstance(output, str):
-            if output not in names:
-                raise SelectionError(
-                    f"there is no output {output!r}.{did_you_mean(output, names)} There are: {', '.join(names)}"
-                )
-            output = names.index(output)
-        self.distillation_.front(output)  # for its refusal
-        return self.distillation_.chosen()[output].equation
+        result = self.distillation_
+        return result.chosen()[result.find_equation(output)].equation
 
     def latex(self, digits: int = 4) -> str:
         """Return the chosen equations as LaTeX, one ``name = equation`` per line.
