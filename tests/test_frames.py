@@ -309,3 +309,15 @@ def test_pandas_and_scikit_learn_are_not_imported_for_arrays() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_measurements_in_a_frame_are_found_by_the_names_of_its_columns() -> None:
+    frame = make_frame()
+    law = 2 * frame["mass (kg)"] + 3 * frame["exp"] - frame["n"] + frame["flag"]
+    result = st.distill((frame, law), regressor=LAW, select="accuracy", progress=False)
+    simple = result.choose(complexity=result.front().complexities[0])
+    turned = frame[["flag", "n", "exp", "mass (kg)"]]
+    assert result.predict(turned)[:, 0] == pytest.approx(law.to_numpy(), abs=1e-9)
+    assert simple.choose("accuracy", data=(turned, law.to_numpy())).chosen() == result.chosen()
+    with pytest.raises(st.CaptureError, match="has no column 'exp'"):
+        simple.choose("accuracy", data=(turned.drop(columns="exp"), law.to_numpy()))

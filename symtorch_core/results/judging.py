@@ -92,7 +92,7 @@ def _read_data(result: Distillation, data: Any) -> Activations:
     else:
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise CaptureError(f"data takes a pair (X, Y) or Activations, not a {type(data).__name__}")
-        rows = Activations.of(order_columns(data[0], names), data[1])
+        rows = Activations.of(order_columns(data[0], result), data[1])
     if rows.inputs.shape[1] != len(names):
         raise CaptureError(
             f"the equations take {len(names)} inputs ({', '.join(names)}), the data have {rows.inputs.shape[1]}"

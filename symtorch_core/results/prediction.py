@@ -11,8 +11,6 @@ from symtorch_core.activations.rows import as_real_tensor
 from symtorch_core.errors import CaptureError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from symtorch_core.results.distillation import Distillation
 
 
@@ -23,9 +21,8 @@ def predict(result: Distillation, X: Any) -> Any:
         CaptureError: the rows do not hold one number for each input.
     """
     names = result.transforms.input_names
-    columns = result.provenance.source.columns
     if not isinstance(X, Tensor):
-        ordered = align_columns(X, columns) if columns and is_frame(X) else order_columns(X, names)
+        ordered = order_columns(X, result)
         rows = as_real_tensor(to_numbers(ordered) if is_table(ordered) else ordered, "X")
     else:
         rows = X
@@ -42,14 +39,20 @@ def predict(result: Distillation, X: Any) -> Any:
     return outputs if isinstance(X, Tensor) else outputs.numpy()
 
 
-def order_columns(X: Any, names: Sequence[str]) -> Any:
-    """Return a data frame's columns in the order of the inputs: by name, or as they are if no name is known.
+def order_columns(X: Any, result: Distillation) -> Any:
+    """Return a data frame's columns in the order of the inputs, and everything else as it is.
+
+    They are found by the names they had in the data. Where these had none, they are found by the names of the inputs,
+    or taken as they are if none of those is known.
 
     Raises:
         CaptureError: only some of the inputs are among the columns.
     """
     if not is_frame(X):
         return X
+    if result.provenance.source.columns:
+        return align_columns(X, result.provenance.source.columns)
+    names = result.transforms.input_names
     columns = list(map(str, X.columns))
     missing = [name for name in names if name not in columns]
     if len(missing) == len(names):
