@@ -14,6 +14,7 @@ import argparse
 import math
 import platform
 import time
+from collections.abc import Callable
 
 import numpy as np
 import sympy as sp
@@ -54,20 +55,50 @@ def train_network(X: Tensor, y: Tensor, seed: int) -> nn.Sequential:
             *(nn.Linear(5, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()),
             nn.Linear(64, 1),
         )
-    generator = torch.Generator().manual_seed(seed)
-    steps = EPOCHS * math.ceil(len(X) / BATCH)
+    fit_network(network, X, y, torch.Generator().manual_seed(seed), epochs=EPOCHS, batch=BATCH)
+    return network.eval()
+
+
+def fit_network(
+    network: nn.Module,
+    X: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+    *,
+    epochs: int,
+    batch: int,
+    judge: Callable[[], float] | None = None,
+) -> None:
+    """Train a network by Adam on mean squares.
+
+    Args:
+        network: maps inputs (n, d) to outputs (n, 1).
+        X: inputs, shape (n, d).
+        y: targets, shape (n,).
+        generator: of the order of the rows.
+        epochs: number of passes.
+        batch: rows of a step.
+        judge: returns a held-out loss, whose best state is kept; None keeps the last one.
+    """
+    steps = epochs * math.ceil(len(X) / batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     descend(
         lambda rows: nn.functional.mse_loss(network(X[rows])[:, 0], y[rows]),
         network.parameters(),
-        lambda epoch: torch.randperm(len(X), generator=generator).split(BATCH),
+        lambda epoch: torch.randperm(len(X), generator=generator).split(batch),
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: compute_learning_rate(step, steps, highest=1.0, warmup=0.0)
         ),
-        epochs=EPOCHS,
+        epochs=epochs,
+        judge=judge,
     )
-    return network.eval()
+
+
+def stretch_range(low: float, high: float, width: float) -> tuple[float, float]:
+    """Return a range so many times as wide, with the same middle and the same sign at its lower end."""
+    middle, half = (low + high) / 2, width * (high - low) / 2
+    return max(middle - half, low * 0.5) if low >= 0 else middle - half, middle + half
 
 
 def is_law(equation: sp.Expr) -> bool:

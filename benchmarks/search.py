@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from law import make_law_data, train_network
+from law import make_law_data, stretch_range, train_network
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -83,11 +83,8 @@ def make_uniform(*ranges: tuple[float, float]) -> Callable[[int, torch.Generator
     def sample(rows: int, generator: torch.Generator, width: float) -> Tensor:
         columns = []
         for low, high in ranges:
-            middle, half = (low + high) / 2, width * (high - low) / 2
-            bottom = max(middle - half, low * 0.5) if low > 0 else middle - half
-            if low == 0:
-                bottom = 0.0
-            columns.append(bottom + (middle + half - bottom) * torch.rand(rows, generator=generator))
+            bottom, top = stretch_range(low, high, width)
+            columns.append(bottom + (top - bottom) * torch.rand(rows, generator=generator))
         return torch.stack(columns, 1)
 
     return sample

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import final, get_args
 
 import torch
+from law import fit_network, stretch_range
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -40,11 +41,11 @@ from torch import Tensor, nn
 from symtorch_core import Candidate, ExpressionError, ParetoFront, SearchSpace, distill
 from symtorch_core.expressions import evaluate, parse, simplify
 from symtorch_core.search import LOSSES, SelectionRule, refit_constants
-from symtorch_core.studies import compute_learning_rate, descend, fork_seed
+from symtorch_core.studies import fork_seed
 
 FEYNMAN = Path(os.environ.get("SYMTORCH_DATA", "../shared/data")) / "feynman" / "equations.csv"
 ROWS, CAPTURED, TESTED = 5_000, 2_000, 2_000
-EPOCHS, BATCH, LEARNING_RATE, PATIENCE_ROWS = 40, 64, 3e-3, 1_000
+EPOCHS, BATCH, PATIENCE_ROWS = 40, 64, 1_000
 SEARCH = SearchSpace(
     binary_operators=("+", "-", "*", "/"),
     unary_operators=("square", "sqrt", "exp", "log", "sin", "cos"),
@@ -102,10 +103,9 @@ class Law:
         generator = torch.Generator().manual_seed(seed)
         columns = []
         for low, high in self.box.values():
-            middle, half = (low + high) / 2, width * (high - low) / 2
-            bottom = max(middle - half, low * 0.5) if low >= 0 else middle - half
+            bottom, top = stretch_range(low, high, width)
             share = torch.rand(2 * rows, generator=generator, dtype=torch.float64)
-            columns.append(bottom + (middle + half - bottom) * share)
+            columns.append(bottom + (top - bottom) * share)
         X = torch.stack(columns, 1)
         y = self.evaluate(X)
         return X[y.isfinite()][:rows], y[y.isfinite()][:rows]
@@ -178,25 +178,13 @@ def train(law: Law, noise: float, seed: int) -> tuple[Scaled, Tensor]:
     X, y = X.float(), y.float()
     with fork_seed(seed):
         network = Scaled(X, y)
-    fit, judge = slice(PATIENCE_ROWS, None), slice(PATIENCE_ROWS)
-    rows = len(y[fit])
-    steps = EPOCHS * math.ceil(rows / BATCH)
-    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    held_out = slice(PATIENCE_ROWS)
 
-    def measure(inputs: Tensor, targets: Tensor) -> Tensor:
-        return nn.functional.mse_loss(network(inputs)[:, 0], targets)
+    def judge() -> float:
+        return float(nn.functional.mse_loss(network(X[held_out])[:, 0], y[held_out]))
 
-    descend(
-        lambda batch: measure(X[fit][batch], y[fit][batch]),
-        network.parameters(),
-        lambda epoch: torch.randperm(rows, generator=generator).split(BATCH),
-        optimizer=optimizer,
-        schedule=torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: compute_learning_rate(step, steps, highest=1.0, warmup=0.0)
-        ),
-        epochs=EPOCHS,
-        judge=lambda: float(measure(X[judge], y[judge])),
-    )
+    rest = slice(PATIENCE_ROWS, None)
+    fit_network(network, X[rest], y[rest], generator, epochs=EPOCHS, batch=BATCH, judge=judge)
     return network.eval(), X
 
 

@@ -12,7 +12,7 @@ from symtorch_core.model.setting import Setting
 from symtorch_core.reduction.linear import IdentityReducer
 from symtorch_core.reduction.reducer import Reducer
 from symtorch_core.results.distillation import Distillation
-from symtorch_core.results.merging import check_mergeable, merge_two, take_outputs
+from symtorch_core.results.merging import check_mergeable, check_pair, merge_two, take_outputs
 from symtorch_core.results.present import adopt_constants
 
 _ANEW = "replace=True drops them and starts anew"
@@ -116,13 +116,7 @@ def add(
     if not kept:
         return new
     try:
-        check_mergeable(
-            old,
-            new.reduction.keeps_outputs,
-            new.provenance.reducer,
-            new.transforms.input_names,
-            new.transforms.definitions,
-        )
+        check_pair(old, new)  # before its parts are taken, which a reducer may not have
         merged = merge_two(take_outputs(adopt_constants(old, now.surrogate), kept), new)
     except (SelectionError, FileFormatError) as error:
         if options.get("outputs") is None:  # stopped before its end

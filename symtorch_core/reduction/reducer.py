@@ -113,6 +113,13 @@ class Reduction(nn.Module):
         return outputs if self.linear is None else outputs + self.linear(Z)
 
 
+def are_equal(one: Reduction, other: Reduction) -> bool:
+    """Return whether two reductions have the same variables and the same numbers."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    same_form = one.variable_names == other.variable_names and ours.keys() == theirs.keys()
+    return same_form and all(torch.equal(value, theirs[key].to(value)) for key, value in ours.items())
+
+
 class Reducer(Configurable):
     """Method that learns a :class:`Reduction` from activations; an instance holds the options of its reducer."""
 

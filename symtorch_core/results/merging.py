@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from symtorch_core.errors import SelectionError
 from symtorch_core.reduction.linear import IdentityReducer
-from symtorch_core.reduction.reducer import Reduction
+from symtorch_core.reduction.reducer import Reduction, are_equal
 from symtorch_core.results.origin import Provenance
 from symtorch_core.surrogates.transforms import Transform, Transforms
 
@@ -53,6 +52,17 @@ def check_mergeable(
             f"the inputs have other names: {', '.join(result.transforms.input_names)}, and {', '.join(input_names)}"
         )
     _unite(result.transforms, Transforms(input_names, transforms))
+
+
+def check_pair(old: Distillation, new: Distillation) -> None:
+    """Refuse two results whose equations cannot run side by side; see :func:`check_mergeable`."""
+    check_mergeable(
+        old,
+        new.reduction.keeps_outputs,
+        new.provenance.reducer,
+        new.transforms.input_names,
+        new.transforms.definitions,
+    )
 
 
 def merge_two(old: Distillation, new: Distillation) -> Distillation:
@@ -140,18 +150,12 @@ def take_outputs(result: Distillation, columns: Sequence[int]) -> Distillation:
 
 def _combine_maps(old: Distillation, new: Distillation) -> tuple[Transforms, Reduction]:
     """Return derived variables and maps in which the equations of both results run."""
-    check_mergeable(
-        old,
-        new.reduction.keeps_outputs,
-        new.provenance.reducer,
-        new.transforms.input_names,
-        new.transforms.definitions,
-    )
+    check_pair(old, new)
     transforms = _unite(old.transforms, new.transforms)
     if _is_identity(old.reduction) and _is_identity(new.reduction):
         names = list(transforms.variable_names)
         return transforms, IdentityReducer.restore({"variable_names": names})  # whatever made them
-    if transforms.variable_names != new.transforms.variable_names or not _are_equal(
+    if transforms.variable_names != new.transforms.variable_names or not are_equal(
         old.reduction, new.reduction
     ):
         raise SelectionError(
@@ -198,12 +202,6 @@ def _name_reducer(new: Distillation, reduction: Reduction) -> Provenance:
 
 def _is_identity(reduction: Reduction) -> bool:
     return reduction.keeps_outputs and isinstance(reduction.down, nn.Identity)
-
-
-def _are_equal(one: Reduction, other: Reduction) -> bool:
-    ours, theirs = one.state_dict(), other.state_dict()
-    same_form = one.variable_names == other.variable_names and ours.keys() == theirs.keys()
-    return same_form and all(torch.equal(value, theirs[key].to(value)) for key, value in ours.items())
 
 
 def _check_source(old: Distillation, new: Distillation) -> None:

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from symtorch_core.activations.rows import Activations
 from symtorch_core.errors import FileFormatError
 from symtorch_core.expressions import Expression
-from symtorch_core.reduction.reducer import Reduction
+from symtorch_core.reduction.reducer import Reduction, are_equal
 from symtorch_core.results.choosing import Choice
 from symtorch_core.results.judging import collect_samples, judge_chosen
 from symtorch_core.search.front import Candidate, ParetoFront
@@ -48,7 +46,7 @@ def adopt_constants(result: Distillation, surrogate: Surrogate) -> Distillation:
     former = [
         _find(*each) for each in zip(surrogate.structure(), result.fronts, result.searches, strict=True)
     ]
-    same_maps = _are_equal(reduction, result.reduction)
+    same_maps = are_equal(reduction, result.reduction)
     same = [same_maps and old.expression == new for old, new in zip(former, present, strict=True)]
     candidates, fronts = former, list(result.fronts)
     if not all(same):
@@ -75,11 +73,6 @@ def adopt_constants(result: Distillation, surrogate: Surrogate) -> Distillation:
         task_metric=None,
     )
     return replace(changed, fidelity=judge_chosen(changed))
-
-
-def _are_equal(one: Reduction, other: Reduction) -> bool:
-    ours, theirs = one.state_dict(), other.state_dict()
-    return all(torch.equal(value, theirs[key].to(value)) for key, value in ours.items())
 
 
 def _find(structure: Expression, front: ParetoFront, search: SearchSpace) -> Candidate:

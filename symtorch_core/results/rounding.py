@@ -12,7 +12,7 @@ from symtorch_core.results.present import replace_equation
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.rounding import RoundedConstant, round_constants
 from symtorch_core.search.rows import Rows
-from symtorch_core.verification.verify import add_fidelity, add_validation_losses
+from symtorch_core.verification.verify import ReducedRows, add_fidelity, add_validation_losses
 
 if TYPE_CHECKING:
     from symtorch_core.results.distillation import Distillation
@@ -68,15 +68,12 @@ def round_chosen(result: Distillation) -> Distillation:
 
 def _list_rows(result: Distillation) -> list[Rows]:
     """Return the rows of the fit of each equation."""
-    train = result.train
-    assert train is not None
-    Z = result.reduction.reduce_inputs(result.transforms(train.inputs))
-    T = result.reduction.reduce_targets(train.outputs[:, list(result.outputs)], Z).double()
-    columns = dict(zip(result.reduction.variable_names, Z.double().unbind(-1), strict=True))
-    weights = None if train.weights is None else train.weights.double()
+    assert result.train is not None
+    train = result.train.select_outputs(result.outputs)
+    reduced = ReducedRows.of(train, result.transforms, result.reduction)
     return [
-        Rows(columns, target.contiguous(), weights, search)
-        for target, search in zip(T.T, result.searches, strict=True)
+        Rows(reduced.columns, target.contiguous(), reduced.weights, search)
+        for target, search in zip(reduced.targets.T, result.searches, strict=True)
     ]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
-from symtorch_core.components.checks import check_choice
 from symtorch_core.errors import SelectionError
 
 SelectionRule = Literal["knee", "score", "best", "accuracy", "validation", "simplest"]
@@ -59,9 +58,8 @@ def choose(
         held_out: loss of each on held-out rows, or None.
 
     Raises:
-        SelectionError: the rule is unknown, or needs held-out losses that there are not.
+        SelectionError: the rule needs held-out losses that there are not.
     """
-    check_choice("rule", rule, get_args(SelectionRule), SelectionError)
     if rule == "knee":
         return _find_knee(complexities, losses, held_out)
     scores = compute_scores(complexities, losses)

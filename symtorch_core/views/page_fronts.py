@@ -15,6 +15,7 @@ from symtorch_core.expressions import evaluate
 from symtorch_core.expressions.tree import count_nodes
 from symtorch_core.search.fidelity import EquationFidelity, Fidelity, measure_fidelity
 from symtorch_core.search.front import Candidate, ParetoFront
+from symtorch_core.verification.verify import ReducedRows
 from symtorch_core.views.figures import FIRST, SECOND, render_following, render_svg
 from symtorch_core.views.page_parts import Equation, Following, Front, Point, render_name
 from symtorch_core.views.plots import label_with_latex
@@ -65,11 +66,9 @@ def get_equation_rows(result: Distillation, number: int) -> EquationRows | None:
     rows = get_rows(result)
     if rows is None:
         return None
-    Z = result.reduction.reduce_inputs(result.transforms(rows.inputs))
-    T = result.reduction.reduce_targets(rows.outputs[:, list(result.outputs)], Z)
-    columns = dict(zip(result.reduction.variable_names, Z.double().unbind(-1), strict=True))
+    reduced = ReducedRows.of(rows.select_outputs(result.outputs), result.transforms, result.reduction)
     of = "block" if result.reduction.keeps_outputs else "reduced output"
-    return EquationRows(columns, T[:, number].double(), rows.weights, say_where(result), of)
+    return EquationRows(reduced.columns, reduced.targets[:, number], rows.weights, say_where(result), of)
 
 
 def measure_on(rows: EquationRows, candidate: Candidate) -> Fidelity:
