@@ -168,13 +168,38 @@ def _make_command(kind: type[Study]) -> Any:
         ],
     )
 
-    def command(**options: Any) -> None:
-        out: Path = options.pop("out")
-        _run(kind.with_options(options), out)
+    presets = inspect.Parameter(
+        "preset",
+        inspect.Parameter.KEYWORD_ONLY,
+        default="",
+        annotation=Annotated[str, typer.Option(help=f"Settings by name: {_describe_presets(kind)}.")],
+    )
+    every = [*parameters, *((presets,) if kind.presets else ()), folder]
 
-    command.__signature__ = inspect.Signature([*parameters, folder])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*parameters, folder]}
+    def command(context: typer.Context, **options: Any) -> None:
+        out: Path = options.pop("out")
+        name: str = options.pop("preset", "")
+        # What is typed counts before what a preset says, even where it is the default.
+        typed = {option: value for option, value in options.items() if _is_typed(context, option)}
+        _run(kind.with_preset(name, typed) if name else kind.with_options(options), out)
+
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    command.__signature__ = inspect.Signature([context, *every])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [context, *every]}
     return command
+
+
+def _is_typed(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _describe_presets(kind: type[Study]) -> str:
+    """Return each preset with its settings, in one line."""
+    return "; ".join(
+        f"{name} ({', '.join(f'{option} {value}' for option, value in options.items())})"
+        for name, options in kind.presets.items()
+    )
 
 
 def _run(study: Study, out: Path) -> None:

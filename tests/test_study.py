@@ -7,7 +7,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +45,7 @@ class CircleStudy(Study):
     """Measures pi with a polygon."""
 
     name: ClassVar[str] = "circle"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"fine": {"corners": 96, "side": "outer"}}
 
     corners: int = setting(12, "Corners of the polygon.")
     side: Literal["inner", "outer"] = setting("inner", "Where the polygon lies.")
@@ -204,6 +205,17 @@ def test_the_options_of_a_study_are_its_fields() -> None:
     assert "Measures pi with a polygon." in output
     for text in ("--corners", "Corners of the polygon.", "inner|outer", "--limit", "--loud", "--out"):
         assert text in output
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_preset_gives_options_and_what_is_typed_counts_before_it() -> None:
+    shown = run("circle", "--help")[1]
+    assert "fine (corners 96, side outer)" in " ".join(shown.replace("│", " ").split())
+    outer, inner = (f"{96 * f(math.pi / 96):.4f}" for f in (math.tan, math.sin))
+    assert outer in run("circle", "--preset", "fine")[1]
+    assert inner in run("circle", "--preset", "fine", "--side", "inner")[1]  # the default, but typed
+    with pytest.raises(SearchError, match=r"unknown preset of circle 'fin'\. Did you mean 'fine'"):
+        run("circle", "--preset", "fin")
 
 
 @pytest.mark.usefixtures("installed")

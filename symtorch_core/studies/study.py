@@ -13,10 +13,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
 
 from rich.console import Group, RenderableType
 
+from symtorch_core.components.checks import check_choice
 from symtorch_core.components.escaping import escape_csv
 from symtorch_core.components.options import Configurable
 from symtorch_core.errors import BackendError
@@ -50,6 +51,7 @@ class Study(Configurable):
 
     Attributes:
         scales: name of a scale -> its settings, of any type.
+        presets: name of a preset -> values of some options; ``symtorch run NAME --preset PRESET`` starts from them.
 
     >>> from dataclasses import dataclass
     >>> from typing import ClassVar
@@ -66,6 +68,17 @@ class Study(Configurable):
     """
 
     scales: ClassVar[Mapping[str, Any]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def with_preset(cls, preset: str, options: Mapping[str, Any]) -> Self:
+        """Build a study with the options of a preset, and other options, which count before those of the preset.
+
+        Raises:
+            SearchError: there is no such preset, or an option is unknown or invalid.
+        """
+        check_choice(f"preset of {cls.name}", preset, cls.presets)
+        return cls.with_options({**cls.presets[preset], **options})
 
     @property
     def settings(self) -> Any:

@@ -49,6 +49,12 @@ class StudyContract(ABC):  # noqa: B024 - the fixture that a subclass gives is p
         with pytest.raises(SearchError, match="no_such_option"):
             type(study).with_options({"no_such_option": 1})
 
+    def test_presets_are_settings_of_its_own(self, study: Study) -> None:
+        for name in study.presets:
+            assert type(study).with_preset(name, {}).option_names() == study.option_names()
+        with pytest.raises(SearchError, match="no_such_preset"):
+            type(study).with_preset("no_such_preset", {})
+
     def test_it_reports_its_stages(self, report: StudyReport, events: list[Event]) -> None:
         started = [event.stage for event in events if isinstance(event, StageStarted)]
         finished = [event.stage for event in events if isinstance(event, StageFinished)]
