@@ -126,6 +126,10 @@ class Store:
         except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
             raise make_damage_error(path, error) from None
 
+    def has_tensors(self, name: str) -> bool:
+        """Return whether there is a file of tensors under a name; it is not opened."""
+        return self._name_tensors(name).exists()
+
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: Any = None) -> bool:
         """Write tensors under a name, with JSON data about them, and return whether they are on disk."""
         plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}

@@ -7,6 +7,7 @@ from symtorch_core.studies.report import Chapter, Claim, Drawing, build_footer
 from symtorch_core.studies.study import Study, StudyReport, require_finished, setting
 from symtorch_core.training.checkpoint import Checkpoint
 from symtorch_core.training.descend import Descent, descend
+from symtorch_core.training.relative import RelativeAdam
 from symtorch_core.training.schedule import compute_learning_rate, fork_seed
 from symtorch_core.views.figures import render_svg
 from symtorch_core.views.page_fronts import build_front_part
@@ -24,6 +25,7 @@ __all__ = [
     "Figure",
     "Page",
     "Part",
+    "RelativeAdam",
     "Section",
     "Store",
     "Study",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from symtorch_llm.judging.layers import (
     scan_layers,
 )
 from symtorch_llm.judging.speed import Speed, build_token_block, measure_speeds
+from symtorch_llm.models.passages import Passages, prepare_passages, read_passages
 from symtorch_llm.models.saving import LAYERS, TENSORS, load_surrogates, save_surrogates
-from symtorch_llm.models.tasks import Embedding, HeldOut, LanguageModelling
+from symtorch_llm.models.tasks import Embedding, LanguageModelling
 from symtorch_llm.models.transformer import count_bytes, find_mlps, load_causal, place_modules
 from symtorch_llm.reporting.figures import find_pareto_front
 from symtorch_llm.text import build_batches, split_documents, tokenize
@@ -40,38 +42,46 @@ def model(toy: Path) -> Any:
 
 
 @pytest.fixture
-def rows(model: Any, data_out: HeldOut) -> dict[str, st.Activations]:
-    return st.capture(model, find_mlps(model), list(data_out.batches))
-
-
-@pytest.fixture(scope="module")
-def data_out(toy: Path, toy_text: Path) -> HeldOut:
+def passages(model: Any, toy: Path, toy_text: Path, tmp_path: Path) -> Passages:
     tokenizer = load_causal(str(toy))[1]
-    return HeldOut(
-        tuple(build_batches(tokenize(tokenizer, split_documents(toy_text.read_text("utf-8"), "one"), 40), 16))
-    )
+    tokens = tokenize(tokenizer, split_documents(toy_text.read_text("utf-8"), "one"), 40)
+    found = prepare_passages(model, LanguageModelling(), build_batches(tokens, 16), tmp_path / "passages")
+    read_passages(found)
+    return found
 
 
-def replaced(model: Any, rows: dict[str, st.Activations], data_out: HeldOut) -> dict[str, st.SymbolicModel]:
+@pytest.fixture
+def rows(model: Any, passages: Passages) -> dict[str, st.Activations]:
+    return st.capture(model, find_mlps(model), list(passages.batches))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "saved"
+    made.mkdir()
+    return made
+
+
+def replaced(model: Any, rows: dict[str, st.Activations], passages: Passages) -> dict[str, st.SymbolicModel]:
     blocks = build_best_recipe(4, 2, terms=4).build_blocks(
         rows, {path: model.get_submodule(path) for path in rows}
     )
-    tune(model, blocks, data_out.batches, LanguageModelling(), Tuning(epochs=1))
+    tune(blocks, passages.take([0, 1]), passages.take([2]), Tuning(epochs=1))
     return blocks
 
 
 def test_surrogates_come_back_as_they_were_and_the_model_writes(
-    model: Any, rows: dict[str, st.Activations], data_out: HeldOut, toy: Path, tmp_path: Path
+    model: Any, rows: dict[str, st.Activations], passages: Passages, toy: Path, folder: Path
 ) -> None:
-    blocks = replaced(model, rows, data_out)
+    blocks = replaced(model, rows, passages)
     with place_modules(model, blocks):
         wanted = model(input_ids=IDS).logits
-        save_surrogates(model, tmp_path)
+        save_surrogates(model, folder)
         equations = {path: block.equations() for path, block in blocks.items()}
-    assert {file.name for file in tmp_path.iterdir()} == {TENSORS, LAYERS}
+    assert {file.name for file in folder.iterdir()} == {TENSORS, LAYERS}
     fresh = load_causal(str(toy))[0]
     before = count_bytes([fresh])
-    loaded = load_surrogates(fresh, tmp_path)
+    loaded = load_surrogates(fresh, folder)
     torch.testing.assert_close(fresh(input_ids=IDS).logits, wanted, rtol=0, atol=0)
     assert all(block.released for block in loaded)
     # The weights of both MLPs are gone; what came instead is smaller.
@@ -82,39 +92,39 @@ def test_surrogates_come_back_as_they_were_and_the_model_writes(
     written = fresh.generate(IDS, max_new_tokens=5, do_sample=False, pad_token_id=0)
     assert written.shape[1] > IDS.shape[1]
     # And once more, from the loaded model, beside its own checkpoint.
-    fresh.save_pretrained(tmp_path / "again")
-    assert (save_surrogates(fresh, tmp_path / "again") / "config.json").is_file()
+    fresh.save_pretrained(folder / "again")
+    assert (save_surrogates(fresh, folder / "again") / "config.json").is_file()
     again = load_causal(str(toy))[0]
-    load_surrogates(again, tmp_path / "again")
+    load_surrogates(again, folder / "again")
     torch.testing.assert_close(again(input_ids=IDS).logits, wanted, rtol=0, atol=0)
     kept = load_causal(str(toy))[0]
-    (first, *_) = load_surrogates(kept, tmp_path, release_block=False)
+    (first, *_) = load_surrogates(kept, folder, release_block=False)
     first.switch_to_block()
 
 
 def test_what_is_not_there_or_damaged_is_said(
-    model: Any, rows: dict[str, st.Activations], data_out: HeldOut, toy: Path, tmp_path: Path
+    model: Any, rows: dict[str, st.Activations], passages: Passages, toy: Path, folder: Path
 ) -> None:
     with pytest.raises(SwitchError, match="nothing in the model"):
-        save_surrogates(model, tmp_path)
+        save_surrogates(model, folder)
     with pytest.raises(FileFormatError, match="holds no surrogates: there is no symbolic.safetensors"):
-        load_surrogates(model, tmp_path)
-    with place_modules(model, replaced(model, rows, data_out)):
-        save_surrogates(model, tmp_path)
+        load_surrogates(model, folder)
+    with place_modules(model, replaced(model, rows, passages)):
+        save_surrogates(model, folder)
     with pytest.raises(FileFormatError, match="another model"):
-        load_surrogates(nn.Linear(2, 2), tmp_path)
-    whole = (tmp_path / TENSORS).read_bytes()
-    (tmp_path / TENSORS).write_bytes(whole[: len(whole) // 2])
+        load_surrogates(nn.Linear(2, 2), folder)
+    whole = (folder / TENSORS).read_bytes()
+    (folder / TENSORS).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FileFormatError, match=f"{TENSORS} is damaged"):
-        load_surrogates(load_causal(str(toy))[0], tmp_path)
+        load_surrogates(load_causal(str(toy))[0], folder)
 
 
 def test_a_part_that_is_damaged_leaves_the_model_as_it_was(
-    model: Any, rows: dict[str, st.Activations], data_out: HeldOut, toy: Path, tmp_path: Path
+    model: Any, rows: dict[str, st.Activations], passages: Passages, toy: Path, folder: Path
 ) -> None:
-    with place_modules(model, replaced(model, rows, data_out)):
-        save_surrogates(model, tmp_path)
-    store = Store(tmp_path)
+    with place_modules(model, replaced(model, rows, passages)):
+        save_surrogates(model, folder)
+    store = Store(folder)
     tensors, about = store.read_tensors("symbolic")  # type: ignore[misc]
     last = list(rows)[-1]
     short = {
@@ -125,21 +135,27 @@ def test_a_part_that_is_damaged_leaves_the_model_as_it_was(
     for damaged, title in ((short, about), (tensors, {**about, "schema": 99}), (tensors, [])):
         store.write_tensors("symbolic", damaged, title)
         with pytest.raises(FileFormatError):
-            load_surrogates(fresh, tmp_path)
+            load_surrogates(fresh, folder)
         assert not any(isinstance(module, st.SymbolicModel) for module in fresh.modules())
     torch.testing.assert_close(fresh(input_ids=IDS).logits, before, rtol=0, atol=0)
 
 
 def test_layers_are_ranked_by_what_their_replacement_costs(
-    model: Any, rows: dict[str, st.Activations], data_out: HeldOut
+    model: Any, rows: dict[str, st.Activations], passages: Passages
 ) -> None:
-    task, paths = LanguageModelling(), find_mlps(model)
-    found = scan_layers(model, rows, {path: number for number, path in enumerate(paths)}, data_out, task)
+    paths = find_mlps(model)
+
+    def score(modules: Mapping[str, nn.Module]) -> float:
+        with place_modules(model, modules):
+            return passages.score()
+
+    found = scan_layers(
+        rows, {path: number for number, path in enumerate(paths)}, score, rank=4, device=torch.device("cpu")
+    )
     assert [cost.linear for cost in found] == sorted(cost.linear for cost in found)
     for cost in found:
         assert paths[cost.layer] == cost.path
-        with place_modules(model, {cost.path: Zero()}):
-            assert task.score(model, data_out) == pytest.approx(cost.zero)
+        assert score({cost.path: Zero()}) == pytest.approx(cost.zero)
 
 
 def test_as_many_layers_are_replaced_as_fit() -> None:
@@ -158,15 +174,19 @@ def test_as_many_layers_are_replaced_as_fit() -> None:
 
 
 def test_maps_that_keep_all_change_nothing(
-    model: Any, rows: dict[str, st.Activations], data_out: HeldOut
+    model: Any, rows: dict[str, st.Activations], passages: Passages
 ) -> None:
-    task = LanguageModelling()
     mlps = {path: model.get_submodule(path) for path in rows}
+
+    def score(modules: Mapping[str, nn.Module]) -> float:
+        with place_modules(model, modules):
+            return passages.score()
+
     found = measure_sensitivity(
-        model, mlps, rows, data_out, task, reducers=["pca"], k_in=(2, 16, 32), k_out=(16,)
+        mlps, rows, score, reducers=["pca"], k_in=(2, 16, 32), k_out=(16,), device=torch.device("cpu")
     )
     assert [(s.k_in, s.k_out) for s in found] == [(2, 16), (16, 16)]  # 32 is more than the model has
-    assert found[1].score == pytest.approx(task.score(model, data_out), rel=1e-3)
+    assert found[1].score == pytest.approx(passages.score(), rel=1e-3)
     assert found[0].score != pytest.approx(found[1].score, rel=1e-3)
     path, some = next(iter(rows.items()))
     reduction = st.load("reducers", "pca")(k_in=16, k_out=16).fit(

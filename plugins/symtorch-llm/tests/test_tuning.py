@@ -23,6 +23,7 @@ from symtorch_llm.fitting.recipes import (
 )
 from symtorch_llm.fitting.tuning import Tuning, tune
 from symtorch_llm.judging.costs import count_multiply_adds, count_operations
+from symtorch_llm.models.passages import Passages, prepare_passages, read_passages
 from symtorch_llm.models.tasks import LanguageModelling
 from symtorch_llm.models.transformer import find_mlps, load_causal
 from symtorch_llm.text import Batch, build_batches, split_documents, tokenize
@@ -41,6 +42,14 @@ def batches(toy: Path, toy_text: Path) -> list[Batch]:
     return build_batches(
         tokenize(tokenizer, split_documents(toy_text.read_text(encoding="utf-8"), "one"), 40), 8
     )
+
+
+@pytest.fixture(scope="module")
+def texts(model: nn.Module, batches: list[Batch], tmp_path_factory: pytest.TempPathFactory) -> list[Passages]:
+    """Text to tune on, and text to stop by."""
+    found = prepare_passages(model, LanguageModelling(), batches, tmp_path_factory.mktemp("passages"))
+    read_passages(found)
+    return [found.take(range(1, len(batches))), found.take([0])]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +77,7 @@ def test_trained_baselines_learn_what_they_can(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_costs_no_more_than_allowed_and_is_made_better_by_tuning(
-    name: str, model: nn.Module, batches: list[Batch], rows: dict[str, st.Activations]
+    name: str, model: nn.Module, texts: list[Passages], rows: dict[str, st.Activations]
 ) -> None:
     before = copy.deepcopy(model.state_dict())
     sizes = Sizes(multiply_adds=400, k_in=4, k_out=2)
@@ -78,7 +87,7 @@ def test_a_baseline_costs_no_more_than_allowed_and_is_made_better_by_tuning(
         assert module(torch.randn(2, 16).bfloat16()).dtype == torch.bfloat16
         assert name == "full linear" or count_multiply_adds(module) <= 400
         assert not any(parameter.requires_grad for parameter in module.parameters())
-    done = tune(model, modules, batches, LanguageModelling(), SHORT)
+    done = tune(modules, *texts, SHORT)
     assert done.after < done.before
     # Flags are as they were: the caller decides whether its modules go on learning.
     assert not any(p.requires_grad for module in modules.values() for p in module.parameters())
@@ -86,19 +95,19 @@ def test_a_baseline_costs_no_more_than_allowed_and_is_made_better_by_tuning(
 
 
 def test_the_same_seed_gives_the_same_and_another_another(
-    model: nn.Module, batches: list[Batch], rows: dict[str, st.Activations]
+    model: nn.Module, texts: list[Passages], rows: dict[str, st.Activations]
 ) -> None:
     results = []
     for seed in (0, 0, 1):
         modules = {
             path: BASELINES["narrow SwiGLU"](some, Sizes(300, 4, 2), seed) for path, some in rows.items()
         }
-        results.append(tune(model, modules, batches, LanguageModelling(), Tuning(epochs=1), seed=seed).after)
+        results.append(tune(modules, *texts, Tuning(epochs=1), seed=seed).after)
     assert results[0] == results[1] != results[2]
 
 
 def test_a_stopped_tuning_keeps_its_best(
-    model: nn.Module, batches: list[Batch], rows: dict[str, st.Activations]
+    model: nn.Module, texts: list[Passages], rows: dict[str, st.Activations]
 ) -> None:
     modules = {path: BASELINES["constant"](some, Sizes(0, 1, 1), 0) for path, some in rows.items()}
     events: list[Event] = []
@@ -108,21 +117,22 @@ def test_a_stopped_tuning_keeps_its_best(
         if isinstance(event, StageAdvanced):
             raise KeyboardInterrupt
 
-    done = tune(model, modules, batches, LanguageModelling(), SHORT, callbacks=[stop])
+    done = tune(modules, *texts, SHORT, callbacks=[stop])
     assert done.interrupted
     assert any(isinstance(event, Interrupted) for event in events)
     assert done.after < done.before
 
 
-def test_settings_that_make_no_sense_are_refused(model: nn.Module, batches: list[Batch]) -> None:
-    for tuning, some in ((Tuning(epochs=0), batches), (Tuning(held_out=0), batches), (SHORT, batches[:1])):
-        with pytest.raises(SearchError, match="two batches or more"):
-            tune(model, {}, some, LanguageModelling(), tuning)
-    assert tune(model, {}, batches, LanguageModelling(), SHORT).epochs == 0
+def test_settings_that_make_no_sense_are_refused(texts: list[Passages]) -> None:
+    fit, stop = texts
+    for tuning, some in ((Tuning(epochs=-1), stop), (Tuning(checks=0), stop), (SHORT, stop.take([]))):
+        with pytest.raises(SearchError, match="text to stop by"):
+            tune({}, fit, some, tuning)
+    assert tune({}, *texts, SHORT).epochs == 0
 
 
 def test_best_puts_equations_in_place_and_tuning_changes_their_constants(
-    model: nn.Module, batches: list[Batch], rows: dict[str, st.Activations]
+    model: nn.Module, texts: list[Passages], rows: dict[str, st.Activations]
 ) -> None:
     mlps = {path: model.get_submodule(path) for path in rows}
     blocks = build_best_recipe(4, 2, terms=5).build_blocks(rows, mlps)
@@ -130,7 +140,7 @@ def test_best_puts_equations_in_place_and_tuning_changes_their_constants(
     assert first.mode == "symbolic"
     assert first.distillation.reduction.linear is not None
     before = first.equations()
-    assert tune(model, blocks, batches, LanguageModelling(), SHORT).after < float("inf")
+    assert tune(blocks, *texts, SHORT).after < float("inf")
     assert first.equations() != before
     assert first.equations().keys() == before.keys()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,16 @@ from symtorch_llm.fitting.baselines import BASELINES, Sizes
 from symtorch_llm.fitting.recipes import Recipe
 from symtorch_llm.fitting.tuning import Tuning, tune
 from symtorch_llm.judging.costs import count_multiply_adds
-from symtorch_llm.judging.layers import Zero
-from symtorch_llm.models.tasks import HeldOut, Task
+from symtorch_llm.judging.layers import Zero, build_between
+from symtorch_llm.models.passages import Passages
+from symtorch_llm.models.tasks import Task
 from symtorch_llm.models.transformer import get_device, place_modules
-from symtorch_llm.text import Batch
 
+JUDGED: Final = "judged"
+"""Name of the text that nothing is fitted to or chosen by."""
+FITTED: Final = "fit"
+"""Name of the text that everything is fitted to, where it is judged on too."""
+BETWEEN: Final = "exact MLPs between PCAs"
 _LOSSES = "losses"
 
 
@@ -35,11 +39,11 @@ class Experiment:
         model: with its own MLPs in place.
         task: by which variants are judged.
         mlps: those that are replaced, by path.
-        rows: inputs and outputs of these, by path.
-        fit: batches to tune on.
-        held_out: batches to judge on; not used for fitting or choosing.
-        folder: where finished searches and tunings are kept.
-        key: of what else decides the results: model, text, layers; see :func:`symtorch_core.studies.make_key`.
+        rows: inputs and outputs of these for the text to fit to, by path.
+        fit: text to tune on.
+        stop: text that decides when to stop, and what to choose.
+        judged: text that nothing is fitted to or chosen by, under :data:`JUDGED`, and further texts, by name.
+        folder: where finished searches, tunings and scores are kept.
         callbacks: told of progress.
     """
 
@@ -47,15 +51,32 @@ class Experiment:
     task: Task
     mlps: Mapping[str, nn.Module]
     rows: Mapping[str, Activations]
-    fit: Sequence[Batch]
-    held_out: HeldOut
+    fit: Passages
+    stop: Passages
+    judged: Mapping[str, Passages]
     folder: Path
-    key: str
     callbacks: Sequence[Callback] = ()
 
     def restrict(self, paths: Sequence[str]) -> Experiment:
         """Return the experiment for some of the MLPs."""
         return replace(self, mlps={p: self.mlps[p] for p in paths}, rows={p: self.rows[p] for p in paths})
+
+    def score(self, modules: Mapping[str, nn.Module], passages: Passages) -> float:
+        """Return the score of the model with these modules in place; a score that is known is not computed again."""
+        store = Store(self.folder / "scores")
+        parameters = list_parameters(modules)
+        settings = [list(passages.names), {path: describe(module) for path, module in modules.items()}]
+        name = f"score-{make_key([*settings, list(parameters)], list(parameters.values()))}"
+        known = store.read_json(name)
+        if known is None:
+            with place_modules(self.model, modules):
+                known = passages.score()
+            store.write_json(name, known)
+        return float(known)
+
+    def judge(self, modules: Mapping[str, nn.Module]) -> dict[str, float]:
+        """Return the score on each text."""
+        return {name: self.score(modules, passages) for name, passages in self.judged.items()}
 
 
 @final
@@ -67,8 +88,8 @@ class Variant:
         name: for tables.
         modules: by path; empty for the model itself.
         cost: multiply-adds for a token, over those of the MLPs.
-        raw: the score as fitted.
-        score: after tuning; NaN where nothing was tuned.
+        fitted: the scores as fitted, by the text's name.
+        tuned: the scores after tuning; empty where nothing was tuned.
         tuning: what the tuning did; None where nothing was tuned.
         seed: of searches, networks and tuning.
     """
@@ -76,15 +97,20 @@ class Variant:
     name: str
     modules: Mapping[str, nn.Module]
     cost: float
-    raw: float
-    score: float = math.nan
+    fitted: Mapping[str, float]
+    tuned: Mapping[str, float] = field(default_factory=dict)
     tuning: Descent | None = None
     seed: int = 0
 
     @property
+    def raw(self) -> float:
+        """The score as fitted, on text that nothing was fitted to."""
+        return self.fitted[JUDGED]
+
+    @property
     def final(self) -> float:
         """The score that counts: after tuning, where there was any."""
-        return self.raw if self.tuning is None else self.score
+        return (self.tuned or self.fitted)[JUDGED]
 
 
 def judge_references(experiment: Experiment) -> list[Variant]:
@@ -97,8 +123,16 @@ def judge_references(experiment: Experiment) -> list[Variant]:
     found = []
     for name, make in made.items():
         modules = {} if make is None else {path: make() for path in experiment.mlps}
-        found.append(Variant(name, modules, 1.0 if make is None else 0.0, _score(experiment, modules)))
+        found.append(Variant(name, modules, 1.0 if make is None else 0.0, experiment.judge(modules)))
     return found
+
+
+def judge_between(experiment: Experiment, k_in: int, k_out: int) -> Variant:
+    """Judge the exact MLPs between PCAs: where a perfect search of the paper's recipe would end (its figure 4)."""
+    modules = build_between(
+        experiment.mlps, experiment.rows, "pca", k_in, k_out, get_device(experiment.model)
+    )
+    return Variant(BETWEEN, modules, 1.0, experiment.judge(modules))
 
 
 def judge_recipe(experiment: Experiment, recipe: Recipe, seed: int) -> Variant:
@@ -135,34 +169,32 @@ def tune_and_judge(
     cost = sum(map(count_multiply_adds, modules.values())) / sum(
         map(count_multiply_adds, experiment.mlps.values())
     )
-    variant = Variant(name, modules, cost, _score(experiment, modules), seed=seed)
-    if tuning is None:
+    variant = Variant(name, modules, cost, experiment.judge(modules), seed=seed)
+    if tuning is None or not tuning.epochs:
         return variant
-    before = _list_parameters(modules)
-    settings = [experiment.key, name, sorted(before), asdict(tuning), seed]
+    done = _tune_once(experiment, name, modules, tuning, seed)
+    return replace(variant, tuned=experiment.judge(modules), tuning=done)
+
+
+def _tune_once(
+    experiment: Experiment, name: str, modules: Mapping[str, nn.Module], tuning: Tuning, seed: int
+) -> Descent:
+    before = list_parameters(modules)
+    texts = [list(experiment.fit.names), list(experiment.stop.names)]
+    settings = [name, sorted(before), asdict(tuning), seed, texts]
     key = make_key(settings, [before[path] for path in sorted(before)])
     store = Store(experiment.folder / "tunings")
     kept = store.read_tensors(key)
-    if kept is None:
-        done = tune(
-            experiment.model,
-            modules,
-            experiment.fit,
-            experiment.task,
-            tuning,
-            seed=seed,
-            callbacks=experiment.callbacks,
-        )
-        if done.interrupted:
-            raise BackendError(
-                "stopped while tuning; what was finished before is kept: run it again to go on"
-            )
-        store.write_tensors(key, {**_list_parameters(modules), _LOSSES: done.losses}, _to_plain(done))
-    else:
+    if kept is not None:
         tensors, about = kept
         done = Descent(**about, losses=tensors.pop(_LOSSES))
-        _set_parameters(modules, tensors)
-    return replace(variant, score=_score(experiment, modules), tuning=done)
+        set_parameters(modules, tensors)
+        return done
+    done = tune(modules, experiment.fit, experiment.stop, tuning, seed=seed, callbacks=experiment.callbacks)
+    if done.interrupted:
+        raise BackendError("stopped while tuning; what was finished before is kept: run it again to go on")
+    store.write_tensors(key, {**list_parameters(modules), _LOSSES: done.losses}, _to_plain(done))
+    return done
 
 
 def list_symbolic_blocks(variant: Variant) -> dict[str, SymbolicModel]:
@@ -170,16 +202,14 @@ def list_symbolic_blocks(variant: Variant) -> dict[str, SymbolicModel]:
     return {path: module for path, module in variant.modules.items() if isinstance(module, SymbolicModel)}
 
 
-def _score(experiment: Experiment, modules: Mapping[str, nn.Module]) -> float:
-    with place_modules(experiment.model, modules):
-        return experiment.task.score(experiment.model, experiment.held_out)
+def describe(module: nn.Module) -> str:
+    """Return what a module computes besides its parameters, as text."""
+    if isinstance(module, SymbolicModel):
+        return f"{module.mode}: {[str(equation) for equation in module.equations().values()]}"
+    return type(module).__name__
 
 
-def _to_plain(done: Descent) -> dict[str, Any]:
-    return {name: value for name, value in vars(done).items() if name != "losses"}
-
-
-def _list_parameters(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def list_parameters(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return the parameters that tuning may change, by path; never those of the MLPs themselves."""
     return {
         f"{path}.{name}": parameter.detach().cpu().contiguous()
@@ -189,9 +219,14 @@ def _list_parameters(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     }
 
 
-def _set_parameters(modules: Mapping[str, nn.Module], saved: Mapping[str, Tensor]) -> None:
+def set_parameters(modules: Mapping[str, nn.Module], saved: Mapping[str, Tensor]) -> None:
+    """Give modules parameters of :func:`list_parameters`, in place."""
     with torch.no_grad():
         for path, module in modules.items():
             for name, parameter in module.named_parameters():
                 if f"{path}.{name}" in saved:
                     parameter.copy_(saved[f"{path}.{name}"])
+
+
+def _to_plain(done: Descent) -> dict[str, Any]:
+    return {name: value for name, value in vars(done).items() if name != "losses"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -11,13 +11,16 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import SearchError, capture, find_block, load
+from symtorch_core import SearchError, find_block, load
 from symtorch_core.events import Callback
 from symtorch_core.studies import Study, StudyReport, make_key, setting
 from symtorch_llm.experiment import (
+    FITTED,
+    JUDGED,
     Experiment,
     Variant,
     judge_baseline,
+    judge_between,
     judge_recipe,
     judge_references,
     list_symbolic_blocks,
@@ -34,6 +37,7 @@ from symtorch_llm.judging.layers import (
     scan_layers,
 )
 from symtorch_llm.judging.speed import build_token_block, measure_speeds
+from symtorch_llm.models.passages import Passages, capture_rows, prepare_passages, read_passages
 from symtorch_llm.models.saving import save_surrogates
 from symtorch_llm.models.tasks import TASKS
 from symtorch_llm.models.transformer import (
@@ -44,13 +48,26 @@ from symtorch_llm.models.transformer import (
     load_encoder,
     place_modules,
 )
+from symtorch_llm.presets import PRESETS
 from symtorch_llm.reporting.findings import Findings, Sample
 from symtorch_llm.reporting.report import build_report
-from symtorch_llm.text import PAPER_LENGTH, build_batches, hold_out, split_documents, tokenize
+from symtorch_llm.text import (
+    PAPER_LENGTH,
+    Parts,
+    build_batches,
+    drop_blank_lines,
+    hold_out,
+    split_documents,
+    take_tokens,
+    tokenize,
+)
 
-_CHOOSING = 0.2  # share of the fitted text that is held out to choose layers by
+_JUDGED = 0.4  # share of a single text that is judged on
+_STOPPING = 0.125  # share of the fitted text that decides when to stop, and what to choose
 _PROMPT = 24
 _WRITTEN = 60
+_LOGITS = 2**28  # numbers in the outputs of a batch, at most
+_LARGEST_BATCH = 8
 
 
 @final
@@ -59,31 +76,44 @@ class LlmStudy(Study):
     """Equations in the place of a transformer's MLPs: perplexity and speed (SymTorch paper, 4.1 and D)."""
 
     name: ClassVar[str] = "llm"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
-    model: str = setting("", "Folder of a Hugging Face checkpoint, or a name on the hub.")
-    text: str = setting("", "A text file to fit to.")
+    model: str = setting("", "Folder of a Hugging Face checkpoint, a GGUF file, or a name on the hub.")
+    text: str = setting(
+        "", "A text file to fit to; the last eighth of it decides when to stop, and what to choose."
+    )
     eval: str = setting("", "A text file to judge on; by default the last 40 % of the documents of --text.")
+    others: str = setting(
+        "", "Further text files to judge on, with commas between; fit is what was fitted to."
+    )
     opening: str = setting(
         "", "Regular expression for the beginning of each document; by default the text is one document."
     )
+    blank_lines: bool = setting(True, "Whether blank lines of a text count, where it is one document.")
     length: int = setting(0, "Most tokens in a sequence; by default 1048, or the model's context.")
+    tokens: int = setting(0, "Most tokens of each text; 0 for all.")
     kind: Literal["causal", "encoder"] = setting(
         "causal", "Next tokens and perplexity, or sentence embeddings."
     )
     layers: str = setting("auto", "Layers to replace, like 1,2,3; or auto, within --budget.")
     mlp: str = setting("", "Path of the MLPs with {} for the layer, where they are not found automatically.")
-    budget: float = setting(0.5, "With auto: how much the score (perplexity) may rise.")
+    budget: float = setting(0.1, "With auto: how much the loss may rise, in nats for each token.")
     recipe: Literal["best", "paper", "all"] = setting("best", "How equations are found.")
     k_in: int = setting(32, "Dimensions that equations see.")
     k_out: int = setting(8, "Number of equations of each layer.")
     terms: int = setting(24, "Most terms in an equation of the best recipe.")
     regressor: str = setting("operon", "The search of the paper recipe; the paper's own is pysr.")
-    timeout: float = setting(5.0, "Seconds for each equation of the paper recipe.")
-    epochs: int = setting(30, "Most passes of the tuning.")
-    learning_rate: float = setting(3e-3, "Highest learning rate of the tuning.")
+    timeout: float = setting(5.0, "Seconds for each equation of the paper recipe; 0 for no limit.")
+    epochs: int = setting(3, "Most passes of the tuning; 0 for none.")
+    learning_rate: float = setting(
+        1e-2, "Highest learning rate of the tuning, relative to the size of each number."
+    )
     sweep: bool = setting(True, "Measure how narrow maps may be.")
     rows: int = setting(30_000, "Largest number of tokens captured from each MLP.")
-    batch: int = setting(8, "Sequences in a batch.")
+    batch: int = setting(
+        0, "Sequences in a batch; 0 for as many as their predictions leave room for, at most 8."
+    )
+    passes: int = setting(10, "Timed passes of each variant.")
     seed: int = setting(0, "Seed of rows, searches, networks and tuning.")
     seeds: int = setting(
         1, "Number of runs of the best recipe and of the baselines, each with the next seed."
@@ -98,12 +128,12 @@ class LlmStudy(Study):
         model, tokenizer = load_model(self.model, dtype=self.dtype, device=self.device)
         paths = find_mlps(model, self.mlp or None)
         numbers = _parse_layers(self.layers, len(paths))
-        fit, judge = self._tokenize(model, tokenizer)
+        parts = self._read_parts(model, tokenizer)
         watched = paths if numbers is None else [paths[number] for number in numbers]
-        experiment = self._build_experiment(model, watched, fit, judge, folder, callbacks)
-        choice = self._choose_layers(experiment, fit, paths) if numbers is None else None
+        experiment = self._build_experiment(model, watched, parts, folder, callbacks)
+        choice = self._choose_layers(experiment, paths) if numbers is None else None
         if choice is not None:
-            experiment = experiment.restrict(choice.paths)
+            experiment = self._build_experiment(model, choice.paths, parts, folder, callbacks)
         variants = self._judge_variants(experiment)
         shown = next(v for v in variants if v.name in ("best", "paper") and v.seed == self.seed)
         with place_modules(model, shown.modules):
@@ -111,7 +141,8 @@ class LlmStudy(Study):
         passes = measure_speeds(
             model,
             {variant.name: variant.modules for variant in variants if variant.seed == self.seed},
-            build_token_block(judge, self.batch, self._read_length(model)),
+            build_token_block(parts.judged[JUDGED], self._size_batch(model), self._read_length(model)),
+            rounds=self.passes,
             callbacks=callbacks,
             **({"use_cache": False} if self.kind == "causal" else {}),
         )
@@ -129,9 +160,10 @@ class LlmStudy(Study):
                 bytes_before=count_bytes(list(experiment.mlps.values())),
                 bytes_after=count_bytes([b.surrogate for b in blocks.values() if b.surrogate]),
                 blocks=blocks,
-                samples=self._write_samples(model, tokenizer, judge, variants),
-                setup=f"{sum(map(len, fit)):,} tokens to fit to, {sum(map(len, judge)):,} to judge on, "
-                f"{torch.get_num_threads()} threads, {get_device(model)}",
+                samples=self._write_samples(model, tokenizer, parts.judged[JUDGED], variants),
+                setup=f"{experiment.fit.tokens:,} tokens to fit to, {experiment.stop.tokens:,} to stop by, "
+                f"{experiment.judged[JUDGED].tokens:,} to judge on, {torch.get_num_threads()} threads, "
+                f"{get_device(model)}, {str(next(model.parameters()).dtype).removeprefix('torch.')}",
             )
         )
 
@@ -139,25 +171,26 @@ class LlmStudy(Study):
         self,
         model: nn.Module,
         watched: Sequence[str],
-        fit: Sequence[Tensor],
-        judge: Sequence[Tensor],
+        parts: Parts,
         folder: Path,
         callbacks: Sequence[Callback],
     ) -> Experiment:
         """Build what all variants share, with the rows of all watched MLPs from one pass."""
-        task, batches = TASKS[self.kind], build_batches(fit, self.batch)
+        task, size = TASKS[self.kind], self._size_batch(model)
         mlps = {path: find_block(model, path) for path in watched}
-        return Experiment(
-            model=model,
-            task=task,
-            mlps=mlps,
-            rows=capture(model, mlps, batches, max_rows=self.rows, seed=self.seed, callbacks=callbacks),
-            fit=batches,
-            held_out=task.prepare_held_out(model, build_batches(judge, self.batch)),
-            folder=folder,
-            key=self._make_key(fit),
-            callbacks=callbacks,
-        )
+        key = make_key([self.kind, list(watched)], [p.detach() for p in model.parameters()])
+
+        def prepare(sequences: Sequence[Tensor]) -> Passages:
+            return prepare_passages(
+                model, task, build_batches(sequences, size), folder / "passages", first=watched[0], key=key
+            )
+
+        fit, stop = prepare(parts.fit), prepare(parts.stop)
+        judged = {name: fit if name == FITTED else prepare(some) for name, some in parts.judged.items()}
+        rows = capture_rows(fit, mlps, most=self.rows, seed=self.seed, callbacks=callbacks)
+        for passages in (stop, *judged.values()):
+            read_passages(passages, callbacks)
+        return Experiment(model, task, mlps, rows, fit, stop, judged, folder, callbacks)
 
     def _check(self) -> None:
         for option in ("model", "text"):
@@ -169,14 +202,20 @@ class LlmStudy(Study):
             file = getattr(self, option)
             if file and not Path(file).is_file():
                 raise SearchError(f"--{option}: there is no file {file}")
+        for file in self._list_others():
+            if file != FITTED and not Path(file).is_file():
+                raise SearchError(f"--others: there is no file {file}")
         self.one_of(TASKS, "kind")
         self.one_of(("best", "paper", "all"), "recipe")
-        self.at_least(1, "k_in", "k_out", "terms", "batch", "seeds", "epochs", "rows")
-        self.at_least(0, "length", "seed")
+        self.at_least(1, "k_in", "k_out", "terms", "seeds", "rows", "passes")
+        self.at_least(0, "length", "seed", "tokens", "batch", "epochs", "timeout")
         self.at_least(-math.inf, "budget")  # any finite number: a fall may be asked for
-        self.more_than(0, "learning_rate", "timeout")
+        self.more_than(0, "learning_rate")
         if self.recipe != "best":
             load("regressors", self.regressor)
+
+    def _list_others(self) -> list[str]:
+        return [file.strip() for file in self.others.split(",") if file.strip()]
 
     def _read_length(self, model: Any) -> int:
         longest = int(model.config.max_position_embeddings)
@@ -184,33 +223,42 @@ class LlmStudy(Study):
             raise SearchError(f"length={self.length}: the model reads {longest} tokens at most")
         return self.length or min(PAPER_LENGTH, longest)
 
-    def _tokenize(self, model: nn.Module, tokenizer: Any) -> tuple[list[Tensor], list[Tensor]]:
-        """Return sequences to fit to and to judge on."""
-        # One token less, for the mark of a document's beginning.
+    def _size_batch(self, model: Any) -> int:
+        width = model.config.vocab_size if self.kind == "causal" else model.config.hidden_size
+        return self.batch or max(1, min(_LARGEST_BATCH, _LOGITS // (self._read_length(model) * int(width))))
+
+    def _read_parts(self, model: nn.Module, tokenizer: Any) -> Parts:
+        """Return sequences to fit to, to stop by and to judge on; no text is in two of these parts."""
+        # One token less, for the mark of a sequence's beginning.
         length, framed = self._read_length(model), self.kind == "encoder"
         length -= 0 if framed or tokenizer.bos_token_id is None else 1
-        whole = not self.opening
 
-        def read(file: str) -> list[str]:
-            return split_documents(Path(file).read_text(encoding="utf-8"), self.opening)
+        def read(file: str) -> list[Tensor]:
+            text = Path(file).read_text(encoding="utf-8")
+            texts = split_documents(text if self.blank_lines else drop_blank_lines(text), self.opening)
+            return tokenize(tokenizer, texts, length, whole=not self.opening, framed=framed)
 
-        def tokens(texts: Sequence[str]) -> list[Tensor]:
-            return tokenize(tokenizer, texts, length, whole=whole, framed=framed)
+        fit, judged = read(self.text), read(self.eval) if self.eval else []
+        if not judged:
+            fit, judged = hold_out(fit, _JUDGED, least=2)
+        fit, stop = hold_out(fit, _STOPPING)
+        fit = take_tokens(fit, self.tokens)
+        return Parts(
+            fit,
+            take_tokens(stop, self.tokens // 8),
+            {
+                JUDGED: take_tokens(judged, self.tokens),
+                **{
+                    (other if other == FITTED else Path(other).name): (
+                        fit if other == FITTED else take_tokens(read(other), self.tokens)
+                    )
+                    for other in self._list_others()
+                },
+            },
+        )
 
-        if self.eval:
-            return tokens(read(self.text)), tokens(read(self.eval))
-        texts = read(self.text)
-        if len(texts) > 1:
-            fit, judge = hold_out(texts, 0.4)
-            return tokens(fit), tokens(judge)
-        return hold_out(tokens(texts), 0.4, least=2)
-
-    def _make_key(self, fit: Sequence[Tensor]) -> str:
-        """Return a key of what decides the result of a tuning, besides the modules themselves."""
-        return make_key([self.model, self.dtype, self.batch, self.kind], fit)
-
-    def _build_tuning(self) -> Tuning:
-        return Tuning(epochs=self.epochs, learning_rate=self.learning_rate)
+    def _build_tuning(self) -> Tuning | None:
+        return Tuning(epochs=self.epochs, learning_rate=self.learning_rate) if self.epochs else None
 
     def _build_recipes(self) -> list[Recipe]:
         tuning = self._build_tuning()
@@ -218,43 +266,38 @@ class LlmStudy(Study):
             "best": build_best_recipe(self.k_in, self.k_out, terms=self.terms, tuning=tuning),
             # The paper tunes nothing; the report shows scores with and without tuning.
             "paper": replace(
-                build_paper_recipe(self.k_in, self.k_out, regressor=self.regressor, timeout=self.timeout),
+                build_paper_recipe(
+                    self.k_in, self.k_out, regressor=self.regressor, timeout=self.timeout or None
+                ),
                 tuning=tuning,
             ),
         }
         return self.expand("recipe", made)
 
-    def _choose_layers(
-        self, experiment: Experiment, fit: Sequence[Tensor], paths: Sequence[str]
-    ) -> LayerChoice:
-        """Choose as many layers as fit the budget, on a part of the text that is held out for this choice.
-
-        That part is held out of the tuning; equations are fitted to rows of the whole text, captured once.
+    def _choose_layers(self, experiment: Experiment, paths: Sequence[str]) -> LayerChoice:
+        """Choose as many layers as fit the budget, on the text that is there to choose by.
 
         Raises:
             SearchError: not even one layer fits.
         """
-        some, held = hold_out(list(fit), _CHOOSING)
-        choosing = replace(
-            experiment,
-            fit=build_batches(some, self.batch),
-            held_out=experiment.task.prepare_held_out(experiment.model, build_batches(held, self.batch)),
-            key=self._make_key(some),
-        )
-        numbers = {path: number for number, path in enumerate(paths)}
+
+        def measure(modules: Mapping[str, nn.Module]) -> float:
+            return experiment.task.compute_level(experiment.score(modules, experiment.stop))
+
         costs = scan_layers(
-            experiment.model,
             experiment.rows,
-            numbers,
-            choosing.held_out,
-            experiment.task,
-            experiment.callbacks,
+            {path: number for number, path in enumerate(paths)},
+            measure,
+            rank=self.k_in,
+            device=get_device(experiment.model),
+            callbacks=experiment.callbacks,
         )
-        baseline = experiment.task.score(experiment.model, choosing.held_out)
+        baseline = measure({})
         recipe = self._build_recipes()[0]
 
         def score(chosen: Sequence[str]) -> float:
-            return judge_recipe(choosing.restrict(chosen), recipe, self.seed).final
+            some = replace(experiment.restrict(chosen), judged={JUDGED: experiment.stop})
+            return experiment.task.compute_level(judge_recipe(some, recipe, self.seed).final)
 
         chosen, scores = choose_layers(costs, score, baseline + self.budget)
         rises = tuple(score - baseline for score in scores)
@@ -268,6 +311,7 @@ class LlmStudy(Study):
     def _judge_variants(self, experiment: Experiment) -> list[Variant]:
         """Judge all variants, with every seed."""
         found, tuning = judge_references(experiment), self._build_tuning()
+        found.append(judge_between(experiment, self.k_in, self.k_out))
         found = [replace(variant, seed=self.seed) for variant in found]
         for recipe in self._build_recipes():
             # Several seeds only for what the report makes claims about.
@@ -288,8 +332,9 @@ class LlmStudy(Study):
         )
         k_out = sorted({max(1, self.k_out // 2), self.k_out, 2 * self.k_out, 4 * self.k_out})
         return measure_sensitivity(
-            experiment.model, experiment.mlps, experiment.rows, experiment.held_out, experiment.task,
-            k_in=k_in, k_out=k_out, callbacks=experiment.callbacks,
+            experiment.mlps, experiment.rows,
+            lambda modules: experiment.score(modules, experiment.stop),
+            k_in=k_in, k_out=k_out, device=get_device(experiment.model), callbacks=experiment.callbacks,
         )  # fmt: skip
 
     def _write_samples(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -16,6 +19,31 @@ PAPER_LENGTH = 1048
 
 Batch = dict[str, Tensor]
 """``input_ids`` and ``attention_mask``, each of shape (sequences, tokens); padded at the right."""
+
+
+@final
+@dataclass(frozen=True)
+class Parts:
+    """Sequences of tokens, in parts that share no text.
+
+    Attributes:
+        fit: to fit and tune on.
+        stop: to stop and choose by.
+        judged: other text, by name: what nothing was fitted to or chosen by, and what else is judged.
+    """
+
+    fit: list[Tensor]
+    stop: list[Tensor]
+    judged: dict[str, list[Tensor]]
+
+
+def drop_blank_lines(text: str) -> str:
+    """Return a text without its blank lines.
+
+    >>> drop_blank_lines("a\\n \\n\\nb\\n")
+    'a\\nb'
+    """
+    return "\n".join(line for line in text.split("\n") if line.strip())
 
 
 def split_documents(text: str, opening: str = "") -> list[str]:
@@ -53,7 +81,7 @@ def tokenize(
 
     Args:
         tokenizer: of transformers.
-        texts: documents. If the tokenizer has a token for their beginning, they get it.
+        texts: documents. If the tokenizer has a token for the beginning of a text, every sequence begins with it.
         length: largest number of tokens in a sequence, without that token.
         whole: cut each document into as many sequences as needed (SymTorch paper, equation 4). Otherwise only its first
             ``length`` tokens count, so that all sequences begin where documents do.
@@ -70,8 +98,8 @@ def tokenize(
             continue
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         for start in range(0, len(ids) if whole else 1, length):
-            # Only the document's beginning is marked, not every cut.
-            part = (first if start == 0 else []) + ids[start : start + length]
+            # Every sequence is marked: without its mark, a model reads the first token as no text it was trained on.
+            part = first + ids[start : start + length]
             if len(part) > 1:
                 result.append(torch.tensor(part))
     if not result:
@@ -94,6 +122,16 @@ def _pad(tokens: Sequence[Tensor]) -> Batch:
     ids = torch.nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in tokens], batch_first=True)
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def take_tokens(sequences: Sequence[Tensor], most: int) -> list[Tensor]:
+    """Return the first sequences, of at most ``most`` tokens together and at least two sequences; all of them for 0.
+
+    >>> [len(one) for one in take_tokens([torch.zeros(4), torch.zeros(4), torch.zeros(4)], 9)]
+    [4, 4]
+    """
+    ends = list(itertools.accumulate(map(len, sequences)))
+    return list(sequences) if not most else list(sequences[: max(2, bisect.bisect_right(ends, most))])
 
 
 def hold_out(items: Sequence[Any], share: float, least: int = 1) -> tuple[list[Any], list[Any]]:

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from symtorch_core import SearchError, SymbolicModel
 from symtorch_core.events import Callback
-from symtorch_core.studies import Descent, descend
-from symtorch_llm.models.tasks import Task
+from symtorch_core.studies import Descent, RelativeAdam, descend
+from symtorch_llm.models.passages import Passages
 from symtorch_llm.models.transformer import place_modules
-from symtorch_llm.text import Batch
 
-_REMEMBERED_BYTES = 2**30
+_PRIME = 7919
 
 
 @final
@@ -31,109 +30,88 @@ class Tuning:
     """Settings of a tuning.
 
     Attributes:
-        epochs: passes over the text, at most.
-        learning_rate: of Adam at its highest, on a one-cycle schedule.
+        epochs: passes over the text, at most; 0 for no tuning.
+        learning_rate: the highest, on a one-cycle schedule: the share of its size by which a number changes in a step.
         clip: the gradient's largest norm.
-        patience: passes without a smaller held-out distance, after which the tuning stops.
-        held_out: share of the batches that is held out to decide when to stop.
+        patience: checks without a smaller distance, after which the tuning stops.
+        checks: how often the distance on other text is measured in each pass.
     """
 
-    epochs: int = 30
-    learning_rate: float = 3e-3
+    epochs: int = 3
+    learning_rate: float = 1e-2
     clip: float = 1.0
-    patience: int = 6
-    held_out: float = 0.125
+    patience: int = 3
+    checks: int = 2
 
 
 def tune(
-    model: nn.Module,
     modules: Mapping[str, nn.Module],
-    batches: Sequence[Batch],
-    task: Task,
+    fit: Passages,
+    stop: Passages,
     tuning: Tuning | None = None,
     *,
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
 ) -> Descent:
-    """Tune modules at these paths, in place, towards the outputs of the model as it is; the model stays as it is.
+    """Tune modules at these paths, in place, towards the outputs of the original model; its weights stay as they are.
 
-    Of a wrapped block on equations, the constants and the maps around them are tuned. The best state on held-out
-    batches is kept, which may be the first. Ctrl-C ends the tuning with the best state so far.
+    Of a wrapped block on equations, the constants and the maps around them are tuned. Gradients flow through the
+    replaced layers and those above only. The best state on ``stop`` is kept, which may be the first: this text must
+    not be among the rows that the modules were fitted to, or the state that fits these rows too closely looks best.
+    Ctrl-C ends the tuning with the best state so far.
 
     Args:
-        model: with its own modules in place.
         modules: by path.
-        batches: of text.
-        task: whose distance is minimised.
+        fit: text to tune on.
+        stop: other text, which decides when to stop.
         tuning: settings.
-        seed: of the order of batches, and of which are held out.
+        seed: of the order of batches.
         callbacks: told of the stage ``"tune"``.
 
     Returns:
-        The held-out distance before and after, passes, seconds, and whether the user stopped it.
+        The distance on ``stop`` before and after, checks, seconds, and whether the user stopped it.
 
     Raises:
-        SearchError: there are fewer than two batches, or a setting is invalid.
+        SearchError: there is no text, or a setting is invalid.
     """
     tuning = tuning or Tuning()
-    if len(batches) < 2 or tuning.epochs < 1 or not 0 < tuning.held_out < 1:
-        raise SearchError(
-            "tuning needs two batches or more, epochs of at least 1, and held_out between 0 and 1"
-        )
+    if not len(fit) or not len(stop) or tuning.epochs < 0 or tuning.checks < 1:
+        raise SearchError("tuning needs text to tune on, text to stop by, and checks of at least 1")
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(batches), generator=generator).tolist()
-    held = max(1, round(tuning.held_out * len(batches)))
-    train, judged = order[held:], order[:held]
-    teacher = _Teacher(model, task, batches)
+    parts = min(tuning.checks, len(fit))
+    steps = len(fit) // parts
+
+    def shuffle(epoch: int) -> list[list[int]]:
+        # A pass over the text is several epochs of the loop, so that it can stop within one.
+        generator.manual_seed(seed * _PRIME + epoch // parts)
+        order = torch.randperm(len(fit), generator=generator).tolist()
+        return order[epoch % parts * steps : (epoch % parts + 1) * steps]
+
     with _make_trainable(modules) as parameters:
-        if not parameters:
+        if not parameters or not tuning.epochs:
             return Descent(math.nan, math.nan, 0, torch.zeros(0), 0.0)
 
-        def distance(number: int) -> Tensor:
-            wanted = teacher(number)  # while the original MLPs are in place
-            with place_modules(model, modules):
-                return task.compute_distance(task.compute_outputs(model, batches[number]), wanted)
+        def distance(passages: Passages, number: int) -> Tensor:
+            with place_modules(passages.model, modules):
+                return passages.compute_distance(number)
 
-        optimizer = torch.optim.Adam(parameters, lr=tuning.learning_rate)
+        optimizer = RelativeAdam(parameters, tuning.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, tuning.learning_rate, total_steps=tuning.epochs * len(train) + 1, pct_start=0.1
+            optimizer, tuning.learning_rate, total_steps=tuning.epochs * parts * steps + 1, pct_start=0.1
         )
         return descend(
-            distance,
+            lambda number: distance(fit, number),
             parameters,
-            lambda epoch: [
-                train[place] for place in torch.randperm(len(train), generator=generator).tolist()
-            ],
+            shuffle,
             optimizer=optimizer,
             schedule=schedule,
-            epochs=tuning.epochs,
+            epochs=tuning.epochs * parts,
             clip=tuning.clip,
-            judge=lambda: sum(float(distance(number)) for number in judged) / len(judged),
+            judge=lambda: sum(float(distance(stop, n)) for n in range(len(stop))) / len(stop),
             patience=tuning.patience,
             stage="tune",
             callbacks=callbacks,
         )
-
-
-@final
-class _Teacher:
-    """Outputs of the original model on each batch, remembered as far as memory allows."""
-
-    def __init__(self, model: nn.Module, task: Task, batches: Sequence[Batch]) -> None:
-        self._model, self._task, self._batches = model, task, batches
-        self._remembered: dict[int, Tensor] = {}
-        self._free = _REMEMBERED_BYTES
-
-    def __call__(self, number: int) -> Tensor:
-        if number in self._remembered:
-            return self._remembered[number]
-        with torch.no_grad():
-            wanted = self._task.compute_outputs(self._model, self._batches[number])
-        size = wanted.numel() * wanted.element_size()
-        if size <= self._free:
-            self._free -= size
-            self._remembered[number] = wanted
-        return wanted
 
 
 @contextmanager

@@ -15,14 +15,12 @@ from symtorch_core import Activations, Reducer, Reduction, SearchError, load
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
 from symtorch_llm.fitting.baselines import fit_linear_map
 from symtorch_llm.fitting.recipes import fit_rebuilding_map
-from symtorch_llm.models.tasks import HeldOut, Task
-from symtorch_llm.models.transformer import get_device, place_modules
 
 
 @final
 @dataclass(frozen=True)
 class LayerCost:
-    """Scores of the model with one layer's MLP replaced: by zeros, and by its best linear map."""
+    """Scores of the model with one layer's MLP replaced: by zeros, and by its best linear map of some rank."""
 
     layer: int
     path: str
@@ -30,34 +28,37 @@ class LayerCost:
     linear: float
 
 
+Score = Callable[[Mapping[str, nn.Module]], float]
+"""The score of the model with these modules in place, by path."""
+
+
 def scan_layers(
-    model: nn.Module,
     rows: Mapping[str, Activations],
     layers: Mapping[str, int],
-    data: HeldOut,
-    task: Task,
+    score: Score,
+    *,
+    rank: int,
+    device: torch.device,
     callbacks: Sequence[Callback] = (),
 ) -> list[LayerCost]:
     """Rank layers by what their replacement costs, the cheapest first.
 
-    The cost of a layer is the score that its best linear map leaves: quick to compute, and near the score of equations.
+    The cost of a layer is the score that its best linear map of a rank leaves: quick to compute, and near the score of
+    equations that see as many dimensions.
 
     Args:
-        model: with its own MLPs in place.
         rows: of the MLPs, by path.
         layers: the layer's number, by path.
-        data: to judge on.
-        task: by which the model is judged.
+        score: of the model with modules in place, on text by which layers may be chosen.
+        rank: of the linear map.
+        device: of the model.
         callbacks: told of the stage ``"scan"``.
     """
     watch, found = Stopwatch(), []
     notify(callbacks, StageStarted("scan", len(rows)))
     for path, some in rows.items():
-        with place_modules(model, {path: Zero()}):
-            zero = task.score(model, data)
-        linear = fit_linear_map(some).to(get_device(model))
-        with place_modules(model, {path: linear}):
-            found.append(LayerCost(layers[path], path, zero, task.score(model, data)))
+        linear = fit_linear_map(some, rank).to(device)
+        found.append(LayerCost(layers[path], path, score({path: Zero()}), score({path: linear})))
         notify(callbacks, StageAdvanced("scan"))
     notify(callbacks, StageFinished("scan", watch.seconds()))
     return sorted(found, key=lambda cost: cost.linear)
@@ -116,15 +117,14 @@ class Sensitivity:
 
 
 def measure_sensitivity(
-    model: nn.Module,
     mlps: Mapping[str, nn.Module],
     rows: Mapping[str, Activations],
-    data: HeldOut,
-    task: Task,
+    score: Score,
     *,
     reducers: Sequence[str] = ("pca", "projection"),
     k_in: Sequence[int] = (4, 8, 16, 32),
     k_out: Sequence[int] = (4, 8, 16),
+    device: torch.device,
     callbacks: Sequence[Callback] = (),
 ) -> list[Sensitivity]:
     """Measure how narrow maps may be, with the exact MLPs between them (SymTorch paper, figure 4).
@@ -133,13 +133,12 @@ def measure_sensitivity(
     replaced together.
 
     Args:
-        model: with its own MLPs in place.
         mlps: by path.
         rows: inputs and outputs of these, by path.
-        data: to judge on.
-        task: by which the model is judged.
+        score: of the model with modules in place.
         reducers: by name.
         k_in, k_out: dimensions; those above the model's width are left out.
+        device: of the model.
         callbacks: told of the stage ``"sweep"``.
     """
     width = next(iter(rows.values())).inputs.shape[1]
@@ -149,21 +148,33 @@ def measure_sensitivity(
     watch, found = Stopwatch(), []
     notify(callbacks, StageStarted("sweep", len(grid)))
     for name, a, b in grid:
-        # Without a linear part, which would bypass the MLP.
-        reducer = load("reducers", name).with_options({"k_in": a, "k_out": b, "linear": False})
         try:
-            between = {
-                path: _build_between(mlps[path], reducer, some, get_device(model))
-                for path, some in rows.items()
-            }
+            between = build_between(mlps, rows, name, a, b, device)
         except SearchError:
             found.append(Sensitivity(name, a, b, math.nan))
         else:
-            with place_modules(model, between):
-                found.append(Sensitivity(name, a, b, task.score(model, data)))
+            found.append(Sensitivity(name, a, b, score(between)))
         notify(callbacks, StageAdvanced("sweep"))
     notify(callbacks, StageFinished("sweep", watch.seconds()))
     return found
+
+
+def build_between(
+    mlps: Mapping[str, nn.Module],
+    rows: Mapping[str, Activations],
+    name: str,
+    k_in: int,
+    k_out: int,
+    device: torch.device,
+) -> dict[str, nn.Module]:
+    """Return the exact MLPs between the maps of a reducer, by path; see :func:`measure_sensitivity`.
+
+    Raises:
+        SearchError: the sizes do not fit the rows.
+    """
+    # Without a linear part, which would bypass the MLP.
+    reducer = load("reducers", name).with_options({"k_in": k_in, "k_out": k_out, "linear": False})
+    return {path: _build_between(mlps[path], reducer, some, device) for path, some in rows.items()}
 
 
 def _build_between(mlp: nn.Module, reducer: Reducer, rows: Activations, device: torch.device) -> nn.Module:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, final
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,20 +16,9 @@ from symtorch_llm.models.transformer import get_device
 from symtorch_llm.text import Batch
 
 _LARGEST_EXPONENT = 700.0
-
-
-@final
-@dataclass(frozen=True)
-class HeldOut:
-    """Text to judge on, and the outputs that a score compares with.
-
-    Attributes:
-        batches: of tokens.
-        originals: outputs of the original model, one for each batch; empty where a score needs none.
-    """
-
-    batches: tuple[Batch, ...]
-    originals: tuple[Tensor, ...] = ()
+_LIKELIEST: Final = 128
+"""Tokens whose probabilities are kept one by one; the others are lumped together."""
+_LEAST: Final = 1e-6
 
 
 class Task(ABC):
@@ -38,24 +26,30 @@ class Task(ABC):
 
     name: ClassVar[str]
     score_name: ClassVar[str]
+    rise_name: ClassVar[str]
+    """What the differences of :meth:`compute_level` are called."""
     way: ClassVar[str]
     """What :meth:`compute_won_back` is a share of, in words."""
 
     @abstractmethod
     def compute_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the outputs by which a model is judged, a row for each token or text, shape (rows, d)."""
+        """Return the outputs by which a model is judged, one for each sequence or token of a batch."""
 
     @abstractmethod
-    def compute_distance(self, outputs: Tensor, wanted: Tensor) -> Tensor:
-        """Return the mean distance of rows from those that are wanted, a tensor of one number."""
+    def keep(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return what :meth:`compute_distance` and :meth:`measure` need of the original model's outputs."""
 
     @abstractmethod
-    def prepare_held_out(self, model: nn.Module, batches: Sequence[Batch]) -> HeldOut:
-        """Return batches to judge on, with the outputs of the model as it is now, where :meth:`score` needs them."""
+    def compute_distance(self, outputs: Tensor, batch: Batch, original: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean distance of outputs from the original model's, a tensor of one number."""
 
     @abstractmethod
-    def score(self, model: nn.Module, data: HeldOut) -> float:
-        """Score a model; lower is better."""
+    def measure(self, outputs: Tensor, batch: Batch, original: Mapping[str, Tensor]) -> tuple[float, int]:
+        """Return the sum of losses of a batch's outputs, and their number."""
+
+    @abstractmethod
+    def compute_score(self, loss: float) -> float:
+        """Return the score of a mean loss; lower is better."""
 
     @abstractmethod
     def compute_level(self, score: float) -> float:
@@ -80,37 +74,45 @@ class LanguageModelling(Task):
 
     name: ClassVar[str] = "causal"
     score_name: ClassVar[str] = "perplexity"
+    rise_name: ClassVar[str] = "rise, nats"
     way: ClassVar[str] = "of log(perplexity)"
 
     def compute_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the log probabilities of the next token after every real token, shape (tokens, vocabulary)."""
-        logits = _run_model(model, batch, use_cache=False).logits
-        rows: Tensor = logits[batch["attention_mask"].to(logits.device).bool()]
-        return rows.float().log_softmax(-1)
+        """Return the logits, shape (sequences, tokens, vocabulary)."""
+        logits: Tensor = _run_model(model, batch, use_cache=False).logits
+        return logits
 
-    def compute_distance(self, outputs: Tensor, wanted: Tensor) -> Tensor:
-        """Return KL(wanted || outputs), in nats per token."""
-        return functional.kl_div(outputs, wanted, log_target=True, reduction="batchmean")
+    def keep(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the likeliest next tokens after every real token, shape (rows, k), and their log probabilities."""
+        rows = _choose_real(outputs, batch)
+        likeliest = rows.topk(min(_LIKELIEST, rows.shape[1]), sorted=False)
+        logs = likeliest.values - rows.logsumexp(-1, keepdim=True)
+        return {"tokens": likeliest.indices.int().cpu(), "logs": logs.cpu()}
 
-    def prepare_held_out(self, model: nn.Module, batches: Sequence[Batch]) -> HeldOut:
-        """Return the batches: the text itself says what comes next."""
-        return HeldOut(tuple(batches))
+    def compute_distance(self, outputs: Tensor, batch: Batch, original: Mapping[str, Tensor]) -> Tensor:
+        """Return KL(original || outputs) in nats per token, with the original's unlikely tokens lumped together.
 
-    def score(self, model: nn.Module, data: HeldOut) -> float:
-        """Return the perplexity: exp of the mean loss over all predicted tokens (SymTorch paper, equation 4).
-
-        Every token but a sequence's first is predicted once. Infinite where it overflows.
+        Lumping makes it smaller, never larger.
         """
-        total, count = 0.0, 0
-        with torch.inference_mode():
-            for batch in data.batches:
-                logits = _run_model(model, batch, use_cache=False).logits[:, :-1].float()
-                ids, mask = (batch[key].to(logits.device)[:, 1:] for key in ("input_ids", "attention_mask"))
-                losses = functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none")
-                total += float(losses[mask.flatten().bool()].double().sum())
-                count += int(mask.sum())
-        mean = total / count
-        return math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf
+        rows = _choose_real(outputs, batch)
+        wanted = original["logs"].to(rows)
+        given = rows.gather(1, original["tokens"].to(rows.device).long()) - rows.logsumexp(-1, keepdim=True)
+        apart = (wanted.exp() * (wanted - given)).sum(-1)
+        if wanted.shape[1] < rows.shape[1]:
+            left, found = (1 - logs.exp().sum(-1) for logs in (wanted, given))
+            apart = apart + left.clamp_min(0) * (left.clamp_min(_LEAST).log() - found.clamp_min(_LEAST).log())
+        return apart.mean()
+
+    def measure(self, outputs: Tensor, batch: Batch, original: Mapping[str, Tensor]) -> tuple[float, int]:
+        """Return the losses of the next tokens; every token but a sequence's first is predicted once."""
+        ids, mask = (batch[key].to(outputs.device)[:, 1:] for key in ("input_ids", "attention_mask"))
+        real = mask.bool()
+        losses = functional.cross_entropy(outputs[:, :-1][real].float(), ids[real], reduction="none")
+        return float(losses.double().sum()), int(real.sum())
+
+    def compute_score(self, loss: float) -> float:
+        """Return the perplexity: exp of the mean loss (SymTorch paper, equation 4); infinite where it overflows."""
+        return math.exp(loss) if loss < _LARGEST_EXPONENT else math.inf
 
     def compute_level(self, score: float) -> float:
         """Return the logarithm of the perplexity, which is the mean loss."""
@@ -124,6 +126,7 @@ class Embedding(Task):
 
     name: ClassVar[str] = "encoder"
     score_name: ClassVar[str] = "1 - cosine"
+    rise_name: ClassVar[str] = "rise"
     way: ClassVar[str] = "of 1 - cosine"
 
     def compute_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -132,26 +135,21 @@ class Embedding(Task):
         mask = batch["attention_mask"].to(hidden)[..., None]
         return functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
-    def compute_distance(self, outputs: Tensor, wanted: Tensor) -> Tensor:
+    def keep(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the embeddings."""
+        return {"embeddings": outputs.cpu()}
+
+    def compute_distance(self, outputs: Tensor, batch: Batch, original: Mapping[str, Tensor]) -> Tensor:
         """Return 1 minus the mean cosine."""
-        return 1 - (outputs * wanted).sum(-1).mean()
+        return 1 - (outputs * original["embeddings"].to(outputs)).sum(-1).mean()
 
-    def prepare_held_out(self, model: nn.Module, batches: Sequence[Batch]) -> HeldOut:
-        """Return the batches and their embeddings."""
-        with torch.no_grad():
-            return HeldOut(
-                tuple(batches), tuple(self.compute_outputs(model, batch).cpu() for batch in batches)
-            )
+    def measure(self, outputs: Tensor, batch: Batch, original: Mapping[str, Tensor]) -> tuple[float, int]:
+        """Return 1 minus the cosine with the originals, summed over texts."""
+        return float(self.compute_distance(outputs, batch, original)) * len(outputs), len(outputs)
 
-    def score(self, model: nn.Module, data: HeldOut) -> float:
-        """Return 1 minus the mean cosine with the originals, over all texts."""
-        total, count = 0.0, 0
-        with torch.inference_mode():
-            for batch, wanted in zip(data.batches, data.originals, strict=True):
-                given = self.compute_outputs(model, batch)
-                total += float(self.compute_distance(given, wanted.to(given))) * len(given)
-                count += len(given)
-        return total / count
+    def compute_score(self, loss: float) -> float:
+        """Return the mean loss."""
+        return loss
 
     def compute_level(self, score: float) -> float:
         """Return the score itself."""
@@ -161,6 +159,11 @@ class Embedding(Task):
 TASKS: Final[Mapping[str, Task]] = MappingProxyType(
     {task.name: task for task in (LanguageModelling(), Embedding())}
 )
+
+
+def _choose_real(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the rows of real tokens as float32, shape (rows, vocabulary)."""
+    return logits[batch["attention_mask"].to(logits.device).bool()].float()
 
 
 def _run_model(model: nn.Module, batch: Batch, **options: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from symtorch_core import SymbolicModel
-from symtorch_llm.experiment import Variant
+from symtorch_llm.experiment import JUDGED, Variant
 from symtorch_llm.judging.layers import LayerChoice, Sensitivity
 from symtorch_llm.judging.speed import Speed
 from symtorch_llm.models.tasks import Task
@@ -59,6 +59,16 @@ class Findings:
     def baseline(self) -> float:
         """Score of the original model."""
         return self.find("baseline")[0].raw
+
+    @property
+    def texts(self) -> list[str]:
+        """Names of the texts that were judged on."""
+        return list(self.find("baseline")[0].fitted)
+
+    def compute_rise(self, scores: Mapping[str, float], text: str = JUDGED) -> float:
+        """Return how much worse scores are than the original model's on a text; in nats, for perplexities."""
+        level = self.task.compute_level
+        return level(scores[text]) - level(self.find("baseline")[0].fitted[text])
 
     @property
     def zero(self) -> float:
