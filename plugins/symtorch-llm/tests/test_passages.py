@@ -76,7 +76,9 @@ def test_passes_that_start_at_a_layer_give_what_whole_passes_give(kind: str, tmp
 def test_the_layers_are_as_before_afterwards(tmp_path: Path) -> None:
     model = build("llama")
     before = {name: dict(vars(module)) for name, module in model.named_modules()}
-    passages = prepare_passages(model, LanguageModelling(), draw_batches(), tmp_path, first=find_mlps(model)[2])
+    passages = prepare_passages(
+        model, LanguageModelling(), draw_batches(), tmp_path, first=find_mlps(model)[2]
+    )
     assert passages.entry is not None
     with pytest.raises(RuntimeError), enter(model, passages.entry, torch.zeros(1, 3, 16)):
         raise RuntimeError

@@ -101,10 +101,12 @@ def test_what_is_missing_or_makes_no_sense_is_said(toy: Path, toy_text: Path, tm
         (LlmStudy(model=str(toy), text=str(toy_text), k_in=0), "at least 1"),
         (LlmStudy(model=str(toy), text=str(toy_text), seed=-1), "llm's seed must be at least 0"),
         (LlmStudy(model=str(toy), text=str(toy_text), budget=float("nan")), "llm's budget must be a finite"),
-        (LlmStudy(model=str(toy), text=str(toy_text), timeout=0), "llm's timeout must be positive"),
-        (LlmStudy(model=str(toy), text=str(toy_text), length=1000), "64 tokens at most"),
-        (LlmStudy(model=str(toy), text=str(toy_text), layers="0,7"), "numbers from 0 to 1"),
-        (LlmStudy(model=str(toy), text=str(toy_text), layers="first"), "numbers from 0 to 1"),
+        (LlmStudy(model=str(toy), text=str(toy_text), timeout=-1.0), "llm's timeout must be at least 0"),
+        (LlmStudy(model=str(toy), text=str(toy_text), k_in=40), "k_in=40: the model is 16 wide"),
+        (LlmStudy(model=str(toy), text=str(toy_text), others="no.txt"), "no file no.txt"),
+        (LlmStudy(model=str(toy), text=str(toy_text), length=1000, k_in=4), "64 tokens at most"),
+        (LlmStudy(model=str(toy), text=str(toy_text), layers="0,7", k_in=4), "numbers from 0 to 1"),
+        (LlmStudy(model=str(toy), text=str(toy_text), layers="first", k_in=4), "numbers from 0 to 1"),
     ):
         with pytest.raises(SearchError, match=said):
             study.run(tmp_path)

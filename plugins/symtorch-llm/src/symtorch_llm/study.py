@@ -126,6 +126,7 @@ class LlmStudy(Study):
         self._check()
         load_model = load_causal if self.kind == "causal" else load_encoder
         model, tokenizer = load_model(self.model, dtype=self.dtype, device=self.device)
+        self._check_sizes(model)
         paths = find_mlps(model, self.mlp or None)
         numbers = _parse_layers(self.layers, len(paths))
         parts = self._read_parts(model, tokenizer)
@@ -213,6 +214,15 @@ class LlmStudy(Study):
         self.more_than(0, "learning_rate")
         if self.recipe != "best":
             load("regressors", self.regressor)
+
+    def _check_sizes(self, model: Any) -> None:
+        width = int(model.config.hidden_size)
+        for option in ("k_in", "k_out"):
+            if getattr(self, option) > width:
+                raise SearchError(
+                    f"{option}={getattr(self, option)}: the model is {width} wide; give at most that"
+                )
+        self._read_length(model)
 
     def _list_others(self) -> list[str]:
         return [file.strip() for file in self.others.split(",") if file.strip()]
