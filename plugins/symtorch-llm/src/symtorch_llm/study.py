@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -31,10 +31,13 @@ from symtorch_llm.fitting.tuning import Tuning
 from symtorch_llm.judging.costs import count_multiply_adds
 from symtorch_llm.judging.layers import (
     LayerChoice,
+    Replaced,
     Sensitivity,
+    Zero,
     choose_layers,
     measure_sensitivity,
     scan_layers,
+    trace_frontier,
 )
 from symtorch_llm.judging.speed import build_token_block, measure_speeds
 from symtorch_llm.models.passages import Passages, capture_rows, prepare_passages, read_passages
@@ -109,6 +112,10 @@ class LlmStudy(Study):
         1e-2, "Highest learning rate of the tuning, relative to the size of each number."
     )
     sweep: bool = setting(True, "Measure how narrow maps may be.")
+    frontier: bool = setting(
+        False,
+        "With auto: also measure what replacing one layer after the other costs, by several kinds of modules.",
+    )
     rows: int = setting(30_000, "Largest number of tokens captured from each MLP.")
     batch: int = setting(
         0, "Sequences in a batch; 0 for as many as their predictions leave room for, at most 8."
@@ -133,7 +140,10 @@ class LlmStudy(Study):
         watched = paths if numbers is None else [paths[number] for number in numbers]
         experiment = self._build_experiment(model, watched, parts, folder, callbacks)
         choice = self._choose_layers(experiment, paths) if numbers is None else None
+        frontier: list[Replaced] = []
         if choice is not None:
+            if self.frontier:
+                frontier = self._trace_frontier(experiment, [cost.path for cost in choice.costs])
             experiment = self._build_experiment(model, choice.paths, parts, folder, callbacks)
         variants = self._judge_variants(experiment)
         shown = next(v for v in variants if v.name in ("best", "paper") and v.seed == self.seed)
@@ -156,6 +166,7 @@ class LlmStudy(Study):
                 k_out=self.k_out,
                 variants=variants,
                 choice=choice,
+                frontier=frontier,
                 sensitivity=self._measure_sensitivity(experiment) if self.sweep else [],
                 speeds=passes,
                 bytes_before=count_bytes(list(experiment.mlps.values())),
@@ -212,6 +223,8 @@ class LlmStudy(Study):
         self.at_least(0, "length", "seed", "tokens", "batch", "epochs", "timeout")
         self.at_least(-math.inf, "budget")  # any finite number: a fall may be asked for
         self.more_than(0, "learning_rate")
+        if self.frontier and self.layers.strip() != "auto":
+            raise SearchError("--frontier ranks all layers first: use it with --layers auto")
         if self.recipe != "best":
             load("regressors", self.regressor)
 
@@ -317,6 +330,36 @@ class LlmStudy(Study):
                 f"{rises[0]:.3g}. Give a larger budget, or larger k_in, k_out and terms"
             )
         return LayerChoice(tuple(chosen), tuple(costs), rises, self.budget)
+
+    def _trace_frontier(self, experiment: Experiment, paths: Sequence[str]) -> list[Replaced]:
+        """Replace more and more layers, as fitted, and judge them on text that nothing was chosen by."""
+        recipe, device = self._build_recipes()[0], get_device(experiment.model)
+
+        def build_equations(path: str) -> nn.Module:
+            some = experiment.restrict([path])
+            return recipe.build_blocks(
+                some.rows,
+                some.mlps,
+                seed=self.seed,
+                callbacks=experiment.callbacks,
+                resume=experiment.folder / "searches",
+            )[path]
+
+        sizes = Sizes(count_multiply_adds(build_equations(paths[0])), self.k_in, self.k_out)
+
+        def build_baseline(name: str) -> Callable[[str], nn.Module]:
+            return lambda path: BASELINES[name](experiment.rows[path], sizes, self.seed).to(device)
+
+        return trace_frontier(
+            paths,
+            {
+                f"equations ({recipe.name})": build_equations,
+                **{name: build_baseline(name) for name in ("linear of equal cost", "narrow SwiGLU")},
+                "removed": lambda path: Zero(),
+            },
+            lambda modules: experiment.score(modules, experiment.judged[JUDGED]),
+            callbacks=experiment.callbacks,
+        )
 
     def _judge_variants(self, experiment: Experiment) -> list[Variant]:
         """Judge all variants, with every seed."""

@@ -107,6 +107,43 @@ def choose_layers(
 
 @final
 @dataclass(frozen=True)
+class Replaced:
+    """The score with a number of layers replaced by one kind of module, the cheapest layers first."""
+
+    kind: str
+    layers: int
+    score: float
+
+
+def trace_frontier(
+    paths: Sequence[str],
+    kinds: Mapping[str, Callable[[str], nn.Module]],
+    score: Score,
+    *,
+    callbacks: Sequence[Callback] = (),
+) -> list[Replaced]:
+    """Measure the score with one, two, ... all layers replaced, for each kind of module.
+
+    Args:
+        paths: of the MLPs, the one that is replaced first at first.
+        kinds: name -> function from a path to the module in its place; called once for each path.
+        score: of the model with modules in place.
+        callbacks: told of the stage ``"frontier"``.
+    """
+    watch, found = Stopwatch(), []
+    notify(callbacks, StageStarted("frontier", len(kinds) * len(paths)))
+    for kind, make in kinds.items():
+        modules: dict[str, nn.Module] = {}
+        for path in paths:
+            modules[path] = make(path)
+            found.append(Replaced(kind, len(modules), score(modules)))
+            notify(callbacks, StageAdvanced("frontier"))
+    notify(callbacks, StageFinished("frontier", watch.seconds()))
+    return found
+
+
+@final
+@dataclass(frozen=True)
 class Sensitivity:
     """The score with the exact MLPs between a reducer's maps; infinite or NaN where the size does not fit."""
 

@@ -25,10 +25,12 @@ def find_pareto_front(points: Sequence[tuple[str, float, float]]) -> list[str]:
 
 
 def draw_findings(found: Findings) -> Iterator[tuple[str, Drawing]]:
-    """Draw figures 5 and 4 of the paper."""
+    """Draw figures 5 and 4 of the paper, and what replacing more and more layers costs."""
     yield "pareto", _pareto(found)
     if found.sensitivity:
         yield "sensitivity", _sensitivity(found)
+    if found.frontier:
+        yield "frontier", _frontier(found)
 
 
 def _pareto(found: Findings) -> Drawing:
@@ -88,3 +90,24 @@ def _sensitivity(found: Findings) -> Drawing:
         ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
 
     return Drawing(draw, "The exact MLPs between maps", 7.5, 4.0)
+
+
+def _frontier(found: Findings) -> Drawing:
+    levels = {
+        kind: [
+            (one.layers, found.task.compute_level(one.score) - found.task.compute_level(found.baseline))
+            for one in found.frontier
+            if one.kind == kind and math.isfinite(one.score)
+        ]
+        for kind in dict.fromkeys(one.kind for one in found.frontier)
+    }
+
+    def draw(ax: Any) -> None:
+        for kind, line in levels.items():
+            ax.plot(*zip((0, 0.0), *line, strict=True), "o-", markersize=4, label=kind)
+        ax.set_yscale("symlog", linthresh=0.1)
+        ax.set(xlabel="layers replaced, the cheapest first", ylabel=found.task.rise_name)
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize="small")
+
+    return Drawing(draw, "What replacing more and more layers costs, as fitted", 7.5, 4.0)

@@ -8,7 +8,7 @@ from typing import final
 
 from symtorch_core import SymbolicModel
 from symtorch_llm.experiment import JUDGED, Variant
-from symtorch_llm.judging.layers import LayerChoice, Sensitivity
+from symtorch_llm.judging.layers import LayerChoice, Replaced, Sensitivity
 from symtorch_llm.judging.speed import Speed
 from symtorch_llm.models.tasks import Task
 
@@ -33,6 +33,7 @@ class Findings:
     k_out: int
     variants: Sequence[Variant]
     choice: LayerChoice | None
+    frontier: Sequence[Replaced]
     sensitivity: Sequence[Sensitivity]
     speeds: Mapping[str, Speed]
     bytes_before: int

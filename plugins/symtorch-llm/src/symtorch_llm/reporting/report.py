@@ -41,6 +41,8 @@ def build_report(found: Findings) -> StudyReport:
         tables["texts"] = tabulate_texts(found)
     if found.choice is not None:
         tables["layers"] = tabulate_layers(found.choice, found.score_name)
+    if found.frontier:
+        tables["frontier"] = tabulate_frontier(found)
     if found.sensitivity:
         tables["sensitivity"] = tabulate_sensitivity(found)
     pictures = dict(draw_findings(found))
@@ -91,7 +93,7 @@ def list_claims(found: Findings) -> Iterator[Claim]:
         rise = found.compute_rise(mine.tuned or mine.fitted)
         yield Claim(
             f"auto: {found.score_name} rises within the budget, on text nothing was chosen by",
-            f"at most {found.choice.budget:g}",
+            f"at most {found.choice.budget:g} ({found.task.rise_name})",
             f"{rise:.3f}",
             rise <= found.choice.budget,
         )
@@ -267,6 +269,20 @@ def tabulate_layers(choice: LayerChoice, score_name: str) -> Table:
         ("layer", "zero", "best linear map", "equations here and above add"),
         rows,
         f"One layer replaced alone: {score_name}; and layers replaced together, on text held out to choose by",
+        numbers=False,
+    )
+
+
+def tabulate_frontier(found: Findings) -> Table:
+    """Return how much worse the model is with one, two, ... layers replaced, the cheapest first."""
+    kinds = list(dict.fromkeys(one.kind for one in found.frontier))
+    level = found.task.compute_level
+    rises = {(one.kind, one.layers): level(one.score) - level(found.baseline) for one in found.frontier}
+    most = max(one.layers for one in found.frontier)
+    return Table(
+        ("layers replaced", *kinds),
+        tuple((str(n), *(f"{rises[kind, n]:+.3f}" for kind in kinds)) for n in range(1, most + 1)),
+        f"{found.task.rise_name} with more and more layers replaced, the cheapest first, as fitted",
         numbers=False,
     )
 
