@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 
 from symtorch_core import SearchError
+from symtorch_core.events import Event, StageStarted
 from symtorch_core.studies import StudyReport
 from symtorch_core.testing import StudyContract, run_command
 from symtorch_llm.models.saving import load_surrogates
@@ -30,8 +32,40 @@ class TestLlmStudy(StudyContract):
             terms=4,
             regressor="sparse",
             epochs=2,
+            step=20,
+            others="fit",
             seeds=2,
+            passes=2,
         )
+
+    def test_texts_are_apart_and_all_are_judged(self, report: StudyReport) -> None:
+        for variant in report.figures["variants"]:
+            assert set(variant["by_text"]["fitted"]) == {"judged", "fit"}
+            if variant["tuned"] is not None:
+                assert set(variant["by_text"]["tuned"]) == {"judged", "fit"}
+        assert {row[0] for row in report.tables["texts"].rows} >= {"MLP zero", "best", "paper"}
+        compared = [row[0] for row in report.tables["paper"].rows if row[0].startswith("perplexity")]
+        assert len(compared) == 10  # five rows of the paper's table, on both texts
+        assert any("MLP zero" in row for row in compared)
+
+    def test_claims_compare_on_equal_terms(self, report: StudyReport) -> None:
+        claims = {claim.text for claim in report.claims}
+        against = "best, {}: rise, nats, against the paper's recipe, {}"
+        assert against.format("as fitted", "as fitted") in claims
+        assert against.format("tuned", "tuned alike") in claims
+
+    def test_a_second_run_computes_nothing_again(
+        self, study: LlmStudy, report: StudyReport, folder: Path
+    ) -> None:
+        before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.safetensors")}
+        events: list[Event] = []
+        again = study.run(folder, [events.append])
+        stages = {event.stage for event in events if isinstance(event, StageStarted)}
+        assert not stages & {"capture", "tune"}
+        for mine, theirs in zip(report.figures["variants"], again.figures["variants"], strict=True):
+            assert mine["by_text"] == theirs["by_text"]
+        kept = {file: at for file, at in before.items() if "surrogates" not in file.parts}
+        assert {file: file.stat().st_mtime_ns for file in kept} == kept
 
     def test_everything_is_compared(self, report: StudyReport) -> None:
         variants = {(v["name"], v["seed"]): v for v in report.figures["variants"]}
@@ -55,15 +89,25 @@ def test_layers_are_chosen_within_a_budget(
     monkeypatch.setenv("COLUMNS", "200")
     arguments = [
         "run", "llm", "--model", str(toy), "--text", str(toy_text), "--opening", "one", "--length", "40", "--layers",
-        "auto", "--budget", "1000000", "--k-in", "4", "--k-out", "2", "--terms", "4", "--epochs", "1", "--no-sweep",
-        "--out", str(tmp_path),
+        "auto", "--budget", "1000000", "--frontier", "--k-in", "4", "--k-out", "2",
+        "--terms", "4", "--epochs", "1", "--no-sweep", "--passes", "1", "--out", str(tmp_path),
     ]  # fmt: skip
     result = run_command(arguments)
     assert result.exit_code == 0, result.output
     assert "auto: perplexity rises within the budget" in result.output
     assert "layers 0, 1 of 2" in result.output
     assert tmp_path.joinpath("report.html").is_file()
-    assert tmp_path.joinpath("pareto.png").is_file()
+    for drawing in ("pareto", "frontier"):
+        assert tmp_path.joinpath(f"{drawing}.png").is_file()
+    rows = list(csv.reader(tmp_path.joinpath("frontier.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows[0] == [
+        "layers replaced",
+        "equations (best)",
+        "linear of equal cost",
+        "narrow SwiGLU",
+        "removed",
+    ]
+    assert [row[0] for row in rows[1:]] == ["1", "2"]
     with pytest.raises(SearchError, match="no layer can be replaced within"):
         LlmStudy(
             model=str(toy), text=str(toy_text), opening="one", length=40, budget=-100.0, k_in=4, k_out=2, terms=4,
@@ -104,6 +148,8 @@ def test_what_is_missing_or_makes_no_sense_is_said(toy: Path, toy_text: Path, tm
         (LlmStudy(model=str(toy), text=str(toy_text), timeout=-1.0), "llm's timeout must be at least 0"),
         (LlmStudy(model=str(toy), text=str(toy_text), k_in=40), "k_in=40: the model is 16 wide"),
         (LlmStudy(model=str(toy), text=str(toy_text), others="no.txt"), "no file no.txt"),
+        (LlmStudy(model=str(toy), text=str(toy_text), layers="0", frontier=True), "with --layers auto"),
+        (LlmStudy(model=str(toy), text=str(toy_text), kind="encoder", step=9), "--step cuts sequences"),
         (LlmStudy(model=str(toy), text=str(toy_text), length=1000, k_in=4), "64 tokens at most"),
         (LlmStudy(model=str(toy), text=str(toy_text), layers="0,7", k_in=4), "numbers from 0 to 1"),
         (LlmStudy(model=str(toy), text=str(toy_text), layers="first", k_in=4), "numbers from 0 to 1"),

@@ -58,6 +58,7 @@ from symtorch_llm.text import (
     PAPER_LENGTH,
     Parts,
     build_batches,
+    cut_sequences,
     drop_blank_lines,
     hold_out,
     split_documents,
@@ -94,6 +95,10 @@ class LlmStudy(Study):
     )
     blank_lines: bool = setting(True, "Whether blank lines of a text count, where it is one document.")
     length: int = setting(0, "Most tokens in a sequence; by default 1048, or the model's context.")
+    step: int = setting(
+        0,
+        "Most tokens in a sequence of the text that is fitted, which are a step of the tuning; by default --length.",
+    )
     tokens: int = setting(0, "Most tokens of each text; 0 for all.")
     kind: Literal["causal", "encoder"] = setting(
         "causal", "Next tokens and perplexity, or sentence embeddings."
@@ -189,16 +194,18 @@ class LlmStudy(Study):
     ) -> Experiment:
         """Build what all variants share, with the rows of all watched MLPs from one pass."""
         task, size = TASKS[self.kind], self._size_batch(model)
+        # Many short steps tune further than a few long ones, at the same cost.
+        step = 1 if self.step else size
         mlps = {path: find_block(model, path) for path in watched}
         key = make_key([self.kind, list(watched)], [p.detach() for p in model.parameters()])
 
-        def prepare(sequences: Sequence[Tensor]) -> Passages:
+        def prepare(sequences: Sequence[Tensor], size: int = size) -> Passages:
             return prepare_passages(
                 model, task, build_batches(sequences, size), folder / "passages", first=watched[0], key=key
             )
 
-        fit, stop = prepare(parts.fit), prepare(parts.stop)
-        judged = {name: fit if name == FITTED else prepare(some) for name, some in parts.judged.items()}
+        fit, stop = prepare(parts.fit, step), prepare(parts.stop)
+        judged = {name: prepare(some) for name, some in parts.judged.items()}
         rows = capture_rows(fit, mlps, most=self.rows, seed=self.seed, callbacks=callbacks)
         for passages in (stop, *judged.values()):
             read_passages(passages, callbacks)
@@ -214,13 +221,17 @@ class LlmStudy(Study):
             file = getattr(self, option)
             if file and not Path(file).is_file():
                 raise SearchError(f"--{option}: there is no file {file}")
+        if self.step and self.kind == "encoder":
+            raise SearchError(
+                "--step cuts sequences, which would change what an encoder makes of a text: leave it out"
+            )
         for file in self._list_others():
             if file != FITTED and not Path(file).is_file():
                 raise SearchError(f"--others: there is no file {file}")
         self.one_of(TASKS, "kind")
         self.one_of(("best", "paper", "all"), "recipe")
         self.at_least(1, "k_in", "k_out", "terms", "seeds", "rows", "passes")
-        self.at_least(0, "length", "seed", "tokens", "batch", "epochs", "timeout")
+        self.at_least(0, "length", "step", "seed", "tokens", "batch", "epochs", "timeout")
         self.at_least(-math.inf, "budget")  # any finite number: a fall may be asked for
         self.more_than(0, "learning_rate")
         if self.frontier and self.layers.strip() != "auto":
@@ -253,13 +264,13 @@ class LlmStudy(Study):
     def _read_parts(self, model: nn.Module, tokenizer: Any) -> Parts:
         """Return sequences to fit to, to stop by and to judge on; no text is in two of these parts."""
         # One token less, for the mark of a sequence's beginning.
-        length, framed = self._read_length(model), self.kind == "encoder"
-        length -= 0 if framed or tokenizer.bos_token_id is None else 1
+        longest, framed = self._read_length(model), self.kind == "encoder"
+        mark = 0 if framed or tokenizer.bos_token_id is None else 1
 
         def read(file: str) -> list[Tensor]:
             text = Path(file).read_text(encoding="utf-8")
             texts = split_documents(text if self.blank_lines else drop_blank_lines(text), self.opening)
-            return tokenize(tokenizer, texts, length, whole=not self.opening, framed=framed)
+            return tokenize(tokenizer, texts, longest - mark, whole=not self.opening, framed=framed)
 
         fit, judged = read(self.text), read(self.eval) if self.eval else []
         if not judged:
@@ -267,7 +278,7 @@ class LlmStudy(Study):
         fit, stop = hold_out(fit, _STOPPING)
         fit = take_tokens(fit, self.tokens)
         return Parts(
-            fit,
+            cut_sequences(fit, self.step, tokenizer.bos_token_id if mark else None) if self.step else fit,
             take_tokens(stop, self.tokens // 8),
             {
                 JUDGED: take_tokens(judged, self.tokens),

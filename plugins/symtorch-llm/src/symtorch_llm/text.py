@@ -124,6 +124,21 @@ def _pad(tokens: Sequence[Tensor]) -> Batch:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def cut_sequences(sequences: Sequence[Tensor], length: int, mark: int | None = None) -> list[Tensor]:
+    """Cut sequences into shorter ones, of at least two tokens; a mark begins each of them.
+
+    >>> cut_sequences([torch.tensor([1, 5, 6, 7, 8])], 3, mark=1)
+    [tensor([1, 5, 6]), tensor([1, 7, 8])]
+    """
+    first = torch.tensor([] if mark is None else [mark], dtype=torch.long)
+    parts = (
+        torch.cat([first, part])
+        for one in sequences
+        for part in one[len(first) :].split(max(1, length - len(first)))
+    )
+    return [part for part in parts if len(part) > 1]
+
+
 def take_tokens(sequences: Sequence[Tensor], most: int) -> list[Tensor]:
     """Return the first sequences, of at most ``most`` tokens together and at least two sequences; all of them for 0.
 
