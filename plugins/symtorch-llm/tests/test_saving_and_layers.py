@@ -16,6 +16,7 @@ import symtorch_core as st
 from symtorch_core import CaptureError, FileFormatError, SwitchError
 from symtorch_core.studies import Store
 from symtorch_llm.fitting.recipes import build_best_recipe
+from symtorch_llm.fitting.rows import Rows
 from symtorch_llm.fitting.tuning import Tuning, tune
 from symtorch_llm.judging.layers import (
     Between,
@@ -51,8 +52,9 @@ def passages(model: Any, toy: Path, toy_text: Path, tmp_path: Path) -> Passages:
 
 
 @pytest.fixture
-def rows(model: Any, passages: Passages) -> dict[str, st.Activations]:
-    return st.capture(model, find_mlps(model), list(passages.batches))
+def rows(model: Any, passages: Passages) -> dict[str, Rows]:
+    captured = st.capture(model, find_mlps(model), list(passages.batches))
+    return {path: Rows.split(some) for path, some in captured.items()}
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def replaced(model: Any, rows: dict[str, st.Activations], passages: Passages) -> dict[str, st.SymbolicModel]:
+def replaced(model: Any, rows: dict[str, Rows], passages: Passages) -> dict[str, st.SymbolicModel]:
     blocks = build_best_recipe(4, 2, terms=4).build_blocks(
         rows, {path: model.get_submodule(path) for path in rows}
     )
@@ -71,7 +73,7 @@ def replaced(model: Any, rows: dict[str, st.Activations], passages: Passages) ->
 
 
 def test_surrogates_come_back_as_they_were_and_the_model_writes(
-    model: Any, rows: dict[str, st.Activations], passages: Passages, toy: Path, folder: Path
+    model: Any, rows: dict[str, Rows], passages: Passages, toy: Path, folder: Path
 ) -> None:
     blocks = replaced(model, rows, passages)
     with place_modules(model, blocks):
@@ -103,7 +105,7 @@ def test_surrogates_come_back_as_they_were_and_the_model_writes(
 
 
 def test_what_is_not_there_or_damaged_is_said(
-    model: Any, rows: dict[str, st.Activations], passages: Passages, toy: Path, folder: Path
+    model: Any, rows: dict[str, Rows], passages: Passages, toy: Path, folder: Path
 ) -> None:
     with pytest.raises(SwitchError, match="nothing in the model"):
         save_surrogates(model, folder)
@@ -120,7 +122,7 @@ def test_what_is_not_there_or_damaged_is_said(
 
 
 def test_a_part_that_is_damaged_leaves_the_model_as_it_was(
-    model: Any, rows: dict[str, st.Activations], passages: Passages, toy: Path, folder: Path
+    model: Any, rows: dict[str, Rows], passages: Passages, toy: Path, folder: Path
 ) -> None:
     with place_modules(model, replaced(model, rows, passages)):
         save_surrogates(model, folder)
@@ -141,7 +143,7 @@ def test_a_part_that_is_damaged_leaves_the_model_as_it_was(
 
 
 def test_layers_are_ranked_by_what_their_replacement_costs(
-    model: Any, rows: dict[str, st.Activations], passages: Passages
+    model: Any, rows: dict[str, Rows], passages: Passages
 ) -> None:
     paths = find_mlps(model)
 
@@ -173,9 +175,7 @@ def test_as_many_layers_are_replaced_as_fit() -> None:
     assert choose_layers(costs, lambda paths: float("nan"), 9.0)[0] == []
 
 
-def test_maps_that_keep_all_change_nothing(
-    model: Any, rows: dict[str, st.Activations], passages: Passages
-) -> None:
+def test_maps_that_keep_all_change_nothing(model: Any, rows: dict[str, Rows], passages: Passages) -> None:
     mlps = {path: model.get_submodule(path) for path in rows}
 
     def score(modules: Mapping[str, nn.Module]) -> float:
@@ -188,7 +188,8 @@ def test_maps_that_keep_all_change_nothing(
     assert [(s.k_in, s.k_out) for s in found] == [(2, 16), (16, 16)]  # 32 is more than the model has
     assert found[1].score == pytest.approx(passages.score(), rel=1e-3)
     assert found[0].score != pytest.approx(found[1].score, rel=1e-3)
-    path, some = next(iter(rows.items()))
+    path, both = next(iter(rows.items()))
+    some = both.fit
     reduction = st.load("reducers", "pca")(k_in=16, k_out=16).fit(
         some.inputs, some.outputs, variable_names=some.input_names
     )

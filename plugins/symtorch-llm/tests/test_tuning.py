@@ -14,13 +14,14 @@ import symtorch_core as st
 from symtorch_core import SearchError, UnknownComponentError
 from symtorch_core.events import Event, Interrupted, StageAdvanced
 from symtorch_core.expressions import parse
-from symtorch_llm.fitting.baselines import BASELINES, Sizes
+from symtorch_llm.fitting.baselines import BASELINES, Sizes, choose_ridge, fit_linear_map
 from symtorch_llm.fitting.recipes import (
     build_best_recipe,
     build_paper_recipe,
     evaluate_mlp,
     fit_rebuilding_map,
 )
+from symtorch_llm.fitting.rows import RIDGES, Rows, compute_stop_loss
 from symtorch_llm.fitting.tuning import Tuning, tune
 from symtorch_llm.judging.costs import count_multiply_adds, count_operations
 from symtorch_llm.models.passages import Passages, prepare_passages, read_passages
@@ -53,15 +54,23 @@ def texts(model: nn.Module, batches: list[Batch], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="module")
-def rows(model: nn.Module, batches: list[Batch]) -> dict[str, st.Activations]:
-    return st.capture(model, find_mlps(model), batches)
+def rows(model: nn.Module, batches: list[Batch]) -> dict[str, Rows]:
+    captured = st.capture(model, find_mlps(model), batches)
+    return {path: Rows.split(some) for path, some in captured.items()}
 
 
-def test_all_layers_are_captured_in_one_pass_without_padding(
-    rows: dict[str, st.Activations], batches: list[Batch]
-) -> None:
-    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    assert [len(some) for some in rows.values()] == [tokens, tokens]
+def test_the_ridge_is_chosen_by_rows_of_other_text() -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(60, 40, generator=generator)  # few rows: without a ridge, the noise is learned too
+    Y = X[:, :1] + 2 * torch.randn(60, 3, generator=generator)
+    few = Rows(st.Activations.of(X[:45], Y[:45]), st.Activations.of(X[45:], Y[45:]))
+    assert choose_ridge(few, None) == 1.0
+    many = torch.randn(4000, 40, generator=generator)
+    exact = Rows.split(st.Activations.of(many, many[:, :3]))
+    assert (len(exact.fit), len(exact.stop)) == (3500, 500)
+    assert choose_ridge(exact, None) == 1e-6
+    found = {ridge: compute_stop_loss(fit_linear_map(few, None, [ridge]), few) for ridge in RIDGES}
+    assert compute_stop_loss(fit_linear_map(few), few) == min(found.values())
 
 
 @pytest.mark.parametrize("name", ["network between maps", "narrow SwiGLU"])
@@ -69,7 +78,7 @@ def test_trained_baselines_learn_what_they_can(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(8000, 6, generator=generator)
     rows = st.Activations.of(X, torch.stack([X[:, 0] * X[:, 1], X[:, 2]], dim=1))
-    module = BASELINES[name](rows, Sizes(multiply_adds=500, k_in=4, k_out=1), 0)
+    module = BASELINES[name](Rows.split(rows), Sizes(multiply_adds=500, k_in=4, k_out=1), 0)
     with torch.no_grad():
         left = (module(X) - rows.outputs).square().sum()
     assert left < 0.5 * (rows.outputs - rows.outputs.mean(0)).square().sum()
@@ -77,7 +86,7 @@ def test_trained_baselines_learn_what_they_can(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_costs_no_more_than_allowed_and_is_made_better_by_tuning(
-    name: str, model: nn.Module, texts: list[Passages], rows: dict[str, st.Activations]
+    name: str, model: nn.Module, texts: list[Passages], rows: dict[str, Rows]
 ) -> None:
     before = copy.deepcopy(model.state_dict())
     sizes = Sizes(multiply_adds=400, k_in=4, k_out=2)
@@ -95,7 +104,7 @@ def test_a_baseline_costs_no_more_than_allowed_and_is_made_better_by_tuning(
 
 
 def test_the_same_seed_gives_the_same_and_another_another(
-    model: nn.Module, texts: list[Passages], rows: dict[str, st.Activations]
+    model: nn.Module, texts: list[Passages], rows: dict[str, Rows]
 ) -> None:
     results = []
     for seed in (0, 0, 1):
@@ -107,7 +116,7 @@ def test_the_same_seed_gives_the_same_and_another_another(
 
 
 def test_a_stopped_tuning_keeps_its_best(
-    model: nn.Module, texts: list[Passages], rows: dict[str, st.Activations]
+    model: nn.Module, texts: list[Passages], rows: dict[str, Rows]
 ) -> None:
     modules = {path: BASELINES["constant"](some, Sizes(0, 1, 1), 0) for path, some in rows.items()}
     events: list[Event] = []
@@ -132,7 +141,7 @@ def test_settings_that_make_no_sense_are_refused(texts: list[Passages]) -> None:
 
 
 def test_best_puts_equations_in_place_and_tuning_changes_their_constants(
-    model: nn.Module, texts: list[Passages], rows: dict[str, st.Activations]
+    model: nn.Module, texts: list[Passages], rows: dict[str, Rows]
 ) -> None:
     mlps = {path: model.get_submodule(path) for path in rows}
     blocks = build_best_recipe(4, 2, terms=5).build_blocks(rows, mlps)
@@ -146,14 +155,14 @@ def test_best_puts_equations_in_place_and_tuning_changes_their_constants(
 
 
 def test_the_papers_recipe_fits_the_exact_mlp_between_the_maps(
-    model: nn.Module, rows: dict[str, st.Activations]
+    model: nn.Module, rows: dict[str, Rows]
 ) -> None:
-    path, some = next(iter(rows.items()))
-    mlp = model.get_submodule(path)
+    path, both = next(iter(rows.items()))
+    some, mlp = both.fit, model.get_submodule(path)
     recipe = build_paper_recipe(2, 1, regressor="sparse")
     with pytest.raises(UnknownComponentError, match="no_such"):
-        build_paper_recipe(2, 1, regressor="no_such").distill(some, mlp)
-    result = recipe.distill(some, mlp)
+        build_paper_recipe(2, 1, regressor="no_such").distill(both, mlp)
+    result = recipe.distill(both, mlp)
     reduction = st.load("reducers", "pca")(k_in=2, k_out=1).fit(
         some.inputs, some.outputs, variable_names=some.input_names
     )
@@ -164,8 +173,8 @@ def test_the_papers_recipe_fits_the_exact_mlp_between_the_maps(
     torch.testing.assert_close(result.train.outputs, expected.outputs)
 
 
-def test_rebuilding_keeps_what_all_components_keep(rows: dict[str, st.Activations]) -> None:
-    some = next(iter(rows.values()))
+def test_rebuilding_keeps_what_all_components_keep(rows: dict[str, Rows]) -> None:
+    some = next(iter(rows.values())).fit
     whole = st.load("reducers", "pca")(k_in=16).fit(
         some.inputs, some.outputs, variable_names=some.input_names
     )

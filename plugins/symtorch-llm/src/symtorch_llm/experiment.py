@@ -10,15 +10,16 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import Activations, BackendError, SymbolicModel
+from symtorch_core import BackendError, SymbolicModel
 from symtorch_core.events import Callback
 from symtorch_core.studies import Descent, Store, make_key
 from symtorch_llm.fitting.baselines import BASELINES, Sizes
 from symtorch_llm.fitting.recipes import Recipe
+from symtorch_llm.fitting.rows import Rows
 from symtorch_llm.fitting.tuning import Tuning, tune
 from symtorch_llm.judging.costs import count_multiply_adds
 from symtorch_llm.judging.layers import Zero, build_between
-from symtorch_llm.models.passages import Passages
+from symtorch_llm.models.passages import Measured, Passages
 from symtorch_llm.models.tasks import Task
 from symtorch_llm.models.transformer import get_device, place_modules
 
@@ -39,7 +40,7 @@ class Experiment:
         model: with its own MLPs in place.
         task: by which variants are judged.
         mlps: those that are replaced, by path.
-        rows: inputs and outputs of these for the text to fit to, by path.
+        rows: inputs and outputs of these, by path: for the text to fit to, and for that to stop by.
         fit: text to tune on.
         stop: text that decides when to stop, and what to choose.
         judged: text that nothing is fitted to or chosen by, under :data:`JUDGED`, and further texts, by name.
@@ -50,7 +51,7 @@ class Experiment:
     model: nn.Module
     task: Task
     mlps: Mapping[str, nn.Module]
-    rows: Mapping[str, Activations]
+    rows: Mapping[str, Rows]
     fit: Passages
     stop: Passages
     judged: Mapping[str, Passages]
@@ -61,22 +62,27 @@ class Experiment:
         """Return the experiment for some of the MLPs."""
         return replace(self, mlps={p: self.mlps[p] for p in paths}, rows={p: self.rows[p] for p in paths})
 
-    def score(self, modules: Mapping[str, nn.Module], passages: Passages) -> float:
-        """Return the score of the model with these modules in place; a score that is known is not computed again."""
+    def measure(self, modules: Mapping[str, nn.Module], passages: Passages) -> Measured:
+        """Measure the model with these modules in place on a text; what was measured before is not measured again."""
         store = Store(self.folder / "scores")
         parameters = list_parameters(modules)
         settings = [list(passages.names), {path: describe(module) for path, module in modules.items()}]
         name = f"score-{make_key([*settings, list(parameters)], list(parameters.values()))}"
         known = store.read_json(name)
-        if known is None:
-            with place_modules(self.model, modules):
-                known = passages.score()
-            store.write_json(name, known)
-        return float(known)
+        if known is not None:
+            return Measured(**known)
+        with place_modules(self.model, modules):
+            found = passages.measure()
+        store.write_json(name, asdict(found))
+        return found
 
-    def judge(self, modules: Mapping[str, nn.Module]) -> dict[str, float]:
-        """Return the score on each text."""
-        return {name: self.score(modules, passages) for name, passages in self.judged.items()}
+    def score(self, modules: Mapping[str, nn.Module], passages: Passages) -> float:
+        """Return the score of the model with these modules in place on a text."""
+        return self.measure(modules, passages).score
+
+    def judge(self, modules: Mapping[str, nn.Module]) -> dict[str, Measured]:
+        """Measure the model with these modules in place on each text."""
+        return {name: self.measure(modules, passages) for name, passages in self.judged.items()}
 
 
 @final
@@ -88,8 +94,8 @@ class Variant:
         name: for tables.
         modules: by path; empty for the model itself.
         cost: multiply-adds for a token, over those of the MLPs.
-        fitted: the scores as fitted, by the text's name.
-        tuned: the scores after tuning; empty where nothing was tuned.
+        fitted: what it is worth as fitted, by the text's name.
+        tuned: the same after tuning; empty where nothing was tuned.
         tuning: what the tuning did; None where nothing was tuned.
         seed: of searches, networks and tuning.
     """
@@ -97,20 +103,20 @@ class Variant:
     name: str
     modules: Mapping[str, nn.Module]
     cost: float
-    fitted: Mapping[str, float]
-    tuned: Mapping[str, float] = field(default_factory=dict)
+    fitted: Mapping[str, Measured]
+    tuned: Mapping[str, Measured] = field(default_factory=dict)
     tuning: Descent | None = None
     seed: int = 0
 
     @property
     def raw(self) -> float:
         """The score as fitted, on text that nothing was fitted to."""
-        return self.fitted[JUDGED]
+        return self.fitted[JUDGED].score
 
     @property
     def final(self) -> float:
         """The score that counts: after tuning, where there was any."""
-        return (self.tuned or self.fitted)[JUDGED]
+        return (self.tuned or self.fitted)[JUDGED].score
 
 
 def judge_references(experiment: Experiment) -> list[Variant]:

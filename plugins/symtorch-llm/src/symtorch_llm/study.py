@@ -27,6 +27,7 @@ from symtorch_llm.experiment import (
 )
 from symtorch_llm.fitting.baselines import BASELINES, Sizes
 from symtorch_llm.fitting.recipes import Recipe, build_best_recipe, build_paper_recipe
+from symtorch_llm.fitting.rows import Rows
 from symtorch_llm.fitting.tuning import Tuning
 from symtorch_llm.judging.costs import count_multiply_adds
 from symtorch_llm.judging.layers import (
@@ -206,8 +207,12 @@ class LlmStudy(Study):
 
         fit, stop = prepare(parts.fit, step), prepare(parts.stop)
         judged = {name: prepare(some) for name, some in parts.judged.items()}
-        rows = capture_rows(fit, mlps, most=self.rows, seed=self.seed, callbacks=callbacks)
-        for passages in (stop, *judged.values()):
+        captured = [
+            capture_rows(passages, mlps, most=self.rows, seed=self.seed, callbacks=callbacks)
+            for passages in (fit, stop)
+        ]
+        rows = {path: Rows(*(part[path] for part in captured)) for path in mlps}
+        for passages in judged.values():
             read_passages(passages, callbacks)
         return Experiment(model, task, mlps, rows, fit, stop, judged, folder, callbacks)
 

@@ -6,7 +6,7 @@ Each is first fitted to the MLP's outputs, and then tuned by the same steps as e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, final
@@ -17,6 +17,7 @@ from torch.nn import functional
 from symtorch_core import Activations, load
 from symtorch_core.studies import fork_seed
 from symtorch_llm.fitting.outputs import fit_outputs
+from symtorch_llm.fitting.rows import RIDGES, Rows, compute_stop_loss
 
 
 @final
@@ -96,37 +97,50 @@ class BetweenMaps(nn.Module):
         return result.to(x.dtype)
 
 
-Baseline = Callable[[Activations, Sizes, int], nn.Module]
+Baseline = Callable[[Rows, Sizes, int], nn.Module]
 """From an MLP's rows, sizes and a seed to a module in its place, fitted to the rows."""
 
 
-def build_constant(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
+def build_constant(rows: Rows, sizes: Sizes, seed: int) -> nn.Module:
     """Return the mean output as a module."""
-    return Constant(rows.outputs.mean(0))
+    return Constant(rows.fit.outputs.mean(0))
 
 
-def build_linear(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
+def build_linear(rows: Rows, sizes: Sizes, seed: int) -> nn.Module:
     """Fit the best linear map that costs no more (reduced-rank regression)."""
-    d_in, d_out = rows.inputs.shape[1], rows.outputs.shape[1]
+    d_in, d_out = rows.fit.inputs.shape[1], rows.fit.outputs.shape[1]
     return fit_linear_map(rows, max(1, min(d_in, d_out, sizes.multiply_adds // (d_in + d_out))))
 
 
-def build_full_linear(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
+def build_full_linear(rows: Rows, sizes: Sizes, seed: int) -> nn.Module:
     """Fit the best linear map, whatever it costs."""
     return fit_linear_map(rows)
 
 
-def fit_linear_map(rows: Activations, rank: int | None = None) -> LinearMap:
-    """Fit the best linear map of a rank, as two maps; without a rank, as one map."""
-    reducer = load("reducers", "projection").with_options({"k_in": rank})
+def fit_linear_map(rows: Rows, rank: int | None = None, ridges: Sequence[float] = RIDGES) -> LinearMap:
+    """Fit the best linear map of a rank, as two maps; without a rank, as one map.
+
+    Of several ridges, the one with the least error on the rows to stop by is taken.
+    """
+    made = (_fit_linear_map(rows.fit, rank, ridge) for ridge in ridges)
+    return min(made, key=lambda module: compute_stop_loss(module, rows))
+
+
+def choose_ridge(rows: Rows, rank: int | None, ridges: Sequence[float] = RIDGES) -> float:
+    """Return the ridge with which a linear map of a rank has the least error on the rows to stop by."""
+    return min(ridges, key=lambda ridge: compute_stop_loss(_fit_linear_map(rows.fit, rank, ridge), rows))
+
+
+def _fit_linear_map(rows: Activations, rank: int | None, ridge: float) -> LinearMap:
+    reducer = load("reducers", "projection").with_options({"k_in": rank, "ridge": ridge})
     reduction = reducer.fit(rows.inputs, rows.outputs, variable_names=rows.input_names)
     assert reduction.linear is not None
     return LinearMap(reduction.linear) if rank is None else LinearMap(reduction.down, reduction.linear)
 
 
-def build_network(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
+def build_network(rows: Rows, sizes: Sizes, seed: int) -> nn.Module:
     """Train a network between maps as wide as the equations', with a linear part, that costs no more."""
-    d_in, d_out = rows.inputs.shape[1], rows.outputs.shape[1]
+    d_in, d_out = rows.fit.inputs.shape[1], rows.fit.outputs.shape[1]
     maps = sizes.k_in * (d_in + d_out) + sizes.k_out * d_out
     hidden = max(1, (sizes.multiply_adds - maps) // (sizes.k_in + sizes.k_out))
     with fork_seed(seed):
@@ -134,9 +148,9 @@ def build_network(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
     return _fit(made, rows, seed)
 
 
-def build_swiglu(rows: Activations, sizes: Sizes, seed: int) -> nn.Module:
+def build_swiglu(rows: Rows, sizes: Sizes, seed: int) -> nn.Module:
     """Train a gated MLP, narrow enough to cost no more."""
-    d_in, d_out = rows.inputs.shape[1], rows.outputs.shape[1]
+    d_in, d_out = rows.fit.inputs.shape[1], rows.fit.outputs.shape[1]
     hidden = max(1, sizes.multiply_adds // (2 * d_in + d_out))
     with fork_seed(seed):
         made = GatedMLP(d_in, d_out, hidden)
@@ -154,6 +168,6 @@ BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
 )
 
 
-def _fit(module: nn.Module, rows: Activations, seed: int) -> nn.Module:
+def _fit(module: nn.Module, rows: Rows, seed: int) -> nn.Module:
     fit_outputs(module, rows, list(module.parameters()), seed=seed)
     return module.requires_grad_(False)

@@ -11,12 +11,14 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import Activations, Distillation, Reduction, SearchSpace, SymbolicModel, distill, load
+from symtorch_core import Distillation, Reduction, SearchSpace, SymbolicModel, distill, load
 from symtorch_core.events import Callback
 from symtorch_core.reduction import Moments, Size
 from symtorch_core.search import SelectionRule
 from symtorch_core.studies import require_finished
+from symtorch_llm.fitting.baselines import choose_ridge
 from symtorch_llm.fitting.outputs import fit_outputs
+from symtorch_llm.fitting.rows import Rows
 from symtorch_llm.fitting.tuning import Tuning
 
 _ROWS_AT_ONCE = 8192
@@ -35,6 +37,7 @@ class Recipe:
         select: the rule that chooses from the fronts.
         exact_between: fit the equations to the MLP's outputs for inputs that are rebuilt from z, as in the paper, and
             not to its original outputs. A perfect search then ends at the exact MLP between the maps.
+        regularise: choose the ridge of the reducer's linear part by rows of other text.
         together: once the equations are found, fit constants and maps together to the MLP's outputs, by gradients.
         tuning: of constants and maps afterwards, against the original model; None for none.
     """
@@ -47,12 +50,13 @@ class Recipe:
     search: SearchSpace
     select: SelectionRule
     exact_between: bool = False
+    regularise: bool = False
     together: bool = False
     tuning: Tuning | None = field(default_factory=Tuning)
 
     def distill(
         self,
-        rows: Activations,
+        rows: Rows,
         mlp: nn.Module,
         *,
         seed: int = 0,
@@ -72,20 +76,24 @@ class Recipe:
             SearchError: the dimensions do not fit the rows.
             BackendError: the search was stopped.
         """
+        some, options = rows.fit, dict(self.reducer_options)
+        if self.regularise:
+            k_in = options["k_in"]
+            options["ridge"] = choose_ridge(rows, k_in if isinstance(k_in, int) else None)
         if self.exact_between:
             reduction = (
                 load("reducers", self.reducer)
-                .with_options(self.reducer_options)
-                .fit(rows.inputs, rows.outputs, variable_names=rows.input_names, seed=seed)
+                .with_options(options)
+                .fit(some.inputs, some.outputs, variable_names=some.input_names, seed=seed)
             )
-            rows = replace(
-                rows, outputs=evaluate_mlp(mlp, fit_rebuilding_map(reduction, rows.inputs)(rows.inputs))
+            some = replace(
+                some, outputs=evaluate_mlp(mlp, fit_rebuilding_map(reduction, some.inputs)(some.inputs))
             )
         return require_finished(
             distill(
-                rows,
+                some,
                 reducer=self.reducer,
-                reducer_options=self.reducer_options,
+                reducer_options=options,
                 regressor=self.regressor,
                 select=self.select,
                 seed=seed,
@@ -99,7 +107,7 @@ class Recipe:
 
     def build_blocks(
         self,
-        rows: Mapping[str, Activations],
+        rows: Mapping[str, Rows],
         mlps: Mapping[str, nn.Module],
         *,
         seed: int = 0,
@@ -166,12 +174,13 @@ def build_best_recipe(k_in: Size, k_out: Size, *, terms: int = 24, tuning: Tunin
             refine=False,
         ),
         select="accuracy",
+        regularise=True,
         together=True,
         tuning=tuning or Tuning(),
     )
 
 
-def _fit_together(block: SymbolicModel, rows: Activations, seed: int, callbacks: Sequence[Callback]) -> None:
+def _fit_together(block: SymbolicModel, rows: Rows, seed: int, callbacks: Sequence[Callback]) -> None:
     """Fit constants and maps of a block's equations; flags stay as they are."""
     assert block.surrogate is not None
     # On the CPU, where the rows are.

@@ -11,10 +11,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import Activations, Reducer, Reduction, SearchError, load
+from symtorch_core import Reducer, Reduction, SearchError, load
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
 from symtorch_llm.fitting.baselines import fit_linear_map
 from symtorch_llm.fitting.recipes import fit_rebuilding_map
+from symtorch_llm.fitting.rows import Rows
 
 
 @final
@@ -33,7 +34,7 @@ Score = Callable[[Mapping[str, nn.Module]], float]
 
 
 def scan_layers(
-    rows: Mapping[str, Activations],
+    rows: Mapping[str, Rows],
     layers: Mapping[str, int],
     score: Score,
     *,
@@ -155,7 +156,7 @@ class Sensitivity:
 
 def measure_sensitivity(
     mlps: Mapping[str, nn.Module],
-    rows: Mapping[str, Activations],
+    rows: Mapping[str, Rows],
     score: Score,
     *,
     reducers: Sequence[str] = ("pca", "projection"),
@@ -178,7 +179,7 @@ def measure_sensitivity(
         device: of the model.
         callbacks: told of the stage ``"sweep"``.
     """
-    width = next(iter(rows.values())).inputs.shape[1]
+    width = next(iter(rows.values())).fit.inputs.shape[1]
     grid = [
         (name, a, b) for name, a, b in itertools.product(reducers, k_in, k_out) if a <= width and b <= width
     ]
@@ -198,7 +199,7 @@ def measure_sensitivity(
 
 def build_between(
     mlps: Mapping[str, nn.Module],
-    rows: Mapping[str, Activations],
+    rows: Mapping[str, Rows],
     name: str,
     k_in: int,
     k_out: int,
@@ -214,9 +215,10 @@ def build_between(
     return {path: _build_between(mlps[path], reducer, some, device) for path, some in rows.items()}
 
 
-def _build_between(mlp: nn.Module, reducer: Reducer, rows: Activations, device: torch.device) -> nn.Module:
-    reduction = reducer.fit(rows.inputs, rows.outputs, variable_names=rows.input_names)
-    return Between(mlp, fit_rebuilding_map(reduction, rows.inputs), reduction).to(device)
+def _build_between(mlp: nn.Module, reducer: Reducer, rows: Rows, device: torch.device) -> nn.Module:
+    some = rows.fit
+    reduction = reducer.fit(some.inputs, some.outputs, variable_names=some.input_names)
+    return Between(mlp, fit_rebuilding_map(reduction, some.inputs), reduction).to(device)
 
 
 @final

@@ -51,6 +51,20 @@ class Entry:
 
 
 @final
+@dataclass(frozen=True)
+class Measured:
+    """What a model is worth on a text.
+
+    Attributes:
+        score: of the task; lower is better.
+        distance: mean distance of its outputs from those of the original model.
+    """
+
+    score: float
+    distance: float
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class Passages:
     """Batches of text, and what the original model made of each.
@@ -116,16 +130,20 @@ class Passages:
             self.compute_outputs(number), self.batches[number], self.read_original(number)
         )
 
-    def score(self) -> float:
-        """Return the score of the model as it is now on this text."""
-        total, count = 0.0, 0
+    def measure(self) -> Measured:
+        """Return how good the model as it is now is on this text, and how far from the original."""
+        loss, size, distance = 0.0, 0, 0.0
         with torch.inference_mode():
             for number, batch in enumerate(self.batches):
-                loss, size = self.task.measure(
-                    self.compute_outputs(number), batch, self.read_original(number)
-                )
-                total, count = total + loss, count + size
-        return self.task.compute_score(total / count)
+                outputs, original = self.compute_outputs(number), self.read_original(number)
+                part, count = self.task.measure(outputs, batch, original)
+                loss, size = loss + part, size + count
+                distance += float(self.task.compute_distance(outputs, batch, original)) * count
+        return Measured(self.task.compute_score(loss / size), distance / size)
+
+    def score(self) -> float:
+        """Return the score of the model as it is now on this text."""
+        return self.measure().score
 
     def read_original(self, number: int) -> dict[str, Tensor]:
         """Return what is kept of the original model's outputs for one batch."""

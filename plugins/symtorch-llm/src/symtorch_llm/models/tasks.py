@@ -28,6 +28,8 @@ class Task(ABC):
     score_name: ClassVar[str]
     rise_name: ClassVar[str]
     """What the differences of :meth:`compute_level` are called."""
+    distance_name: ClassVar[str]
+    """What :meth:`compute_distance` is."""
     way: ClassVar[str]
     """What :meth:`compute_won_back` is a share of, in words."""
 
@@ -75,6 +77,7 @@ class LanguageModelling(Task):
     name: ClassVar[str] = "causal"
     score_name: ClassVar[str] = "perplexity"
     rise_name: ClassVar[str] = "rise, nats"
+    distance_name: ClassVar[str] = "divergence of its predictions from the original's, nats"
     way: ClassVar[str] = "of log(perplexity)"
 
     def compute_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -127,6 +130,7 @@ class Embedding(Task):
     name: ClassVar[str] = "encoder"
     score_name: ClassVar[str] = "1 - cosine"
     rise_name: ClassVar[str] = "rise"
+    distance_name: ClassVar[str] = "1 - cosine"
     way: ClassVar[str] = "of 1 - cosine"
 
     def compute_outputs(self, model: nn.Module, batch: Batch) -> Tensor:

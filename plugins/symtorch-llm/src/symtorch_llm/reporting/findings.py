@@ -10,6 +10,7 @@ from symtorch_core import SymbolicModel
 from symtorch_llm.experiment import JUDGED, Variant
 from symtorch_llm.judging.layers import LayerChoice, Replaced, Sensitivity
 from symtorch_llm.judging.speed import Speed
+from symtorch_llm.models.passages import Measured
 from symtorch_llm.models.tasks import Task
 
 
@@ -66,10 +67,10 @@ class Findings:
         """Names of the texts that were judged on."""
         return list(self.find("baseline")[0].fitted)
 
-    def compute_rise(self, scores: Mapping[str, float], text: str = JUDGED) -> float:
+    def compute_rise(self, scores: Mapping[str, Measured], text: str = JUDGED) -> float:
         """Return how much worse scores are than the original model's on a text; in nats, for perplexities."""
         level = self.task.compute_level
-        return level(scores[text]) - level(self.find("baseline")[0].fitted[text])
+        return level(scores[text].score) - level(self.find("baseline")[0].fitted[text].score)
 
     @property
     def zero(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import torch
@@ -12,6 +13,7 @@ from symtorch_core.studies import Claim, Equation, Part, Section, StudyReport, T
 from symtorch_llm.experiment import BETWEEN, FITTED, JUDGED, Variant
 from symtorch_llm.fitting.baselines import BASELINES
 from symtorch_llm.judging.layers import LayerChoice
+from symtorch_llm.models.passages import Measured
 from symtorch_llm.models.tasks import LanguageModelling
 from symtorch_llm.reporting.figures import draw_findings
 from symtorch_llm.reporting.findings import Findings
@@ -37,8 +39,7 @@ def build_report(found: Findings) -> StudyReport:
     tables = {"surrogates": tabulate_surrogates(found), "speed": tabulate_speeds(found)}
     if isinstance(found.task, LanguageModelling):  # the only task of the paper
         tables["paper"] = tabulate_paper(found)
-    if len(found.texts) > 1:
-        tables["texts"] = tabulate_texts(found)
+    tables["texts"] = tabulate_texts(found)
     if found.choice is not None:
         tables["layers"] = tabulate_layers(found.choice, found.score_name)
     if found.frontier:
@@ -120,7 +121,7 @@ def _compare_with_paper(found: Findings, mine: Variant, recipe: Variant) -> Iter
 
 
 def _compare_rises(
-    found: Findings, state: str, mine: Mapping[str, float], other: str, rise: float, share: float
+    found: Findings, state: str, mine: Mapping[str, Measured], other: str, rise: float, share: float
 ) -> Claim:
     ours = found.compute_rise(mine)
     return Claim(
@@ -143,7 +144,7 @@ def tabulate_surrogates(found: Findings) -> Table:
                 name,
                 _format_range([variant.raw for variant in group]),
                 _format_range([found.compute_rise(variant.fitted) for variant in group]),
-                _format_range([scores[JUDGED] for scores in tuned]) if tuned else "",
+                _format_range([scores[JUDGED].score for scores in tuned]) if tuned else "",
                 _format_range([found.compute_rise(scores) for scores in tuned]) if tuned else "",
                 f"{found.compute_won_back(final):.1%}",
                 f"{group[0].cost:.1%}",
@@ -175,11 +176,13 @@ def tabulate_texts(found: Findings) -> Table:
         for state, scores in (("fitted", variant.fitted), ("tuned", variant.tuned)):
             if scores:
                 rises = (f"{found.compute_rise(scores, text):+.3f}" for text in found.texts)
-                rows.append((name, state, *rises))
+                apart = (f"{scores[text].distance:.3f}" for text in found.texts)
+                rows.append((name, state, *rises, *apart))
     return Table(
-        ("in the MLPs' place", "as", *found.texts),
+        ("in the MLPs' place", "as", *found.texts, *(f"distance, {text}" for text in found.texts)),
         tuple(rows),
-        f"{found.task.rise_name} over the original model, by text; {JUDGED}: nothing was fitted to it or chosen by it",
+        f"{found.task.rise_name} over the original model, and {found.task.distance_name}, by text; "
+        f"{JUDGED}: nothing was fitted to it or chosen by it",
         numbers=False,
     )
 
@@ -222,12 +225,12 @@ def tabulate_paper(found: Findings) -> Table:
         for name, label in labels.items():
             said = theirs.get("paper" if name == used else name)
             # As in the paper, its recipe is not tuned.
-            ours = found.find(name)[0].fitted[text]
+            ours = found.find(name)[0].fitted[text].score
             rows.append(
                 (
                     f"{found.score_name}, {label}, {'other text' if text == JUDGED else 'the text of the fit'}",
                     "not measured" if said is None else f"{said:.2f} ({said / theirs['baseline']:.3f})",
-                    f"{ours:.4g} ({ours / found.find('baseline')[0].fitted[text]:.3f})",
+                    f"{ours:.4g} ({ours / found.find('baseline')[0].fitted[text].score:.3f})",
                 )
             )
     base, speed = found.speeds["baseline"], found.speeds[used]
@@ -331,8 +334,11 @@ def _to_json(found: Findings, variant: Variant) -> dict[str, Any]:
         "seed": variant.seed,
         "cost": variant.cost,
         "as_fitted": variant.raw,
-        "tuned": variant.tuned.get(JUDGED),
-        "by_text": {"fitted": dict(variant.fitted), "tuned": dict(variant.tuned)},
+        "tuned": variant.tuned[JUDGED].score if variant.tuned else None,
+        "by_text": {
+            state: {text: asdict(one) for text, one in measured.items()}
+            for state, measured in (("fitted", variant.fitted), ("tuned", variant.tuned))
+        },
         "won_back": found.compute_won_back(variant.final),
         "tuning": None
         if variant.tuning is None
