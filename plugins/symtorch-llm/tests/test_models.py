@@ -28,14 +28,8 @@ from transformers import (
 )
 
 from symtorch_core import CaptureError, SearchError
-from symtorch_llm.models.transformer import (
-    count_bytes,
-    find_mlps,
-    fold_mlps,
-    load_causal,
-    load_encoder,
-    place_modules,
-)
+from symtorch_llm.models.loading import load_causal, load_encoder
+from symtorch_llm.models.transformer import count_bytes, find_mlps, fold_mlps, place_modules
 
 SMALL: dict[str, Any] = {
     "vocab_size": 40,

@@ -9,8 +9,8 @@ import pytest
 from symtorch_core import SearchError
 from symtorch_core.studies import StudyReport
 from symtorch_core.testing import StudyContract, run_command
+from symtorch_llm.models.loading import load_causal
 from symtorch_llm.models.saving import load_surrogates
-from symtorch_llm.models.transformer import load_causal
 from symtorch_llm.study import LlmStudy
 
 

@@ -12,8 +12,9 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from symtorch_core import CaptureError
+from symtorch_llm.models.loading import load_causal
 from symtorch_llm.models.tasks import Embedding, LanguageModelling
-from symtorch_llm.models.transformer import load_causal, place_modules
+from symtorch_llm.models.transformer import place_modules
 from symtorch_llm.text import build_batches, hold_out, split_documents, tokenize
 
 

@@ -34,14 +34,13 @@ from symtorch_llm.judging.layers import (
     scan_layers,
 )
 from symtorch_llm.judging.speed import build_token_block, measure_speeds
+from symtorch_llm.models.loading import load_causal, load_encoder
 from symtorch_llm.models.saving import save_surrogates
 from symtorch_llm.models.tasks import TASKS
 from symtorch_llm.models.transformer import (
     count_bytes,
     find_mlps,
     get_device,
-    load_causal,
-    load_encoder,
     place_modules,
 )
 from symtorch_llm.reporting.findings import Findings, Sample
