@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CONFIG_MAPPING
 
-from symtorch_core import SearchError, did_you_mean
+from symtorch_core import SearchError
 from symtorch_llm.models.gguf import list_tensors
 
 _CONFIG: Final = "config.json"
@@ -96,17 +96,19 @@ def _fetch(name: str) -> Path:
     try:
         folder = Path(snapshot_download(name, allow_patterns=list(_TOKENIZERS)))
         _read_config(folder)
-        return Path(snapshot_download(name, allow_patterns=[*_TOKENIZERS, *_choose_weights(folder)]))
+        for file in _WEIGHTS:
+            wanted = [file]
+            if file.endswith(".index.json"):
+                wanted = sorted(_read_index(folder / file)) if (folder / file).is_file() else []
+            if wanted:
+                folder = Path(snapshot_download(name, allow_patterns=wanted))
+                if (folder / wanted[0]).is_file():
+                    break
     except OSError as error:
         raise ValueError(
             f"there is no folder {name!r} here, so it was looked for on the hub: {error}"
         ) from error
-
-
-def _choose_weights(folder: Path) -> list[str]:
-    """Return the patterns of the files to fetch: those of the index that is there, or else of one file."""
-    indices = [name for name in _WEIGHTS if name.endswith(".index.json") and (folder / name).is_file()]
-    return sorted(_read_index(folder / indices[0])) if indices else list(_WEIGHTS[::2])
+    return folder
 
 
 def _read_folder(folder: Path) -> Checkpoint:
@@ -141,11 +143,13 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
             "it holds an adapter (adapter_config.json): merge it into its model (merge_and_unload of peft), save "
             "that, and give its folder"
         )
+    kind = str(config.get("model_type"))
     for part in _list_parts(config):
         if part.get("auto_map"):
+            advice = f"If transformers' own {kind!r} is meant, delete auto_map from {_CONFIG}"
             raise ValueError(
-                f"its {_CONFIG} asks for code of its own (auto_map), which is never run here. If transformers' own "
-                f"{config.get('model_type')!r} is meant, delete auto_map from {_CONFIG}"
+                f"its {_CONFIG} asks for code of its own (auto_map), which is never run here. "
+                f"{advice if kind in CONFIG_MAPPING else 'Take a model that transformers has itself'}"
             )
         quantised = part.get("quantization_config") or part.get("compression_config")
         if quantised:
@@ -154,12 +158,10 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
                 f"its weights are quantised ({method}): give the checkpoint with float weights, or a GGUF file, whose "
                 "weights are made float again"
             )
-    known = config.get("model_type")
-    if known not in CONFIG_MAPPING:
-        hint = did_you_mean(known, CONFIG_MAPPING) if isinstance(known, str) else ""
+    if kind not in CONFIG_MAPPING:
         raise ValueError(
-            f"transformers does not know its architecture, model_type {known!r}.{hint} A newer transformers may: pip "
-            "install -U transformers"
+            f"transformers does not know its architecture, model_type {kind!r}. A newer one may: pip install -U "
+            "transformers"
         )
     return config
 
@@ -208,12 +210,13 @@ def _count_numbers(file: Path) -> tuple[int, str | None]:
 def _count_pickled(file: Path) -> tuple[int, str | None]:
     try:  # mapped, so that nothing but the names and sizes is read
         found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
             f"{file.name} does not hold tensors alone, or is damaged. Anything else in it could run code, so it is not "
             "read: give a checkpoint with safetensors"
         ) from error
-    tensors = [value for value in found.values() if isinstance(value, Tensor)]
+    values = found.values() if isinstance(found, dict) else ()
+    tensors = [value for value in values if isinstance(value, Tensor)]
     dtypes = [str(one.dtype).removeprefix("torch.") for one in tensors if one.is_floating_point()]
     return sum(one.numel() for one in tensors), _choose_first(dtypes)
 

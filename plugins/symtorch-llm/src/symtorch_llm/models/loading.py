@@ -120,8 +120,7 @@ def load_model(path: str, kind: str = "causal", *, dtype: str = _AUTO, device: s
     try:
         # What reads little comes first. Damaged files raise anything in there.
         config = AutoConfig.from_pretrained(checkpoint.folder, **options)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **options)
-        _check_tokenizer(tokenizer)
+        tokenizer = _read_tokenizer(checkpoint, options)
         model = _read_model(checkpoint, config, kind, dtype, options).to(device)
     except Exception as error:
         raise SearchError(f"cannot load a model from {path!r}: {error}") from error
@@ -132,6 +131,25 @@ def load_model(path: str, kind: str = "causal", *, dtype: str = _AUTO, device: s
         describe_quantised(checkpoint.quantised),
     )
     return Loaded(model, tokenizer, about)
+
+
+def _read_tokenizer(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Any:
+    """Read a tokenizer.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **options)
+        special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+        if set(tokenizer.get_vocab()) <= special:  # so transformers makes them where there are no files
+            raise ValueError("it would know no words")
+    except Exception as error:
+        raise ValueError(
+            f"no tokenizer can be read from it: copy tokenizer.json (or the other files of the tokenizer) of the same "
+            f"model into the folder. {error}"
+        ) from error
+    return tokenizer
 
 
 def _read_model(
@@ -187,7 +205,7 @@ def _check_device(device: str) -> None:
         there = torch.device(device).type != "meta"
         reason = "it holds no numbers"
     except (RuntimeError, AssertionError) as error:  # an assertion where torch was built without it
-        there, reason = False, str(error).split("\n")[0]
+        there, reason = False, re.split(r"\n|\. ", str(error))[0]
     if not there:
         raise SearchError(f"device={device!r} cannot be used here: {reason}. Give cpu, or one that is there")
 
@@ -223,16 +241,6 @@ def _write_bytes(number: int) -> str:
 def get_free_memory() -> int:
     """Return the bytes of memory that can be used without swapping."""
     return int(psutil.virtual_memory().available)
-
-
-def _check_tokenizer(tokenizer: Any) -> None:
-    """Refuse a tokenizer without words, which transformers makes where a folder has none."""
-    words = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - set(tokenizer.get_added_vocab())
-    if not words:
-        raise ValueError(
-            "it has no tokenizer: copy tokenizer.json (or vocab.json and merges.txt, or tokenizer.model) of the same "
-            "model into the folder"
-        )
 
 
 def describe_quantised(types: Sequence[str]) -> str:
