@@ -233,9 +233,9 @@ def test_a_part_of_a_gguf_file_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- refusals
 
 
-def change_config(**entries: Any) -> Callable[[Path], None]:
+def change_config(name: str = "config.json", **entries: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        file = folder / "config.json"
+        file = folder / name
         file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **entries}), encoding="utf-8")
 
     return change
@@ -266,11 +266,13 @@ CODE = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"}
         (lambda folder: (folder / WEIGHTS).unlink(), "holds no weights"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer can be read.*copy tokenizer.json"),
         (change_config(auto_map=CODE), "code of its own.*'llama' is meant, delete auto_map"),
+        (change_config("tokenizer_config.json", auto_map={"AutoTokenizer": ["own.O", None]}), "tokenizer_config.json asks"),
         (change_config(auto_map=CODE, model_type="own"), "code of its own.*Take a model that transformers has"),
         (change_config(model_type="own"), "does not know its architecture, model_type 'own'"),
         (change_config(model_type="t5"), "no causal model of type 't5': try kind='encoder'"),
         (change_config(quantization_config={"quant_method": "awq", "bits": 4}), r"quantised \(awq\).*or a GGUF"),
         (change_config(quantization_config={"quant_method": "gptq", "bits": 4}), r"quantised \(gptq\)"),
+        (lambda folder: (folder / "quantize_config.json").write_text("{}"), r"quantised \(gptq or awq\)"),
         (change_config(hidden_size="wide"), "(?s:.*)expected int, got str"),
         (change_weights(lambda found: found.pop("model.norm.weight")), "its weights lack model.norm.weight"),
         (change_config(intermediate_size=48), "have other sizes than the configuration says for model.layers.0.mlp"),

@@ -21,6 +21,7 @@ from symtorch_core import SearchError
 from symtorch_llm.models.gguf import list_tensors
 
 _CONFIG: Final = "config.json"
+_TOKENIZER: Final = "tokenizer_config.json"
 _WEIGHTS: Final = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -28,6 +29,8 @@ _WEIGHTS: Final = (
     "pytorch_model.bin.index.json",
 )
 """In the order in which transformers looks for them."""
+_QUANTISED: Final = ("quantize_config.json", "quant_config.json")
+"""Where GPTQ and AWQ once said what they did."""
 _TOKENIZERS: Final = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 _SAFETENSORS_DTYPES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -93,22 +96,25 @@ def _fetch(name: str) -> Path:
     """Fetch a checkpoint from the hub, its weights only if the rest can be loaded; return its folder."""
     if name.endswith(".gguf") or name.startswith((".", "/", "~")):
         raise ValueError("there is no such file or folder")
+    folder = _download(name, _TOKENIZERS)
+    _read_config(folder)
+    for file in _WEIGHTS:
+        wanted = [file]
+        if file.endswith(".index.json"):
+            wanted = sorted(_read_index(folder / file)) if (folder / file).is_file() else []
+        if wanted and (_download(name, wanted) / wanted[0]).is_file():
+            break
+    return folder
+
+
+def _download(name: str, patterns: Sequence[str]) -> Path:
+    """Fetch files of a name on the hub that are not here yet; return the folder that holds them."""
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(_TOKENIZERS)))
-        _read_config(folder)
-        for file in _WEIGHTS:
-            wanted = [file]
-            if file.endswith(".index.json"):
-                wanted = sorted(_read_index(folder / file)) if (folder / file).is_file() else []
-            if wanted:
-                folder = Path(snapshot_download(name, allow_patterns=wanted))
-                if (folder / wanted[0]).is_file():
-                    break
-    except OSError as error:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except Exception as error:  # its own, or those of the network
         raise ValueError(
             f"there is no folder {name!r} here, so it was looked for on the hub: {error}"
         ) from error
-    return folder
 
 
 def _read_folder(folder: Path) -> Checkpoint:
@@ -143,27 +149,35 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
             "it holds an adapter (adapter_config.json): merge it into its model (merge_and_unload of peft), save "
             "that, and give its folder"
         )
+    if any((folder / name).is_file() for name in _QUANTISED):
+        raise ValueError(_refuse_quantised("gptq or awq"))
     kind = str(config.get("model_type"))
-    for part in _list_parts(config):
+    tokenizer = _read_json(folder / _TOKENIZER) if (folder / _TOKENIZER).is_file() else {}
+    for file, part in ((_CONFIG, config), (_TOKENIZER, tokenizer)):
         if part.get("auto_map"):
-            advice = f"If transformers' own {kind!r} is meant, delete auto_map from {_CONFIG}"
+            advice = f"If transformers' own {kind!r} is meant, delete auto_map from {file}"
             raise ValueError(
-                f"its {_CONFIG} asks for code of its own (auto_map), which is never run here. "
+                f"its {file} asks for code of its own (auto_map), which is never run here. "
                 f"{advice if kind in CONFIG_MAPPING else 'Take a model that transformers has itself'}"
             )
+    for part in _list_parts(config):
         quantised = part.get("quantization_config") or part.get("compression_config")
         if quantised:
             method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
-            raise ValueError(
-                f"its weights are quantised ({method}): give the checkpoint with float weights, or a GGUF file, whose "
-                "weights are made float again"
-            )
+            raise ValueError(_refuse_quantised(method))
     if kind not in CONFIG_MAPPING:
         raise ValueError(
             f"transformers does not know its architecture, model_type {kind!r}. A newer one may: pip install -U "
             "transformers"
         )
     return config
+
+
+def _refuse_quantised(method: str) -> str:
+    return (
+        f"its weights are quantised ({method}): give the checkpoint with float weights, or a GGUF file, whose weights "
+        "are made float again"
+    )
 
 
 def _list_parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
