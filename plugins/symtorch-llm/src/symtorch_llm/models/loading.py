@@ -123,7 +123,8 @@ def load_model(path: str, kind: str = "causal", *, dtype: str = _AUTO, device: s
         tokenizer = _read_tokenizer(checkpoint, options)
         model = _read_model(checkpoint, config, kind, dtype, options).to(device)
     except Exception as error:
-        raise SearchError(f"cannot load a model from {path!r}: {error}") from error
+        said = str(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
+        raise SearchError(f"cannot load a model from {path!r}: {said}") from error
     model = fold_mlps(model.eval().requires_grad_(False))
     about = About(
         count_parameters(model),
