@@ -348,9 +348,10 @@ def test_models_that_do_not_fit_are_refused(toy: Path, monkeypatch: pytest.Monke
 
 
 def test_dtypes_and_devices_that_are_not_there_are_said(toy: Path) -> None:
-    options: Mapping[str, str]
+    options: Mapping[str, Any]
     for options, said in (
-        ({"dtype": "bfloat"}, "no dtype 'bfloat' for a model. Did you mean 'bfloat16'"),
+        ({"dtype": "bfloat"}, "no dtype of a model 'bfloat'. Did you mean 'bfloat16'"),
+        ({"dtype": torch.bfloat16}, "no dtype of a model 'torch.bfloat16'. Did you mean 'bfloat16'"),
         ({"dtype": "int8"}, "There are: auto, float32, bfloat16"),
         ({"device": "gpu"}, "device='gpu' cannot be used here"),
         ({"device": "meta"}, "device='meta' cannot be used here: it holds no numbers"),
@@ -358,6 +359,8 @@ def test_dtypes_and_devices_that_are_not_there_are_said(toy: Path) -> None:
     ):
         with pytest.raises(SymTorchError, match=said):
             load_causal(str(toy), **options)
+    with pytest.raises(SearchError, match="no kind of model 'decoder'. Did you mean 'encoder'. There are: causal, encoder"):
+        load_model(str(toy), "decoder")
 
 
 def test_a_name_on_the_hub_is_read_as_a_folder(toy: Path, tmp_path: Path, monkeypatch: Any) -> None:

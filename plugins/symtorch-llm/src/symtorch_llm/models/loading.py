@@ -110,7 +110,8 @@ def load_model(path: str, kind: str = "causal", *, dtype: str = _AUTO, device: s
             do. What headers tell is found before any weight is read.
         MissingDependencyError: a GGUF file needs packages that are not installed.
     """
-    _check_dtype(dtype)
+    _check_name("kind of model", kind, list(_CLASSES))
+    _check_name("dtype of a model", dtype, [_AUTO, *DTYPES])
     _check_device(device)
     checkpoint = find_checkpoint(path)
     _check_memory(path, checkpoint, dtype)
@@ -163,10 +164,9 @@ def _read_model(
     """
     loader, known = _CLASSES[kind]
     if type(config) not in known:
-        other = "encoder" if kind == "causal" else "causal"
-        raise ValueError(
-            f"transformers has no {kind} model of type {config.model_type!r}: try kind={other!r}"
-        )
+        others = [f"kind={name!r}" for name, (_, types) in _CLASSES.items() if type(config) in types]
+        advice = " or ".join(others) or "another model"
+        raise ValueError(f"transformers has no {kind} model of type {config.model_type!r}: try {advice}")
     if checkpoint.gguf is not None:
         options = {**options, "quantization_config": GgufConfig(dequantize=True)}
         dtype = checkpoint.dtype if dtype == _AUTO else dtype
@@ -192,12 +192,10 @@ def _read_model(
     return model
 
 
-def _check_dtype(dtype: str) -> None:
-    if dtype != _AUTO and dtype not in DTYPES:
-        names = [_AUTO, *DTYPES]
-        raise SearchError(
-            f"there is no dtype {dtype!r} for a model.{did_you_mean(dtype, names)} There are: {', '.join(names)}"
-        )
+def _check_name(what: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        hint = did_you_mean(str(name), names)
+        raise SearchError(f"there is no {what} {str(name)!r}.{hint} There are: {', '.join(names)}")
 
 
 def _check_device(device: str) -> None:
