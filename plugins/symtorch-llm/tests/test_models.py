@@ -7,36 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertModel,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Phi3Config,
-    Phi3ForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoModelForCausalLM, BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
-from symtorch_core import CaptureError, SearchError
-from symtorch_llm.models.transformer import (
-    count_bytes,
-    find_mlps,
-    fold_mlps,
-    load_causal,
-    load_encoder,
-    place_modules,
-)
+from symtorch_core import CaptureError, SearchError, capture, find_block
+from symtorch_llm.judging.layers import Zero
+from symtorch_llm.models.loading import load_causal, load_encoder
+from symtorch_llm.models.transformer import count_bytes, find_mlps, fold_mlps, place_modules
 
+MARKS = {"bos_token_id": 1, "eos_token_id": 0}
 SMALL: dict[str, Any] = {
     "vocab_size": 40,
     "hidden_size": 16,
@@ -45,36 +25,127 @@ SMALL: dict[str, Any] = {
     "num_attention_heads": 4,
     "max_position_embeddings": 32,
     "pad_token_id": 0,
+    **MARKS,
 }
+
+
+GROUPED = {**SMALL, "num_key_value_heads": 2}
+GPT2 = {"vocab_size": 40, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 32, **MARKS}
+ROUTED = {**GROUPED, "num_experts_per_tok": 2, "head_dim": 4}
+
+
+def build(name: str, sizes: dict[str, Any]) -> Any:
+    return AutoModelForCausalLM.from_config(getattr(transformers, f"{name}Config")(**sizes)).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "pattern"),
+    [
+        ("Llama", SMALL, "model.layers.{}.mlp"),
+        ("Mistral", GROUPED, "model.layers.{}.mlp"),
+        ("Qwen2", GROUPED, "model.layers.{}.mlp"),
+        # Heads wider than the model: the attention goes to another width and back, too.
+        ("Qwen3", {**GROUPED, "head_dim": 16}, "model.layers.{}.mlp"),
+        ("Gemma2", {**GROUPED, "head_dim": 4}, "model.layers.{}.mlp"),
+        ("Gemma3Text", {**GROUPED, "head_dim": 4}, "model.layers.{}.mlp"),
+        # Gate and values in one map.
+        ("Phi3", GROUPED, "model.layers.{}.mlp"),
+        ("Glm4", {**GROUPED, "head_dim": 4}, "model.layers.{}.mlp"),
+        ("Phi", SMALL, "model.layers.{}.mlp"),
+        ("GPTNeoX", SMALL, "gpt_neox.layers.{}.mlp"),
+        ("GPT2", GPT2, "transformer.h.{}.mlp"),
+        ("Falcon", SMALL, "transformer.h.{}.mlp"),
+        ("StableLm", SMALL, "model.layers.{}.mlp"),
+        ("Cohere", GROUPED, "model.layers.{}.mlp"),
+        ("Olmo2", SMALL, "model.layers.{}.mlp"),
+        ("SmolLM3", GROUPED, "model.layers.{}.mlp"),
+        ("Granite", SMALL, "model.layers.{}.mlp"),
+    ],
+)
+def test_mlps_are_found_by_structure(name: str, sizes: dict[str, Any], pattern: str) -> None:
+    model = build(name, sizes)
+    wanted = [pattern.format(number) for number in range(3)]
+    assert find_mlps(fold_mlps(model)) == find_mlps(model) == find_mlps(model, pattern) == wanted
 
 
 @pytest.mark.parametrize(
     ("model", "pattern"),
     [
-        (lambda: LlamaForCausalLM(LlamaConfig(**SMALL)), "model.layers.{}.mlp"),
-        (lambda: MistralForCausalLM(MistralConfig(**SMALL, num_key_value_heads=2)), "model.layers.{}.mlp"),
-        (lambda: Qwen2ForCausalLM(Qwen2Config(**SMALL, num_key_value_heads=2)), "model.layers.{}.mlp"),
-        # Heads wider than the model: the attention goes to another width and back, too.
+        # Beside the attention, without a module of their own.
         (
-            lambda: Qwen3ForCausalLM(Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=16)),
-            "model.layers.{}.mlp",
+            lambda: build("OPT", {**SMALL, "ffn_dim": 24, "word_embed_proj_dim": 16}),
+            "model.decoder.layers.{}.fc2",
         ),
-        # Gate and values in one map.
-        (lambda: Phi3ForCausalLM(Phi3Config(**SMALL, num_key_value_heads=2)), "model.layers.{}.mlp"),
-        (lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL)), "gpt_neox.layers.{}.mlp"),
+        # Their modules take the residual stream, too, and add to it.
         (
-            lambda: GPT2LMHeadModel(
-                GPT2Config(vocab_size=40, n_embd=16, n_layer=3, n_head=4, n_positions=32)
-            ),
-            "transformer.h.{}.mlp",
+            lambda: build("Bloom", {"vocab_size": 40, "hidden_size": 16, "n_layer": 3, "n_head": 4}),
+            "transformer.h.{}.mlp.dense_4h_to_h",
         ),
-        (lambda: fold_mlps(BertModel(BertConfig(**SMALL))), "encoder.layer.{}.output.dense"),
+        (
+            lambda: build("Mpt", {"vocab_size": 40, "d_model": 16, "n_layers": 3, "n_heads": 4}),
+            "transformer.blocks.{}.ffn.down_proj",
+        ),
+        (lambda: BertModel(BertConfig(**SMALL)).eval(), "encoder.layer.{}.output.dense"),
     ],
 )
-def test_mlps_are_found_by_structure(model: Any, pattern: str) -> None:
+def test_mlps_in_parts_are_folded_and_the_model_computes_what_it_did(model: Any, pattern: str) -> None:
     made = model()
+    with pytest.raises(SearchError, match="no MLPs were found"):
+        find_mlps(made)
+    ids = torch.randint(1, 40, (2, 7), generator=torch.Generator().manual_seed(0))
+    before = made(input_ids=ids)[0]
+    assert fold_mlps(made) is made
     assert find_mlps(made) == [pattern.format(number) for number in range(3)]
-    assert find_mlps(made, pattern) == find_mlps(made)
+    torch.testing.assert_close(made(input_ids=ids)[0], before, rtol=0, atol=0)
+    fold_mlps(made)  # and again: nothing is left to fold
+    torch.testing.assert_close(made(input_ids=ids)[0], before, rtol=0, atol=0)
+    rows = capture(made, find_mlps(made), [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}])
+    with place_modules(made, {path: Zero() for path in rows}):
+        assert not torch.allclose(made(input_ids=ids)[0], before)
+    for path, some in rows.items():
+        torch.testing.assert_close(find_block(made, path)(some.inputs), some.outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("Mixtral", {**ROUTED, "num_local_experts": 4}),
+        ("Qwen3Moe", {**ROUTED, "num_experts": 4, "moe_intermediate_size": 8}),
+        # An expert that all tokens pass is only a part of what a layer does.
+        ("Qwen2Moe", {**ROUTED, "num_experts": 4, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}),
+        ("GptOss", {**ROUTED, "num_local_experts": 4, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+    ],
+)  # fmt: skip
+def test_layers_with_experts_are_refused(name: str, sizes: dict[str, Any]) -> None:
+    with pytest.raises(SearchError, match="sends each token to some of its experts"):
+        find_mlps(build(name, sizes))
+
+
+def test_a_part_of_experts_can_be_named() -> None:
+    sizes = {**ROUTED, "num_experts": 4, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}
+    pattern = "model.layers.{}.mlp.shared_expert"
+    assert find_mlps(build("Qwen2Moe", sizes), pattern) == [pattern.format(number) for number in range(3)]
+
+
+def test_what_mixes_tokens_is_no_mlp() -> None:
+    with pytest.raises(SearchError, match="no MLPs were found"):
+        find_mlps(
+            build("Mamba", {"vocab_size": 40, "hidden_size": 16, "state_size": 4, "num_hidden_layers": 3})
+        )
+
+
+def test_of_a_model_of_text_and_images_the_layers_of_the_text_are_found() -> None:
+    # The images have as many layers of the same width.
+    images = {
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 16,
+        "patch_size": 8,
+    }  # fmt: skip
+    model = build(
+        "Gemma3",
+        {"text_config": {**GROUPED, "head_dim": 4}, "vision_config": images, "mm_tokens_per_image": 4},
+    )
+    pattern = "model.language_model.layers.{}.mlp"
+    assert find_mlps(model) == find_mlps(model, pattern) == [pattern.format(number) for number in range(3)]
 
 
 def test_a_model_without_any_says_how_to_name_them() -> None:
@@ -85,15 +156,6 @@ def test_a_model_without_any_says_how_to_name_them() -> None:
         find_mlps(llama, "model.layers.0.mlp")
     with pytest.raises(CaptureError, match="no submodule"):
         find_mlps(llama, "model.layers.{}.ffn")
-
-
-def test_a_folded_encoder_computes_what_it_did() -> None:
-    model = BertModel(BertConfig(**SMALL)).eval()
-    ids = torch.randint(0, 40, (2, 7), generator=torch.Generator().manual_seed(0))
-    before = model(input_ids=ids).last_hidden_state
-    torch.testing.assert_close(fold_mlps(model)(input_ids=ids).last_hidden_state, before, rtol=0, atol=0)
-    assert fold_mlps(model) is model  # and again: nothing is left to fold
-    torch.testing.assert_close(model(input_ids=ids).last_hidden_state, before, rtol=0, atol=0)
 
 
 def test_modules_are_back_even_after_a_failure() -> None:
@@ -111,14 +173,6 @@ def test_modules_are_back_even_after_a_failure() -> None:
 def test_memory_counts_shared_tensors_once() -> None:
     one = nn.Linear(3, 3, bias=False)
     assert count_bytes([one, nn.Sequential(one)]) == 9 * 4
-
-
-def test_models_load_from_a_folder(toy: Path) -> None:
-    model, tokenizer = load_causal(str(toy))
-    assert not model.training
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert tokenizer("one fox")["input_ids"] == [2, 3]
-    assert load_causal(str(toy), dtype="bfloat16")[0].dtype == torch.bfloat16  # type: ignore[comparison-overlap]
 
 
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:

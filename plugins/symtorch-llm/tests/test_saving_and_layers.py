@@ -27,10 +27,11 @@ from symtorch_llm.judging.layers import (
     scan_layers,
 )
 from symtorch_llm.judging.speed import Speed, build_token_block, measure_speeds
+from symtorch_llm.models.loading import load_causal
 from symtorch_llm.models.passages import Passages, prepare_passages, read_passages
 from symtorch_llm.models.saving import LAYERS, TENSORS, load_surrogates, save_surrogates
 from symtorch_llm.models.tasks import Embedding, LanguageModelling
-from symtorch_llm.models.transformer import count_bytes, find_mlps, load_causal, place_modules
+from symtorch_llm.models.transformer import count_bytes, find_mlps, place_modules
 from symtorch_llm.reporting.figures import find_pareto_front
 from symtorch_llm.text import build_batches, split_documents, tokenize
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,13 @@ from symtorch_core import SearchError
 from symtorch_core.events import Event, StageStarted
 from symtorch_core.studies import StudyReport
 from symtorch_core.testing import StudyContract, run_command
+from symtorch_llm.models.loading import load_causal
+from symtorch_llm.models.passages import prepare_passages, read_passages
 from symtorch_llm.models.saving import load_surrogates
-from symtorch_llm.models.transformer import load_causal
+from symtorch_llm.models.tasks import LanguageModelling
+from symtorch_llm.models.transformer import count_bytes
 from symtorch_llm.study import LlmStudy
+from symtorch_llm.text import build_batches, hold_out, split_documents, tokenize
 
 
 class TestLlmStudy(StudyContract):
@@ -135,6 +140,49 @@ def test_an_encoder_takes_the_same_road(toy_encoder: Path, toy_text: Path, tmp_p
     assert 0 < found["best"]["tuned"] < found["MLP zero"]["as_fitted"]
     assert "paper" not in report.tables  # which measured perplexities
     assert report.write(tmp_path / "written").is_file()
+
+
+# What random weights compute need not be fitted by four products.
+@pytest.mark.filterwarnings("ignore:.*does worse than the best constant:RuntimeWarning")
+@pytest.mark.parametrize("name", ["toy_qwen2", "toy_gemma3"])
+def test_models_whose_head_is_their_embedding(
+    name: str, request: pytest.FixtureRequest, toy_text: Path, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(name)
+    study = LlmStudy(
+        model=str(folder),
+        text=str(toy_text),
+        opening="one",
+        length=24,
+        batch=16,
+        layers="0,2",
+        k_in=4,
+        k_out=2,
+        terms=4,
+        regressor="sparse",
+        epochs=1,
+        sweep=False,
+    )
+    report = study.run(tmp_path)
+    found = {v["name"]: v for v in report.figures["variants"]}
+    model: Any
+    model, tokenizer = load_causal(str(folder))
+    texts = hold_out(tokenize(tokenizer, split_documents(toy_text.read_text("utf-8"), "one"), 23), 0.4)[1]
+
+    def score(scored: Any) -> float:
+        passages = prepare_passages(scored, LanguageModelling(), build_batches(texts, 16), tmp_path / "again")
+        read_passages(passages)
+        return passages.score()
+
+    assert score(model) == pytest.approx(found["baseline"]["as_fitted"], rel=1e-5)
+    before = count_bytes([model])
+    mlps = count_bytes([model.model.layers[number].mlp for number in (0, 2)])
+    blocks = load_surrogates(model, tmp_path / "surrogates")
+    assert score(model) == pytest.approx(found["best"]["tuned"], rel=1e-5)
+    # The embedding is still the head, and counts once.
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    came = count_bytes([block.surrogate for block in blocks if block.surrogate])
+    assert count_bytes([model]) == before - mlps + came
 
 
 def test_what_is_missing_or_makes_no_sense_is_said(toy: Path, toy_text: Path, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from symtorch_core import CaptureError
+from symtorch_llm.models.loading import load_causal
 from symtorch_llm.models.passages import prepare_passages, read_passages
 from symtorch_llm.models.tasks import Embedding, LanguageModelling, Task
-from symtorch_llm.models.transformer import load_causal, place_modules
+from symtorch_llm.models.transformer import place_modules
 from symtorch_llm.text import Batch, build_batches, hold_out, split_documents, tokenize
 
 

@@ -24,9 +24,10 @@ from symtorch_llm.fitting.recipes import (
 from symtorch_llm.fitting.rows import RIDGES, Rows, compute_stop_loss
 from symtorch_llm.fitting.tuning import Tuning, tune
 from symtorch_llm.judging.costs import count_multiply_adds, count_operations
+from symtorch_llm.models.loading import load_causal
 from symtorch_llm.models.passages import Passages, prepare_passages, read_passages
 from symtorch_llm.models.tasks import LanguageModelling
-from symtorch_llm.models.transformer import find_mlps, load_causal
+from symtorch_llm.models.transformer import find_mlps
 from symtorch_llm.text import Batch, build_batches, split_documents, tokenize
 
 SHORT = Tuning(epochs=3)

@@ -31,8 +31,10 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "recipe": "all",
             "rows": 20_000,
             "epochs": 1,
+            "step": 262,
             "passes": 3,
             "sweep": False,
+            "dtype": "fast",
         },
         # For a GPU.
         "full": {

@@ -41,6 +41,7 @@ from symtorch_llm.judging.layers import (
     trace_frontier,
 )
 from symtorch_llm.judging.speed import build_token_block, measure_speeds
+from symtorch_llm.models.loading import computes_bfloat16_fast, load_model
 from symtorch_llm.models.passages import Passages, capture_rows, prepare_passages, read_passages
 from symtorch_llm.models.saving import save_surrogates
 from symtorch_llm.models.tasks import TASKS
@@ -48,8 +49,6 @@ from symtorch_llm.models.transformer import (
     count_bytes,
     find_mlps,
     get_device,
-    load_causal,
-    load_encoder,
     place_modules,
 )
 from symtorch_llm.presets import PRESETS
@@ -69,6 +68,7 @@ from symtorch_llm.text import (
 
 _JUDGED = 0.4  # share of a single text that is judged on
 _STOPPING = 0.125  # share of the fitted text that decides when to stop, and what to choose
+_FAST = "fast"
 _PROMPT = 24
 _WRITTEN = 60
 _LOGITS = 2**28  # numbers in the outputs of a batch, at most
@@ -132,13 +132,18 @@ class LlmStudy(Study):
         1, "Number of runs of the best recipe and of the baselines, each with the next seed."
     )
     device: str = setting("cpu", "Where to run: cpu, cuda, mps.")
-    dtype: str = setting("auto", "Dtype of the model: auto, float32, bfloat16.")
+    dtype: str = setting(
+        "auto",
+        "Dtype of the model: auto (the checkpoint's own), fast (bfloat16 where it is), float32, bfloat16.",
+    )
 
     def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> StudyReport:
         """Replace, tune, measure, save; see :class:`Study`."""
         self._check()
-        load_model = load_causal if self.kind == "causal" else load_encoder
-        model, tokenizer = load_model(self.model, dtype=self.dtype, device=self.device)
+        fast = self.dtype == _FAST and computes_bfloat16_fast(self.device)
+        dtype = "bfloat16" if fast else "auto" if self.dtype == _FAST else self.dtype
+        loaded = load_model(self.model, self.kind, dtype=dtype, device=self.device)
+        model, tokenizer = loaded.model, loaded.tokenizer
         self._check_sizes(model)
         paths = find_mlps(model, self.mlp or None)
         numbers = _parse_layers(self.layers, len(paths))
@@ -181,7 +186,7 @@ class LlmStudy(Study):
                 samples=self._write_samples(model, tokenizer, parts.judged[JUDGED], variants),
                 setup=f"{experiment.fit.tokens:,} tokens to fit to, {experiment.stop.tokens:,} to stop by, "
                 f"{experiment.judged[JUDGED].tokens:,} to judge on, {torch.get_num_threads()} threads, "
-                f"{get_device(model)}, {str(next(model.parameters()).dtype).removeprefix('torch.')}",
+                f"{get_device(model)}; {loaded.about}",
             )
         )
 
