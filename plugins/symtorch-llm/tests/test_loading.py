@@ -359,9 +359,7 @@ def test_dtypes_and_devices_that_are_not_there_are_said(toy: Path) -> None:
     ):
         with pytest.raises(SymTorchError, match=said):
             load_causal(str(toy), **options)
-    with pytest.raises(
-        SearchError, match="no kind of model 'decoder'. Did you mean 'encoder'. There are: causal, encoder"
-    ):
+    with pytest.raises(SearchError, match="no kind of model 'decoder'. Did you mean 'encoder'"):
         load_model(str(toy), "decoder")
 
 
