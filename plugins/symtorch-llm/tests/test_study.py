@@ -167,7 +167,7 @@ def test_models_whose_head_is_their_embedding(
     found = {v["name"]: v for v in report.figures["variants"]}
     model: Any
     model, tokenizer = load_causal(str(folder))
-    texts = hold_out(tokenize(tokenizer, split_documents(toy_text.read_text("utf-8"), "one"), 23), 0.4)[1]
+    texts = hold_out(tokenize(tokenizer, split_documents(toy_text.read_text("utf-8"), "one"), 24), 0.4)[1]
 
     def score(scored: Any) -> float:
         passages = prepare_passages(scored, LanguageModelling(), build_batches(texts, 16), tmp_path / "again")
@@ -212,6 +212,7 @@ def test_a_trained_model_is_won_back_further_than_by_the_papers_recipe(data: Pat
         text=str(data / "text/tinystories_slice_197KB.txt"),
         opening="Once upon|One day",
         length=257,
+        mark=True,
         layers="3",
         recipe="all",
         k_in=8,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
@@ -17,7 +18,7 @@ from symtorch_llm.models.loading import load_causal
 from symtorch_llm.models.passages import prepare_passages, read_passages
 from symtorch_llm.models.tasks import Embedding, LanguageModelling, Task
 from symtorch_llm.models.transformer import place_modules
-from symtorch_llm.text import Batch, build_batches, hold_out, split_documents, tokenize
+from symtorch_llm.text import Batch, build_batches, find_mark, hold_out, split_documents, tokenize
 
 
 def test_documents_begin_where_they_are_said_to() -> None:
@@ -31,12 +32,25 @@ def test_documents_begin_where_they_are_said_to() -> None:
 def test_sequences_are_the_first_tokens_or_all_of_them(toy: Path) -> None:
     _, tokenizer = load_causal(str(toy))
     text = "one fox ran and then it hid"
-    assert [s.tolist() for s in tokenize(tokenizer, [text], 3)] == [[1, 2, 3, 5]]
-    cut = tokenize(tokenizer, [text], 3, whole=True)
+    assert [s.tolist() for s in tokenize(tokenizer, [text], 4, mark=1)] == [[1, 2, 3, 5]]
+    cut = tokenize(tokenizer, [text], 4, whole=True, mark=1)
     # Every token once, and every sequence begins with the mark that models are trained to begin with.
     assert [s.tolist() for s in cut] == [[1, 2, 3, 5], [1, 7, 8, 9], [1, 10]]
     with pytest.raises(CaptureError, match="no sequence"):
         tokenize(tokenizer, [""], 3)
+
+
+def test_sequences_begin_with_a_mark_where_the_tokenizer_puts_one(toy: Path) -> None:
+    _, tokenizer = load_causal(str(toy))
+    assert tokenizer("one")["input_ids"] == [2]  # it has a mark, and puts none
+    assert find_mark(tokenizer) is None
+    assert find_mark(tokenizer, always=True) == 1
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    assert find_mark(tokenizer) == 1
+    tokenizer.bos_token = None
+    assert find_mark(tokenizer) is None
+    with pytest.raises(CaptureError, match="leave mark out"):
+        find_mark(tokenizer, always=True)
 
 
 def test_what_is_held_out_is_the_end() -> None:

@@ -49,6 +49,7 @@ from symtorch_llm.models.transformer import (
     count_bytes,
     find_mlps,
     get_device,
+    get_text_config,
     place_modules,
 )
 from symtorch_llm.presets import PRESETS
@@ -60,6 +61,7 @@ from symtorch_llm.text import (
     build_batches,
     cut_sequences,
     drop_blank_lines,
+    find_mark,
     hold_out,
     split_documents,
     take_tokens,
@@ -95,6 +97,9 @@ class LlmStudy(Study):
         "", "Regular expression for the beginning of each document; by default the text is one document."
     )
     blank_lines: bool = setting(True, "Whether blank lines of a text count, where it is one document.")
+    mark: bool = setting(
+        False, "Begin every sequence with the token for that, even if the tokenizer by itself does not."
+    )
     length: int = setting(0, "Most tokens in a sequence; by default 1048, or the model's context.")
     step: int = setting(
         0,
@@ -250,7 +255,7 @@ class LlmStudy(Study):
             load("regressors", self.regressor)
 
     def _check_sizes(self, model: Any) -> None:
-        width = int(model.config.hidden_size)
+        width = int(get_text_config(model).hidden_size)
         for option in ("k_in", "k_out"):
             if getattr(self, option) > width:
                 raise SearchError(
@@ -262,25 +267,25 @@ class LlmStudy(Study):
         return [file.strip() for file in self.others.split(",") if file.strip()]
 
     def _read_length(self, model: Any) -> int:
-        longest = int(model.config.max_position_embeddings)
+        longest = int(get_text_config(model).max_position_embeddings)
         if self.length > longest:
             raise SearchError(f"length={self.length}: the model reads {longest} tokens at most")
         return self.length or min(PAPER_LENGTH, longest)
 
     def _size_batch(self, model: Any) -> int:
-        width = model.config.vocab_size if self.kind == "causal" else model.config.hidden_size
+        config = get_text_config(model)
+        width = config.vocab_size if self.kind == "causal" else config.hidden_size
         return self.batch or max(1, min(_LARGEST_BATCH, _LOGITS // (self._read_length(model) * int(width))))
 
     def _read_parts(self, model: nn.Module, tokenizer: Any) -> Parts:
         """Return sequences to fit to, to stop by and to judge on; no text is in two of these parts."""
-        # One token less, for the mark of a sequence's beginning.
         longest, framed = self._read_length(model), self.kind == "encoder"
-        mark = 0 if framed or tokenizer.bos_token_id is None else 1
+        mark = None if framed else find_mark(tokenizer, self.mark)
 
         def read(file: str) -> list[Tensor]:
             text = Path(file).read_text(encoding="utf-8")
             texts = split_documents(text if self.blank_lines else drop_blank_lines(text), self.opening)
-            return tokenize(tokenizer, texts, longest - mark, whole=not self.opening, framed=framed)
+            return tokenize(tokenizer, texts, longest, whole=not self.opening, framed=framed, mark=mark)
 
         fit, judged = read(self.text), read(self.eval) if self.eval else []
         if not judged:
@@ -288,7 +293,7 @@ class LlmStudy(Study):
         fit, stop = hold_out(fit, _STOPPING)
         fit = take_tokens(fit, self.tokens)
         return Parts(
-            cut_sequences(fit, self.step, tokenizer.bos_token_id if mark else None) if self.step else fit,
+            cut_sequences(fit, self.step, mark) if self.step else fit,
             take_tokens(stop, self.tokens // 8),
             {
                 JUDGED: take_tokens(judged, self.tokens),

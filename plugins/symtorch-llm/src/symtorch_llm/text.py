@@ -74,32 +74,57 @@ def split_documents(text: str, opening: str = "") -> list[str]:
     return ["\n\n".join(paragraphs) for paragraphs in found]
 
 
+def find_mark(tokenizer: Any, always: bool = False) -> int | None:
+    """Return the token that sequences begin with; None for none.
+
+    Args:
+        tokenizer: of transformers. Some put a mark before each text, as their models expect it, and some do not though
+            they have one.
+        always: take the mark of those too.
+
+    Raises:
+        CaptureError: the tokenizer has no such token, and it must be taken.
+    """
+    mark: int | None = tokenizer.bos_token_id
+    if always and mark is None:
+        raise CaptureError("the tokenizer has no token for the beginning of a text: leave mark out")
+    return mark if always or (mark is not None and tokenizer("")["input_ids"][:1] == [mark]) else None
+
+
 def tokenize(
-    tokenizer: Any, texts: Sequence[str], length: int, *, whole: bool = False, framed: bool = False
+    tokenizer: Any,
+    texts: Sequence[str],
+    length: int,
+    *,
+    whole: bool = False,
+    framed: bool = False,
+    mark: int | None = None,
 ) -> list[Tensor]:
     """Return token sequences of at least two tokens.
 
     Args:
         tokenizer: of transformers.
-        texts: documents. If the tokenizer has a token for the beginning of a text, every sequence begins with it.
-        length: largest number of tokens in a sequence, without that token.
+        texts: documents.
+        length: largest number of tokens in a sequence.
         whole: cut each document into as many sequences as needed (SymTorch paper, equation 4). Otherwise only its first
             ``length`` tokens count, so that all sequences begin where documents do.
-        framed: put the tokenizer's own marks around each text, as encoders expect; ``length`` counts them.
+        framed: put the tokenizer's own marks around each text, as encoders expect.
+        mark: the token that every sequence begins with, see :func:`find_mark`. Without its mark, a model reads the
+            first token as no text that it was trained on.
 
     Raises:
         CaptureError: the texts have no such sequence.
     """
-    first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    first = [] if mark is None else [mark]
+    step = length - len(first)
     result = []
     for text in texts:
         if framed:
             result.append(torch.tensor(tokenizer(text, truncation=True, max_length=length)["input_ids"]))
             continue
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        for start in range(0, len(ids) if whole else 1, length):
-            # Every sequence is marked: without its mark, a model reads the first token as no text it was trained on.
-            part = first + ids[start : start + length]
+        for start in range(0, len(ids) if whole else 1, step):
+            part = first + ids[start : start + step]
             if len(part) > 1:
                 result.append(torch.tensor(part))
     if not result:
