@@ -1,0 +1,308 @@
+"""What excites the variables and equations of replaced MLPs: tokens of a text, with what stands around them.
+
+The text runs through the model with the equations in place, since it is their variables that are read: with the
+original MLPs in the layers below, the same text would give other values than those the running model computes with.
+
+The first token of each sequence is left out. It holds an attention sink: activations many times as large as anywhere
+else, which say nothing about that token. Padding is left out too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from symtorch_core import SearchError, SymbolicModel
+from symtorch_core.reduction import Moments
+from symtorch_llm.models.transformer import get_device
+from symtorch_llm.text import Batch
+
+_NOTHING = -1  # in place of a token, beyond the ends of a sequence
+_SAME = 2
+"""Places with the same token behind the same two tokens are one context."""
+_OFTEN = 3
+"""A token's mean is shown if it occurs at least so often."""
+_Kept = dict[tuple[int, ...], tuple[float, tuple[int, ...]]]
+"""Value and window, by context."""
+
+
+@final
+@dataclass(frozen=True)
+class Example:
+    """A token in its context, and the value there."""
+
+    value: float
+    before: str
+    token: str
+    after: str
+
+
+@final
+@dataclass(frozen=True)
+class Excitation:
+    """How a number behaves over a text.
+
+    Attributes:
+        name: of a variable, an equation or a term.
+        mean, spread: over all tokens; the spread is a standard deviation.
+        by_token: share of the variance that the token alone explains, adjusted for the number of tokens; 1 says that
+            the context does not matter. NaN where no token occurs twice, and of terms.
+        most, least: where it is largest and smallest, in different contexts.
+        tokens_most, tokens_least: tokens with the largest and smallest means, among those that occur three times or
+            more; empty of terms.
+    """
+
+    name: str
+    mean: float
+    spread: float
+    by_token: float
+    most: tuple[Example, ...]
+    least: tuple[Example, ...]
+    tokens_most: tuple[str, ...]
+    tokens_least: tuple[str, ...]
+
+
+@contextmanager
+def watch_blocks(blocks: Mapping[str, SymbolicModel]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Give a dictionary that each pass of the model fills: path -> variables z and equations f(z), (..., k).
+
+    Args:
+        blocks: in their places, on equations.
+    """
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    variables: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        for path, block in blocks.items():
+            assert block.surrogate is not None
+            maps = block.surrogate.maps()
+
+            def keep_inputs(_: nn.Module, args: Any, z: Tensor, path: str = path) -> None:
+                variables[path] = z.detach()
+
+            def keep_outputs(_: nn.Module, args: tuple[Tensor, ...], path: str = path) -> None:
+                seen[path] = variables.pop(path), args[0].detach()
+
+            hooks.callback(maps.down.register_forward_hook(keep_inputs).remove)
+            hooks.callback(maps.up.register_forward_pre_hook(keep_outputs).remove)
+        yield seen
+
+
+def run_model(model: nn.Module, batch: Batch, wanted: Tensor | None = None) -> Tensor | None:
+    """Run a model on a batch; return the log probabilities of what follows the wanted tokens, or None.
+
+    Logits of other tokens are not computed: for a large vocabulary they take more time and memory than the rest.
+
+    Args:
+        model: with or without a language head.
+        batch: of tokens.
+        wanted: True for these tokens, shape (sequences, tokens); None for none.
+
+    Returns:
+        Shape (tokens, vocabulary), float32; None without a head or wanted tokens.
+    """
+    device = get_device(model)
+    head = get_head(model)
+    inputs = {key: value.to(device) for key, value in batch.items()}
+    with torch.no_grad():
+        if head is None:
+            model(**inputs)
+            return None
+        rows = torch.zeros_like(batch["input_ids"], dtype=torch.bool) if wanted is None else wanted
+
+        def keep_rows(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return args[0].flatten(0, -2)[rows.flatten().to(device)][None], *args[1:]
+
+        handle = head.register_forward_pre_hook(keep_rows)
+        try:
+            logits = model(**inputs, use_cache=False).logits
+        finally:
+            handle.remove()
+        return None if wanted is None else logits[0].float().log_softmax(-1)
+
+
+def get_head(model: nn.Module) -> nn.Module | None:
+    """Return the map from hidden states to words; None if the model has none."""
+    anything: Any = model
+    head: nn.Module | None = anything.get_output_embeddings()
+    return head
+
+
+def find_read_tokens(batch: Batch) -> Tensor:
+    """Return True for tokens that are read, shape (sequences, tokens): neither padding nor the first of a sequence."""
+    mask = batch["attention_mask"].bool().cpu()
+    return mask & (mask.cumsum(1) > 1)
+
+
+def cut_windows(batch: Batch, before: int, after: int) -> Tensor:
+    """Return each read token with those around it, shape (tokens, before + 1 + after); -1 beyond a sequence's ends.
+
+    >>> cut_windows({"input_ids": torch.tensor([[7, 8, 9]]), "attention_mask": torch.tensor([[1, 1, 0]])}, 2, 1)
+    tensor([[-1,  7,  8, -1]])
+    """
+    ids = batch["input_ids"].cpu().masked_fill(~batch["attention_mask"].cpu().bool(), _NOTHING)
+    padded = nn.functional.pad(ids, (before, after), value=_NOTHING)
+    return padded.unfold(1, before + 1 + after, 1)[find_read_tokens(batch)]
+
+
+def show_token(tokenizer: Any, token: int) -> str:
+    """Return a token as it stands inside of text: with its space, which some tokenizers drop at a text's beginning."""
+    once, twice = (tokenizer.decode([token] * times) for times in (1, 2))
+    return str(twice[len(once) :])
+
+
+def show_window(tokenizer: Any, window: Sequence[int], before: int, value: float) -> Example:
+    """Return a window of :func:`cut_windows` as text."""
+    texts = [
+        tokenizer.decode([token for token in window[:end] if token != _NOTHING])
+        for end in (before, before + 1, len(window))
+    ]
+    first, second = len(texts[0]), len(texts[1])
+    return Example(value, texts[0], texts[2][first:second], texts[2][second:])
+
+
+@final
+class Tally:
+    """Counts of columns over a text, batch by batch: no rows are kept but the extreme ones.
+
+    Args:
+        columns: number of columns.
+        named: how many of them, from the first on, also get means for each token.
+        types: the text's different tokens, ascending.
+        examples: how many extreme contexts are kept of each column, and on each side.
+        before: tokens of a window before the one that is read.
+    """
+
+    def __init__(self, columns: int, named: int, types: Tensor, examples: int, before: int) -> None:
+        self._named, self._types, self._examples, self._before = named, types, examples, before
+        self._moments: Moments | None = None
+        self._counts = torch.zeros(len(types), dtype=torch.float64)
+        self._sums = torch.zeros(len(types), named, dtype=torch.float64)
+        self._shift = torch.zeros(named, dtype=torch.float64)
+        self._kept: dict[float, list[_Kept]] = {sign: [{} for _ in range(columns)] for sign in (1.0, -1.0)}
+        self.left_out = 0
+        """Rows with values that are not finite."""
+        self.rows = 0
+        """All others."""
+
+    def add(self, windows: Tensor, values: Tensor) -> None:
+        """Count rows.
+
+        Args:
+            windows: tokens, shape (n, w).
+            values: shape (n, columns).
+        """
+        finite = values.isfinite().all(1)
+        self.left_out += int((~finite).sum())
+        windows, values = windows[finite], values[finite].double()
+        if not len(values):
+            return
+        self.rows += len(values)
+        part = Moments.of(values, values[:, :0])
+        if self._moments is None:
+            self._shift = part.x[: self._named]
+        self._moments = part if self._moments is None else self._moments.merge(part)
+        place = torch.searchsorted(self._types, windows[:, self._before].contiguous())
+        self._counts.index_add_(0, place, torch.ones(len(place), dtype=torch.float64))
+        self._sums.index_add_(0, place, values[:, : self._named] - self._shift)
+        contexts = windows[:, max(0, self._before - _SAME) : self._before + 1]
+        groups = torch.unique(contexts, dim=0, return_inverse=True)[1].tolist()
+        order = values.argsort(0)
+        for sign, kept in self._kept.items():
+            for column, best in enumerate(kept):
+                rows = order[:, column].flip(0) if sign > 0 else order[:, column]
+                self._keep(best, sign, rows, groups, windows, contexts, values[:, column])
+
+    def _keep(
+        self,
+        best: _Kept,
+        sign: float,
+        rows: Tensor,
+        groups: Sequence[int],
+        windows: Tensor,
+        contexts: Tensor,
+        values: Tensor,
+    ) -> None:
+        """Keep the best of the rows, which come in order, in different contexts."""
+        worst = min((sign * value for value, _ in best.values()), default=-math.inf)
+        seen: set[int] = set()
+        for row in map(int, rows):
+            value = float(values[row])
+            if len(seen) == self._examples or (len(best) >= self._examples and sign * value <= worst):
+                break
+            if groups[row] in seen:
+                continue
+            seen.add(groups[row])
+            key = tuple(contexts[row].tolist())
+            if key not in best or sign * value > sign * best[key][0]:
+                best[key] = value, tuple(windows[row].tolist())
+        for key in sorted(best, key=lambda key: -sign * best[key][0])[self._examples :]:
+            del best[key]
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of the columns, shape (columns, columns), float64."""
+        return self._get_moments().xx
+
+    def _get_moments(self) -> Moments:
+        if self._moments is None:
+            raise SearchError(
+                "nothing could be read: the text has no sequence of two tokens or more with finite values"
+            )
+        return self._moments
+
+    def finish(self, names: Sequence[str], tokenizer: Any, tokens: int) -> list[Excitation]:
+        """Return what was counted, for each column.
+
+        Args:
+            names: of the columns.
+            tokenizer: of transformers.
+            tokens: how many tokens with the largest and the smallest means are listed.
+
+        Raises:
+            SearchError: there were no rows.
+        """
+        moments = self._get_moments()
+        spread = moments.xx.diagonal().clamp_min(0).sqrt()
+        by_token = self._explain_by_token()
+        return [
+            Excitation(
+                name,
+                float(moments.x[column]),
+                float(spread[column]),
+                float(by_token[column]) if column < self._named else math.nan,
+                self._show_examples(tokenizer, 1.0, column),
+                self._show_examples(tokenizer, -1.0, column),
+                self._show_tokens(tokenizer, 1.0, column, tokens),
+                self._show_tokens(tokenizer, -1.0, column, tokens),
+            )
+            for column, name in enumerate(names)
+        ]
+
+    def _show_examples(self, tokenizer: Any, sign: float, column: int) -> tuple[Example, ...]:
+        ordered = sorted(self._kept[sign][column].values(), key=lambda entry: -sign * entry[0])
+        return tuple(show_window(tokenizer, window, self._before, value) for value, window in ordered)
+
+    def _show_tokens(self, tokenizer: Any, sign: float, column: int, tokens: int) -> tuple[str, ...]:
+        if column >= self._named:
+            return ()
+        often = (self._counts >= _OFTEN).nonzero().flatten()
+        means = sign * self._sums[often, column] / self._counts[often]
+        best = often[means.topk(min(tokens, len(often))).indices]
+        return tuple(show_token(tokenizer, int(token)) for token in self._types[best])
+
+    def _explain_by_token(self) -> Tensor:
+        """Return the share of each named column's variance that lies between tokens, adjusted (epsilon squared)."""
+        moments, seen = self._get_moments(), self._counts > 0
+        rows, groups = float(self._counts.sum()), int(seen.sum())
+        if rows <= groups or groups < 2:
+            return torch.full((self._named,), math.nan)
+        between = (self._sums[seen].square() / self._counts[seen, None]).sum(0)
+        between = between - rows * (moments.x[: self._named] - self._shift).square()
+        total = rows * moments.xx.diagonal()[: self._named]
+        return 1 - (total - between) / (rows - groups) * (rows - 1) / total
