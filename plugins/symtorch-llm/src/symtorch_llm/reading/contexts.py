@@ -150,6 +150,11 @@ def cut_windows(batch: Batch, before: int, after: int) -> Tensor:
     return padded.unfold(1, before + 1 + after, 1)[find_read_tokens(batch)]
 
 
+def list_types(batches: Sequence[Batch]) -> Tensor:
+    """Return the different tokens of a text, ascending."""
+    return torch.cat([batch["input_ids"].unique() for batch in batches]).unique().cpu()
+
+
 def show_token(tokenizer: Any, token: int) -> str:
     """Return a token as it stands inside of text: with its space, which some tokenizers drop at a text's beginning."""
     once, twice = (tokenizer.decode([token] * times) for times in (1, 2))
@@ -164,6 +169,29 @@ def show_window(tokenizer: Any, window: Sequence[int], before: int, value: float
     ]
     first, second = len(texts[0]), len(texts[1])
     return Example(value, texts[0], texts[2][first:second], texts[2][second:])
+
+
+def find_peaks(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """Return the rows of the largest values of each column, at most one of each group, the largest first.
+
+    Args:
+        values: shape (n, columns).
+        groups: number of each row's group, shape (n,).
+        count: how many rows, at most.
+
+    Returns:
+        Shape (min(count, number of groups), columns).
+
+    >>> find_peaks(torch.tensor([[1.0], [3.0], [2.0]]), torch.tensor([0, 0, 1]), 2)
+    tensor([[1],
+            [2]])
+    """
+    number, index = int(groups.max()) + 1, groups[:, None].expand_as(values)
+    peaks = values.new_full((number, values.shape[1]), -math.inf).scatter_reduce(0, index, values, "amax")
+    rows = torch.arange(len(values))[:, None].expand_as(values)
+    at_peak = torch.where(values == peaks.gather(0, index), rows, len(values))
+    first = at_peak.new_full(peaks.shape, len(values)).scatter_reduce(0, index, at_peak, "amin")
+    return first.gather(0, peaks.topk(min(count, number), dim=0).indices)
 
 
 @final
@@ -211,38 +239,18 @@ class Tally:
         self._counts.index_add_(0, place, torch.ones(len(place), dtype=torch.float64))
         self._sums.index_add_(0, place, values[:, : self._named] - self._shift)
         contexts = windows[:, max(0, self._before - _SAME) : self._before + 1]
-        groups = torch.unique(contexts, dim=0, return_inverse=True)[1].tolist()
-        order = values.argsort(0)
+        groups = torch.unique(contexts, dim=0, return_inverse=True)[1]
+        keys, places = list(map(tuple, contexts.tolist())), list(map(tuple, windows.tolist()))
         for sign, kept in self._kept.items():
-            for column, best in enumerate(kept):
-                rows = order[:, column].flip(0) if sign > 0 else order[:, column]
-                self._keep(best, sign, rows, groups, windows, contexts, values[:, column])
-
-    def _keep(
-        self,
-        best: _Kept,
-        sign: float,
-        rows: Tensor,
-        groups: Sequence[int],
-        windows: Tensor,
-        contexts: Tensor,
-        values: Tensor,
-    ) -> None:
-        """Keep the best of the rows, which come in order, in different contexts."""
-        worst = min((sign * value for value, _ in best.values()), default=-math.inf)
-        seen: set[int] = set()
-        for row in map(int, rows):
-            value = float(values[row])
-            if len(seen) == self._examples or (len(best) >= self._examples and sign * value <= worst):
-                break
-            if groups[row] in seen:
-                continue
-            seen.add(groups[row])
-            key = tuple(contexts[row].tolist())
-            if key not in best or sign * value > sign * best[key][0]:
-                best[key] = value, tuple(windows[row].tolist())
-        for key in sorted(best, key=lambda key: -sign * best[key][0])[self._examples :]:
-            del best[key]
+            rows = find_peaks(sign * values, groups, self._examples)
+            for best, column, numbers in zip(
+                kept, rows.T.tolist(), values.gather(0, rows).T.tolist(), strict=True
+            ):
+                for row, value in zip(column, numbers, strict=True):
+                    if keys[row] not in best or sign * value > sign * best[keys[row]][0]:
+                        best[keys[row]] = value, places[row]
+                for key in sorted(best, key=lambda key: -sign * best[key][0])[self._examples :]:
+                    del best[key]
 
     @property
     def covariance(self) -> Tensor:

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from symtorch_core import SearchError, SymbolicModel
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
 from symtorch_llm.models.transformer import place_modules
-from symtorch_llm.reading.contexts import Tally, cut_windows, find_read_tokens, run_model, watch_blocks
+from symtorch_llm.reading.contexts import (
+    Tally,
+    cut_windows,
+    find_read_tokens,
+    list_types,
+    run_model,
+    watch_blocks,
+)
 from symtorch_llm.reading.lens import Streams, Words, find_streams, list_directions
 from symtorch_llm.reading.readings import (
     Detail,
@@ -83,10 +90,15 @@ def read_layers(
         callbacks: told of the stage ``"read"``.
 
     Raises:
-        SearchError: a block does not run on equations alone, or the text has nothing to read.
+        SearchError: a block does not run on equations alone or has no number, or the text has nothing to read.
     """
     detail = detail or Detail()
     known = {path: _describe(path, block) for path, block in blocks.items()}
+    missing = [path for path in blocks if path not in layers]
+    if missing:
+        raise SearchError(
+            f"no number of a layer is given for {missing}: layers={{path: number}} for every block"
+        )
     if not any(bool(find_read_tokens(batch).any()) for batch in batches):
         raise SearchError("the text has no sequence of two tokens or more to read: give a longer text")
     watch = Stopwatch()
@@ -122,7 +134,7 @@ def _tally(
     callbacks: Sequence[Callback],
 ) -> dict[str, Tally]:
     """Count what all blocks compute, in one pass."""
-    types = torch.cat([batch["input_ids"].flatten().unique() for batch in batches]).unique().cpu()
+    types = list_types(batches)
     tallies = {
         path: Tally(
             len(one.columns), len(one.names) + len(one.equations), types, detail.examples, detail.before
@@ -245,9 +257,7 @@ def _steer(
                 change=detail.change,
                 rows=detail.rows,
             )
-            effect = compare(
-                predicted, place, measured[streams.lens.ids], random[streams.lens.ids], detail.words, rows
-            )
+            effect = compare(streams.lens, predicted, place, measured, random, detail.words, rows)
             named = found[path].equations[place].writes
             checks.append(SteeringReading(one.equations[place], reading.term, named, effect))
             notify(callbacks, StageAdvanced(STAGE))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from symtorch_core import SymbolicModel
 from symtorch_llm.models.transformer import place_modules
-from symtorch_llm.reading.contexts import find_read_tokens, get_head, run_model, show_token
+from symtorch_llm.reading.contexts import find_read_tokens, get_head, list_types, run_model, show_token
 from symtorch_llm.text import Batch
 
 _SEQUENCES, _TOKENS = 4, 64
@@ -87,6 +87,8 @@ class Lens:
         head: shape (vocabulary, d).
         embedding: shape (vocabulary, d); None where it has another width.
         ids: the words that count, ascending: without special tokens, and without those that no text has.
+        named: places in ``ids`` of the words that a direction may be named by, those of the text that is read: at the
+            ends of a whole vocabulary stand words that hardly any text has.
         tokenizer: of transformers.
     """
 
@@ -94,7 +96,17 @@ class Lens:
     head: Tensor
     embedding: Tensor | None
     ids: Tensor
+    named: Tensor
     tokenizer: Any
+
+    def find_named(self, row: Tensor, count: int) -> Tensor:
+        """Return the places in ``ids`` of the largest entries among the words that a direction may be named by.
+
+        Args:
+            row: a number for each of ``ids``.
+            count: how many, at most.
+        """
+        return self.named[row[self.named].topk(min(count, len(self.named))).indices]
 
     def compute_effects(self, directions: Tensor) -> Tensor:
         """Return how steps in the residual stream change each word's logit, less the mean change, shape (k, len(ids)).
@@ -122,11 +134,21 @@ class Lens:
         return self._name((torch.cat(products, 1) / torch.cat(lengths))[:, self.ids], count)
 
     def _name(self, values: Tensor, count: int) -> list[Words]:
-        count = min(count, len(self.ids))
-        return [Words(*(self._show((sign * row).topk(count).indices) for sign in (1, -1))) for row in values]
+        return [Words(*(self._show(sign * row, count) for sign in (1, -1))) for row in values]
 
-    def _show(self, places: Tensor) -> tuple[str, ...]:
-        return tuple(show_token(self.tokenizer, int(token)) for token in self.ids[places])
+    def _show(self, row: Tensor, count: int) -> tuple[str, ...]:
+        return tuple(
+            show_token(self.tokenizer, token) for token in self.ids[self.find_named(row, count)].tolist()
+        )
+
+
+def is_readable(word: str) -> bool:
+    r"""Return whether a word can be shown: it has a sign, and neither parts of characters nor controls.
+
+    >>> [is_readable(word) for word in (" the", " ", "\ufffd", "a\x00")]
+    [True, False, False, False]
+    """
+    return bool(word.strip()) and "\ufffd" not in word and all(c.isprintable() or c.isspace() for c in word)
 
 
 @final
@@ -199,7 +221,9 @@ def find_streams(
         last = seen[_HEAD].inputs if norm is None else seen[norm].inputs
         if not any(_are_same(seen[path].outputs, last) for path in ends if path in seen):
             return Streams(None, "more than a norm lies between the last layer and the head", sites)
-        lens = Lens(build(norm), head.weight.detach(), *_find_words(model, tokenizer, head), tokenizer)
+        embedding, ids = _find_words(model, tokenizer, head)
+        named = _find_named(tokenizer, ids, batches)
+        lens = Lens(build(norm), head.weight.detach(), embedding, ids, named, tokenizer)
     return Streams(lens, "", sites)
 
 
@@ -257,6 +281,13 @@ def _find_words(model: nn.Module, tokenizer: Any, head: nn.Linear) -> tuple[Tens
     known[[token for token in tokenizer.all_special_ids if token < len(known)]] = False
     fits = embedding.shape == head.weight.shape
     return (embedding if fits else None), known.nonzero().flatten()
+
+
+def _find_named(tokenizer: Any, ids: Tensor, batches: Sequence[Batch]) -> Tensor:
+    """Return the places in ``ids`` of the words of a text that can be shown."""
+    seen = torch.isin(ids, list_types(batches)).nonzero().flatten()
+    shown = [is_readable(show_token(tokenizer, token)) for token in ids[seen].tolist()]
+    return seen[torch.tensor(shown, dtype=torch.bool)]
 
 
 def _multiply(directions: Tensor, words: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ class Detail:
     terms: int = 4
     steered: int = 4
     change: float = 1.0
-    rows: int = 48
-    tokens: int = 4096
+    rows: int = 32
+    tokens: int = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from symtorch_core import Surrogate, SymbolicModel
 from symtorch_llm.models.transformer import place_modules
 from symtorch_llm.reading.contexts import find_read_tokens, run_model, watch_blocks
+from symtorch_llm.reading.lens import Lens
 from symtorch_llm.reading.terms import Term, evaluate_terms
 from symtorch_llm.text import Batch
 
@@ -34,7 +35,9 @@ class Effect:
         random: the same for a random direction of the same size in the term's place: what any change would show.
         others: the largest of the same with the words of the block's other equations, in absolute value; NaN where
             there are none.
-        raised, lowered: mean change of the log probability of the words named as raised and as lowered, in nats.
+        raised, lowered: mean change of the log probability of the words named as raised and as lowered, in nats, beside
+            that of all words.
+        random_gap: by how much the first rose above the second along the random direction.
         rows: how many tokens were looked at.
     """
 
@@ -43,13 +46,15 @@ class Effect:
     others: float
     raised: float
     lowered: float
+    random_gap: float
     rows: int
 
     @property
     def holds(self) -> bool:
-        """Whether the words followed, more than under both controls."""
+        """Whether all words, and those that are named, followed more than under the controls."""
         bar = max(abs(self.random), 0.0 if math.isnan(self.others) else self.others)
-        return self.agreement > bar and self.raised > self.lowered
+        named = self.raised > 0 > self.lowered and self.raised - self.lowered > abs(self.random_gap)
+        return self.agreement > bar and named
 
 
 @contextmanager
@@ -167,26 +172,31 @@ def measure_effect(
     return totals[0] / max(seen, 1), totals[1] / max(seen, 1), seen
 
 
-def compare(predicted: Tensor, place: int, measured: Tensor, random: Tensor, words: int, rows: int) -> Effect:
-    """Compare what was predicted for one of several equations with what was measured.
+def compare(
+    lens: Lens, predicted: Tensor, place: int, measured: Tensor, random: Tensor, words: int, rows: int
+) -> Effect:
+    """Compare what a lens predicts for one of several equations with what was measured.
 
     Args:
-        predicted: effect of each equation on each word, shape (equations, v).
+        lens: the words that count, and those that are named.
+        predicted: effect of each equation on each word that counts, shape (equations, len(lens.ids)).
         place: of the equation with the term.
-        measured: mean change of each word's log probability, shape (v,).
+        measured: mean change of each word's log probability, shape (vocabulary,).
         random: the same along a random direction.
-        words: how many words count as named, on each side.
+        words: how many words are named, on each side.
         rows: how many tokens were looked at.
     """
     mine = predicted[place]
-    words = min(words, len(mine))
+    up, down = (lens.find_named(sign * mine, words) for sign in (1, -1))
+    measured, random = (one[lens.ids] - one[lens.ids].mean() for one in (measured, random))
     agreements = [correlate_ranks(one, measured) for one in predicted]
     return Effect(
         agreement=agreements[place],
         random=correlate_ranks(mine, random),
         others=max((abs(one) for number, one in enumerate(agreements) if number != place), default=math.nan),
-        raised=float(measured[mine.topk(words).indices].mean()),
-        lowered=float(measured[(-mine).topk(words).indices].mean()),
+        raised=float(measured[up].mean()),
+        lowered=float(measured[down].mean()),
+        random_gap=float(random[up].mean() - random[down].mean()),
         rows=rows,
     )
 

@@ -74,7 +74,7 @@ def _split(node: Expression, scale: float) -> Iterator[Term]:
 
 
 def _factor(node: Expression) -> tuple[float, list[Expression]]:
-    """Return the numbers of a product, multiplied, and its other factors."""
+    """Return the numbers of a product, multiplied, and its other factors; of what has no such number, 1 and itself."""
     if isinstance(node, Constant):
         return node.value, []
     if isinstance(node, Call) and node.operator == "neg":
@@ -82,10 +82,12 @@ def _factor(node: Expression) -> tuple[float, list[Expression]]:
         return -number, factors
     if isinstance(node, Call) and node.operator == "*":
         (left, some), (right, others) = map(_factor, node.args)
-        return left * right, [*some, *others]
-    if isinstance(node, Call) and node.operator == "/" and isinstance(node.args[1], Constant):
-        number, factors = _factor(node.args[0])
-        return (number / node.args[1].value if node.args[1].value else math.inf), factors
+        if math.isfinite(left * right):
+            return left * right, [*some, *others]
+    if isinstance(node, Call) and node.operator == "/":
+        (left, some), (right, others) = map(_factor, node.args)
+        if right and not others and math.isfinite(left / right):
+            return left / right, some
     return 1.0, [node]
 
 
