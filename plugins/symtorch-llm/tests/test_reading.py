@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from symtorch_core import SearchError, SymbolicModel, capture, distill
-from symtorch_core.events import Event, StageFinished, StageStarted
+from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
 from symtorch_core.expressions import Expression, evaluate, parse
 from symtorch_core.reduction import Moments
 from symtorch_core.studies import Page
@@ -37,11 +37,13 @@ from symtorch_core.testing import ScriptedRegressor
 from symtorch_core.testing.strategies import expressions
 from symtorch_llm.fitting.recipes import build_best_recipe
 from symtorch_llm.models.transformer import find_mlps, fold_mlps, load_encoder
-from symtorch_llm.reading.contexts import Example, Tally, cut_windows, find_read_tokens
+from symtorch_llm.reading.contexts import Example, Tally
 from symtorch_llm.reading.layers import read_layers
-from symtorch_llm.reading.lens import Lens, Passage, find_streams
+from symtorch_llm.reading.lens import Lens, Passage
+from symtorch_llm.reading.passes import cut_windows, find_read_tokens
 from symtorch_llm.reading.readings import Detail, LayerReading
 from symtorch_llm.reading.steering import compare, correlate_ranks, scale_term
+from symtorch_llm.reading.streams import find_streams
 from symtorch_llm.reading.terms import compute_shares, evaluate_terms, name_term, split_terms
 from symtorch_llm.reporting.pages import build_layer_sections, show_token
 from symtorch_llm.text import Batch, build_batches
@@ -189,7 +191,8 @@ def test_reading_leaves_the_model_as_it_was_and_tells_of_progress(
     for module in (*model.modules(), *blocks[LAST].modules()):
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
-    assert events[0] == StageStarted("read", len(batches) + 4)
+    assert events[0] == StageStarted("read", len(batches) + 2)
+    assert sum(isinstance(event, StageAdvanced) for event in events) == len(batches) + 2
     assert isinstance(events[-1], StageFinished)
 
 

@@ -13,15 +13,9 @@ from torch import Tensor, nn
 from symtorch_core import SearchError, SymbolicModel
 from symtorch_core.events import Callback, StageAdvanced, StageFinished, StageStarted, Stopwatch, notify
 from symtorch_llm.models.transformer import place_modules
-from symtorch_llm.reading.contexts import (
-    Tally,
-    cut_windows,
-    find_read_tokens,
-    list_types,
-    run_model,
-    watch_blocks,
-)
-from symtorch_llm.reading.lens import Streams, Words, find_streams, list_directions
+from symtorch_llm.reading.contexts import Tally
+from symtorch_llm.reading.lens import Words
+from symtorch_llm.reading.passes import cut_windows, find_read_tokens, list_types, run_model, watch_blocks
 from symtorch_llm.reading.readings import (
     Detail,
     EquationReading,
@@ -36,6 +30,7 @@ from symtorch_llm.reading.steering import (
     evaluate_on_text,
     measure_effect,
 )
+from symtorch_llm.reading.streams import Streams, find_streams, list_directions
 from symtorch_llm.reading.terms import Term, compute_shares, evaluate_terms, split_terms
 from symtorch_llm.text import Batch
 
@@ -102,8 +97,11 @@ def read_layers(
     if not any(bool(find_read_tokens(batch).any()) for batch in batches):
         raise SearchError("the text has no sequence of two tokens or more to read: give a longer text")
     watch = Stopwatch()
-    notify(callbacks, StageStarted(STAGE, len(batches) + detail.steered * len(blocks)))
     streams = find_streams(model, tokenizer, blocks, batches)
+    steered = (
+        0 if streams.lens is None else sum(min(detail.steered, len(one.terms)) for one in known.values())
+    )
+    notify(callbacks, StageStarted(STAGE, len(batches) + steered))
     tallies = _tally(model, blocks, known, batches, detail, callbacks)
     found = {
         path: _read(one, tallies[path], streams, layers[path], tokenizer, detail)
@@ -251,7 +249,7 @@ def _steer(
                 blocks,
                 path,
                 reading.term,
-                (up[place], draw_direction(up[place], detail.seed)),
+                (up[place], draw_direction(up[place], detail.seed + place)),
                 some,
                 values,
                 change=detail.change,

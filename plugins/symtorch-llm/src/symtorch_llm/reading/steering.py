@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from symtorch_core import Surrogate, SymbolicModel
 from symtorch_llm.models.transformer import place_modules
-from symtorch_llm.reading.contexts import find_read_tokens, run_model, watch_blocks
 from symtorch_llm.reading.lens import Lens
+from symtorch_llm.reading.passes import find_read_tokens, run_model, watch_blocks
 from symtorch_llm.reading.terms import Term, evaluate_terms
 from symtorch_llm.text import Batch
 
