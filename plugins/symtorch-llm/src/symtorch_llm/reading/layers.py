@@ -168,6 +168,7 @@ def _read(
         readings = [
             TermReading(term, float(share), excitation)
             for term, share, excitation in zip(terms, shares, excitations[first:last], strict=True)
+            if term.factors
         ]
         readings.sort(key=lambda reading: -abs(reading.share))
         excitation = excitations[len(one.names) + place]
@@ -266,10 +267,7 @@ def _steer(
 def _choose_terms(reading: LayerReading, count: int) -> list[tuple[int, TermReading]]:
     """Return the largest term of each of the equations that move the model most, and the equations' places."""
     order = sorted(range(len(reading.equations)), key=lambda place: -reading.equations[place].size)
-    largest = [
-        (place, next((term for term in reading.equations[place].terms if term.term.factors), None))
-        for place in order
-    ]
+    largest = [(place, next(iter(reading.equations[place].terms), None)) for place in order]
     return [(place, term) for place, term in largest if term is not None and term.excitation.spread > 0][
         :count
     ]

@@ -79,7 +79,7 @@ class EquationReading:
 
     Attributes:
         excitation, writes: of the equation.
-        terms: the largest ones by their share.
+        terms: the largest ones by their share; constants have none.
         count: number of all its terms.
         size: how much it moves what the block adds to the model: its spread times the length of its direction; NaN
             where it has no direction.

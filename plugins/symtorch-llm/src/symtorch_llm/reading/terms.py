@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,10 +32,7 @@ class Term:
     @property
     def expression(self) -> Expression:
         """The term as an expression."""
-        result: Expression = Constant(self.coefficient)
-        for factor in self.factors:
-            result = Call("*", result, factor)
-        return result
+        return _multiply([Constant(self.coefficient), *self.factors])
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -52,6 +50,8 @@ def split_terms(expression: Expression) -> tuple[Term, ...]:
     >>> from symtorch_core.expressions import parse
     >>> [term.to_text() for term in split_terms(parse("2*(x - 3*y*x) - x*y + sin(x + y)"))]
     ['2*x', '-7*x*y', '1*sin(x + y)']
+    >>> split_terms(parse("-(3/(2*x + 1))"))[0].to_text()
+    '-3*(1/(2*x + 1))'
     """
     found: dict[tuple[Expression, ...], float] = {}
     for term in _split(expression, 1.0):
@@ -88,7 +88,13 @@ def _factor(node: Expression) -> tuple[float, list[Expression]]:
         (left, some), (right, others) = map(_factor, node.args)
         if right and not others and math.isfinite(left / right):
             return left / right, some
+        if right and not some and math.isfinite(left / right):
+            return left / right, [Call("/", Constant(1), _multiply(others))]
     return 1.0, [node]
+
+
+def _multiply(factors: Sequence[Expression]) -> Expression:
+    return functools.reduce(lambda product, factor: Call("*", product, factor), factors)
 
 
 def evaluate_terms(terms: Sequence[Term], names: Sequence[str], z: Tensor) -> Tensor:

@@ -187,12 +187,13 @@ def show_words(words: Sequence[str]) -> str:
 
 
 def show_token(token: str) -> str:
-    """Return a token with marks for its spaces and line breaks, shortened if it is long.
+    """Return a token with marks for spaces and line breaks, shortened if it is long; in quotes if it has no letters.
 
-    >>> show_token(" the"), show_token("\\n\\n"), show_token("")
-    ('·the', '⏎⏎', '(empty)')
+    >>> show_token(" the"), show_token(" ,"), show_token("\\n\\n")
+    ('·the', '‘·,’', '‘⏎⏎’')
     """
-    return _mark(token[:_MOST] + ("…" if len(token) > _MOST else ""), space="·") or "(empty)"
+    shown = _mark(token[:_MOST] + ("…" if len(token) > _MOST else ""), space="·")
+    return shown if any(map(str.isalnum, shown)) else f"‘{shown}’"
 
 
 def show_examples(examples: Sequence[Example]) -> str:
