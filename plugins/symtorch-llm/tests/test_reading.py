@@ -28,14 +28,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from symtorch_core import SearchError, SymbolicModel, capture, distill
+from symtorch_core import Distillation, SearchError, SymbolicModel, distill
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
 from symtorch_core.expressions import Expression, evaluate, parse
 from symtorch_core.reduction import Moments
 from symtorch_core.studies import Page
 from symtorch_core.testing import ScriptedRegressor
 from symtorch_core.testing.strategies import expressions
-from symtorch_llm.fitting.recipes import build_best_recipe
 from symtorch_llm.models.transformer import find_mlps, fold_mlps, load_encoder
 from symtorch_llm.reading.contexts import Example, Tally
 from symtorch_llm.reading.layers import read_layers
@@ -49,6 +48,7 @@ from symtorch_llm.reporting.pages import build_layer_sections, show_token
 from symtorch_llm.text import Batch, build_batches
 
 WIDTH = 16
+WORDS = torch.eye(14, WIDTH)
 FOX, HEN, RAN, SAT, FAR = 3, 4, 5, 6, 11
 SMALL: dict[str, Any] = {
     "vocab_size": 14,
@@ -74,40 +74,42 @@ def batches() -> list[Batch]:
     return build_batches([torch.cat([torch.tensor([1]), text]) for text in texts], 3)
 
 
-@pytest.fixture
-def planted() -> tuple[nn.Module, dict[str, SymbolicModel]]:
-    """A model in which each word is a dimension, and the head reads it back; attention and the first MLP do nothing.
-
-    The last MLP is 0.5 fox + 0.1 ran in the direction of hen, and 0.3 ran^2 in that of sat; its linear part writes far.
-    """
-    model = LlamaForCausalLM(LlamaConfig(**SMALL, intermediate_size=24, tie_word_embeddings=False)).eval()
-    model.requires_grad_(False)
-    words = torch.eye(14, WIDTH)
-    model.model.embed_tokens.weight.copy_(4 * words)
-    model.lm_head.weight.copy_(words)
-    for layer in model.model.layers:
-        layer.self_attn.o_proj.weight.zero_()
-        layer.mlp.down_proj.weight.zero_()
+@pytest.fixture(scope="module")
+def found() -> Distillation:
+    """0.5 fox + 0.1 ran in the direction of hen, and 0.3 ran^2 in that of sat, of rows that hold little else."""
     X = torch.randn(2000, WIDTH, generator=torch.Generator().manual_seed(0)) * 1e-3
     X[:, FOX], X[:, RAN] = 2000 * X[:, FOX], 1000 * X[:, RAN]
-    Y = torch.outer(0.5 * X[:, FOX] + 0.1 * X[:, RAN], words[HEN])
-    Y += torch.outer(0.3 * X[:, RAN] ** 2, words[SAT])
-    found = distill(
-        (X, Y),
+    Y = torch.outer(0.5 * X[:, FOX] + 0.1 * X[:, RAN], WORDS[HEN])
+    return distill(
+        (X, Y + torch.outer(0.3 * X[:, RAN] ** 2, WORDS[SAT])),
         regressor=ScriptedRegressor(equations=("0.5*z0 + 0.1*z1 + 0.0", "0.3*z1^2")),
         reducer="pca",
         reducer_options={"k_in": 2, "k_out": 2},
         select="accuracy",
         progress=False,
     )
+
+
+def plant(found: Distillation) -> tuple[nn.Module, dict[str, SymbolicModel]]:
+    """Return a model in which each word is a dimension that the head reads back, with what was found in its last MLP.
+
+    Attention and the first MLP do nothing; the linear part writes far for ran.
+    """
+    model = LlamaForCausalLM(LlamaConfig(**SMALL, intermediate_size=24, tie_word_embeddings=False)).eval()
+    model.requires_grad_(False)
+    model.model.embed_tokens.weight.copy_(4 * WORDS)
+    model.lm_head.weight.copy_(WORDS)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
     block = SymbolicModel(model.get_submodule(LAST), LAST).adopt(found).switch_to_symbolic()
     surrogate: Any = block.surrogate
     maps = surrogate.maps()
     maps.linear = nn.Linear(2, WIDTH)  # what was found only nearly is made exact
     maps.requires_grad_(False)
-    for part, weight in ((maps.down, words[[FOX, RAN]]), (maps.up, words[[HEN, SAT]].T)):
+    for part, weight in ((maps.down, WORDS[[FOX, RAN]]), (maps.up, WORDS[[HEN, SAT]].T)):
         part.weight.copy_(weight)
-    maps.linear.weight.copy_(torch.stack([torch.zeros(WIDTH), 0.2 * words[FAR]], 1))
+    maps.linear.weight.copy_(torch.stack([torch.zeros(WIDTH), 0.2 * WORDS[FAR]], 1))
     for part in (maps.down, maps.up, maps.linear):
         part.bias.zero_()
     surrogate.constants.copy_(surrogate.constants.round(decimals=2))
@@ -115,13 +117,29 @@ def planted() -> tuple[nn.Module, dict[str, SymbolicModel]]:
 
 
 @pytest.fixture
-def reading(
-    planted: tuple[nn.Module, dict[str, SymbolicModel]], tokenizer: Any, batches: list[Batch]
-) -> LayerReading:
-    model, blocks = planted
-    return read_layers(
-        model, tokenizer, blocks, batches, layers={LAST: 1}, detail=Detail(words=1, steered=2)
-    )[LAST]
+def planted(found: Distillation) -> tuple[nn.Module, dict[str, SymbolicModel]]:
+    """A model of its own for each test."""
+    return plant(found)
+
+
+@pytest.fixture(scope="module")
+def reading(found: Distillation, tokenizer: Any, batches: list[Batch]) -> LayerReading:
+    model, blocks = plant(found)
+    detail = Detail(words=1, steered=2)
+    return read_layers(model, tokenizer, blocks, batches, layers={LAST: 1}, detail=detail)[LAST]
+
+
+def build_block(model: nn.Module, path: str) -> SymbolicModel:
+    """Return a block on any two equations."""
+    X = torch.randn(100, WIDTH, generator=torch.Generator().manual_seed(1))
+    result = distill(
+        (X, X[:, :2] @ X[:2] + X[:, :1] ** 2),
+        regressor=ScriptedRegressor(equations=("z0", "z0*z1")),
+        reducer="projection",
+        reducer_options={"k_in": 2, "k_out": 2},
+        progress=False,
+    )
+    return SymbolicModel(model.get_submodule(path)).adopt(result).switch_to_symbolic()
 
 
 def test_variables_are_read_by_what_excites_them(reading: LayerReading, batches: list[Batch]) -> None:
@@ -287,18 +305,7 @@ def test_norms_are_found_by_what_goes_through_them(
                 torch.rand(len(part.weight), generator=torch.Generator().manual_seed(id(part) % 1000)) + 0.5
             )
     path = find_mlps(made)[1]
-    X = torch.randn(100, WIDTH, generator=torch.Generator().manual_seed(1))
-    block = SymbolicModel(made.get_submodule(path))
-    block.adopt(
-        distill(
-            (X, X[:, :2] @ X[:2] + X[:, :1] ** 2),
-            regressor=ScriptedRegressor(equations=("z0", "z0*z1")),
-            reducer="projection",
-            reducer_options={"k_in": 2, "k_out": 2},
-            progress=False,
-        )
-    ).switch_to_symbolic()
-    streams = find_streams(made, tokenizer, {path: block}, batches)
+    streams = find_streams(made, tokenizer, {path: build_block(made, path)}, batches)
     assert streams.why == ""
     assert streams.lens is not None
     site = streams.sites[path]
@@ -329,16 +336,13 @@ def test_where_there_are_no_words_it_is_said(toy_encoder: Path, tokenizer: Any, 
         (fold_mlps(BertForMaskedLM(config).eval().requires_grad_(False)), "more than a norm lies between"),
     ]
     for model, why in made:
-        paths = find_mlps(model)
-        rows = capture(model, paths[:1], batches)
-        blocks = build_best_recipe(2, 1, terms=2).build_blocks(
-            rows, {paths[0]: model.get_submodule(paths[0])}
-        )
-        found = read_layers(model, tokenizer, blocks, batches, layers={paths[0]: 0})[paths[0]]
+        path = find_mlps(model)[0]
+        blocks = {path: build_block(model, path)}
+        found = read_layers(model, tokenizer, blocks, batches, layers={path: 0})[path]
         assert why in found.why_no_words
         assert found.steering == ()
         assert found.variables[0].excitation.tokens_most
-        assert why in Page("page", "", tuple(build_layer_sections({paths[0]: found}))).html()
+        assert why in Page("page", "", tuple(build_layer_sections({path: found}))).html()
 
 
 # -- contexts ------------------------------------------------------------------------------
