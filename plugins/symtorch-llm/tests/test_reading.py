@@ -30,11 +30,10 @@ from transformers import (
 
 from symtorch_core import Distillation, SearchError, SymbolicModel, distill
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
-from symtorch_core.expressions import Expression, evaluate, parse
+from symtorch_core.expressions import Call, Constant, Expression, Variable, evaluate, parse
 from symtorch_core.reduction import Moments
 from symtorch_core.studies import Page
 from symtorch_core.testing import ScriptedRegressor
-from symtorch_core.testing.strategies import expressions
 from symtorch_llm.models.transformer import find_mlps, fold_mlps, load_encoder
 from symtorch_llm.reading.contexts import Example, Tally
 from symtorch_llm.reading.layers import read_layers
@@ -409,10 +408,22 @@ class _Numbers:
 # -- terms and comparisons ------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    expressions(("x", "y"), ("+", "-", "*", "/", "neg", "sin", "square"), some.integers(-9, 9).map(float)),
+def call(operator: str, *args: some.SearchStrategy[Expression]) -> some.SearchStrategy[Expression]:
+    return some.tuples(*args).map(lambda parts: Call(operator, *parts))
+
+
+EXPRESSIONS = some.recursive(
+    some.sampled_from("xy").map(Variable) | some.integers(-9, 9).map(Constant),
+    lambda parts: some.one_of(
+        *(call(operator, parts, parts) for operator in "+-*/"),
+        *(call(operator, parts) for operator in ("neg", "sin", "square")),
+    ),
+    max_leaves=12,
 )
+
+
+@settings(max_examples=150, deadline=None)
+@given(EXPRESSIONS)
 def test_terms_add_up_to_their_equation(expression: Expression) -> None:
     rows = torch.randn(12, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     terms = split_terms(expression)
