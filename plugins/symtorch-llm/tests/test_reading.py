@@ -196,6 +196,17 @@ def test_the_check_fails_where_a_lens_is_wrong(
     assert not any(steered.effect.holds for steered in read().steering)
 
 
+def test_terms_are_steered_on_a_part_of_the_text_even_of_a_sequence(
+    planted: tuple[nn.Module, dict[str, SymbolicModel]], tokenizer: Any
+) -> None:
+    model, blocks = planted
+    batches = build_batches([torch.tensor([1, 9, FOX, 8, RAN, 7])], 1)
+    for tokens, wanted in ((2, set()), (4, {"0.5*z0"}), (6, {"0.5*z0", "0.3*z1^2"})):
+        detail = Detail(tokens=tokens)
+        found = read_layers(model, tokenizer, blocks, batches, layers={LAST: 1}, detail=detail)[LAST]
+        assert {steered.term.to_text() for steered in found.steering} == wanted
+
+
 def test_reading_leaves_the_model_as_it_was_and_tells_of_progress(
     planted: tuple[nn.Module, dict[str, SymbolicModel]], tokenizer: Any, batches: list[Batch]
 ) -> None:

@@ -256,10 +256,12 @@ def _steer(
                 change=detail.change,
                 rows=detail.rows,
             )
+            notify(callbacks, StageAdvanced(STAGE))
+            if not rows:  # the term is zero in this part of the text
+                continue
             effect = compare(streams.lens, predicted, place, measured, random, detail.words, rows)
             named = found[path].equations[place].writes
             checks.append(SteeringReading(one.equations[place], reading.term, named, effect))
-            notify(callbacks, StageAdvanced(STAGE))
         result[path] = replace(found[path], steering=tuple(checks))
     return result
 
@@ -274,13 +276,13 @@ def _choose_terms(reading: LayerReading, count: int) -> list[tuple[int, TermRead
 
 
 def _choose_text(batches: Sequence[Batch], tokens: int) -> list[Batch]:
-    """Return the first batches, with at most so many tokens together; the last one may be cut."""
+    """Return the first sequences of a text, with at most so many tokens together; the first one may be cut."""
     chosen: list[Batch] = []
     for batch in batches:
         length = batch["input_ids"].shape[1]
         sequences = min(len(batch["input_ids"]), tokens // length)
         if sequences < 1:
-            break
+            return chosen or [{key: value[:1, :tokens] for key, value in batch.items()}]
         chosen.append({key: value[:sequences] for key, value in batch.items()})
         tokens -= sequences * length
     return chosen

@@ -149,7 +149,7 @@ def measure_effect(
     """
     surrogate = blocks[path].surrogate
     assert surrogate is not None
-    totals: list[Any] = [0.0, 0.0]
+    totals = [torch.zeros(()), torch.zeros(())]
     seen = 0
     with place_modules(model, blocks):
         for batch, value, chosen in zip(batches, values, choose_rows(values, batches, rows), strict=True):
@@ -167,7 +167,7 @@ def measure_effect(
                 with scale_term(surrogate, term, change, direction):
                     after = run_model(model, part, wanted)
                 assert after is not None
-                totals[number] += (sign * (after - before)).sum(0).cpu()
+                totals[number] = totals[number] + (sign * (after - before)).sum(0).cpu()
             seen += len(before)
     return totals[0] / max(seen, 1), totals[1] / max(seen, 1), seen
 

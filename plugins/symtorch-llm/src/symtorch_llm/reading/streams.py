@@ -75,7 +75,7 @@ def find_streams(
             if path is None:
                 return Passage()
             module = copy.deepcopy(leaves[path]).float().cpu()
-            return Passage(module, seen[path].inputs[read].float())
+            return Passage(module, seen[path].inputs.flatten(0, -2)[read.flatten()].float())
 
         def find(*, inputs: Tensor | None = None, outputs: Tensor | None = None) -> str | None:
             return next(
@@ -123,19 +123,20 @@ def _watch(
     seen: dict[str, _Record] = {}
 
     def watch(path: str) -> Any:
-        def keep(_: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        def keep(_: nn.Module, args: tuple[Any, ...], options: Mapping[str, Any], result: Any) -> None:
+            given = next((one for one in (*args, *options.values()) if isinstance(one, Tensor)), None)
             first = result[0] if isinstance(result, tuple) else result
-            if args and isinstance(args[0], Tensor) and isinstance(first, Tensor):
-                seen[path] = _Record(args[0].detach().cpu(), first.detach().cpu())
+            if given is not None and isinstance(first, Tensor):
+                seen[path] = _Record(given.detach().cpu(), first.detach().cpu())
 
         return keep
 
     with ExitStack() as hooks:
         for path in dict.fromkeys(paths):
-            handle = model.get_submodule(path).register_forward_hook(watch(path))
+            handle = model.get_submodule(path).register_forward_hook(watch(path), with_kwargs=True)
             hooks.callback(handle.remove)
         if head is not None:
-            hooks.callback(head.register_forward_hook(watch(_HEAD)).remove)
+            hooks.callback(head.register_forward_hook(watch(_HEAD), with_kwargs=True).remove)
         run_model(model, batch, torch.ones_like(batch["input_ids"], dtype=torch.bool))
     return seen
 
