@@ -32,7 +32,6 @@ from symtorch_core import Distillation, SearchError, SymbolicModel, distill
 from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStarted
 from symtorch_core.expressions import Call, Constant, Expression, Variable, evaluate, parse
 from symtorch_core.reduction import Moments
-from symtorch_core.studies import Page
 from symtorch_core.testing import ScriptedRegressor
 from symtorch_llm.models.transformer import find_mlps, fold_mlps, load_encoder
 from symtorch_llm.reading.contexts import Example, Tally
@@ -43,7 +42,7 @@ from symtorch_llm.reading.readings import Detail, LayerReading
 from symtorch_llm.reading.steering import compare, correlate_ranks, scale_term
 from symtorch_llm.reading.streams import find_streams
 from symtorch_llm.reading.terms import compute_shares, evaluate_terms, name_term, split_terms
-from symtorch_llm.reporting.pages import build_layer_sections, show_token
+from symtorch_llm.reporting.pages import build_layer_page, show_token, write_layer_pages
 from symtorch_llm.text import Batch, build_batches
 
 WIDTH = 16
@@ -255,18 +254,19 @@ def test_a_scaled_term_is_the_equation_with_that_constant(
     torch.testing.assert_close(surrogate(X), changed)
 
 
-def test_the_page_shows_tokens_and_escapes_them(reading: LayerReading) -> None:
+def test_the_page_shows_tokens_and_escapes_them(reading: LayerReading, tmp_path: Path) -> None:
     example = Example(1.0, "<b>\n", "\u2028<i>", "\x00")
     variable = reading.variables[0]
     loud = replace(variable, excitation=replace(variable.excitation, most=(example,)))
-    sections = build_layer_sections({LAST: replace(reading, variables=(loud, reading.variables[1]))})
-    assert [section.key for section in sections] == ["", "layer-1"]
-    html = Page("page", "", tuple(sections)).html()
+    html = build_layer_page(replace(reading, variables=(loud, reading.variables[1]))).html()
     assert "1: &lt;b&gt;⏎«\\u2028&lt;i&gt;»\\x00" in html
     assert "0.5*z0: (z0: ·fox" in html
     assert "<b>" not in html
     assert show_token("x" * 100) == "x" * 24 + "…"
-    assert build_layer_sections({}) == []
+    assert write_layer_pages({}, tmp_path) == []
+    (written,) = write_layer_pages({LAST: reading}, tmp_path)
+    assert written.name == "layer-1.html"
+    assert LAST in written.read_text(encoding="utf-8")
 
 
 # -- lenses on other models ----------------------------------------------------------------
@@ -352,7 +352,7 @@ def test_where_there_are_no_words_it_is_said(toy_encoder: Path, tokenizer: Any, 
         assert why in found.why_no_words
         assert found.steering == ()
         assert found.variables[0].excitation.tokens_most
-        assert why in Page("page", "", tuple(build_layer_sections({path: found}))).html()
+        assert why in build_layer_page(found).html()
 
 
 # -- contexts ------------------------------------------------------------------------------

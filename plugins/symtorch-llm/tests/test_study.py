@@ -83,6 +83,12 @@ class TestLlmStudy(StudyContract):
         assert all(v["throughput"] > 0 for v in report.figures["variants"])
         assert len(report.tables["sensitivity"].rows) == 2 * 5 * 4
 
+    def test_each_layer_has_a_page(self, report: StudyReport, folder: Path) -> None:
+        for number in (0, 1):
+            page = folder.joinpath("layers", f"layer-{number}.html").read_text(encoding="utf-8")
+            assert f"model.layers.{number}.mlp" in page
+            assert "The equations" in page
+
     def test_what_was_saved_runs(self, report: StudyReport, folder: Path, toy: Path) -> None:
         blocks = load_surrogates(load_causal(str(toy))[0], folder / "surrogates")
         assert [block.mode for block in blocks] == ["symbolic", "symbolic"]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
-from symtorch_core import SearchError, find_block, load
+from symtorch_core import SearchError, SymbolicModel, find_block, load
 from symtorch_core.events import Callback
 from symtorch_core.studies import Study, StudyReport, make_key, setting
 from symtorch_llm.experiment import (
@@ -53,7 +53,10 @@ from symtorch_llm.models.transformer import (
     place_modules,
 )
 from symtorch_llm.presets import PRESETS
+from symtorch_llm.reading.layers import read_layers
+from symtorch_llm.reading.readings import LayerReading
 from symtorch_llm.reporting.findings import Findings, Sample
+from symtorch_llm.reporting.pages import write_layer_pages
 from symtorch_llm.reporting.report import build_report
 from symtorch_llm.text import (
     PAPER_LENGTH,
@@ -73,6 +76,7 @@ _STOPPING = 0.125  # share of the fitted text that decides when to stop, and wha
 _FAST = "fast"
 _PROMPT = 24
 _WRITTEN = 60
+_READ = 10_000  # tokens that equations are read on
 _LOGITS = 2**28  # numbers in the outputs of a batch, at most
 _LARGEST_BATCH = 8
 
@@ -127,6 +131,7 @@ class LlmStudy(Study):
         False,
         "With auto: also measure what replacing one layer after the other costs, by several kinds of modules.",
     )
+    read: bool = setting(True, "Say what excites the variables and equations, and what they write.")
     rows: int = setting(30_000, "Largest number of tokens captured from each MLP.")
     batch: int = setting(
         0, "Sequences in a batch; 0 for as many as their predictions leave room for, at most 8."
@@ -174,6 +179,10 @@ class LlmStudy(Study):
             **({"use_cache": False} if self.kind == "causal" else {}),
         )
         blocks = list_symbolic_blocks(shown)
+        readings = (
+            self._read_equations(model, tokenizer, blocks, paths, parts, callbacks) if self.read else {}
+        )
+        write_layer_pages(readings, folder / "layers")
         return build_report(
             Findings(
                 title=f"{Path(self.model).name}, {_describe_layers(list(experiment.mlps), paths)}",
@@ -188,6 +197,7 @@ class LlmStudy(Study):
                 bytes_before=count_bytes(list(experiment.mlps.values())),
                 bytes_after=count_bytes([b.surrogate for b in blocks.values() if b.surrogate]),
                 blocks=blocks,
+                readings=readings,
                 samples=self._write_samples(model, tokenizer, parts.judged[JUDGED], variants),
                 setup=f"{experiment.fit.tokens:,} tokens to fit to, {experiment.stop.tokens:,} to stop by, "
                 f"{experiment.judged[JUDGED].tokens:,} to judge on, {torch.get_num_threads()} threads, "
@@ -415,6 +425,27 @@ class LlmStudy(Study):
             lambda modules: experiment.score(modules, experiment.stop),
             k_in=k_in, k_out=k_out, device=get_device(experiment.model), callbacks=experiment.callbacks,
         )  # fmt: skip
+
+    def _read_equations(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        blocks: Mapping[str, SymbolicModel],
+        paths: Sequence[str],
+        parts: Parts,
+        callbacks: Sequence[Callback],
+    ) -> dict[str, LayerReading]:
+        """Read the equations on text that nothing was fitted to; of an encoder, which predicts no words, nothing."""
+        if self.kind != "causal":
+            return {}
+        return read_layers(
+            model,
+            tokenizer,
+            blocks,
+            build_batches(take_tokens(parts.judged[JUDGED], _READ), self._size_batch(model)),
+            layers={path: paths.index(path) for path in blocks},
+            callbacks=callbacks,
+        )
 
     def _write_samples(
         self, model: nn.Module, tokenizer: Any, judge: Sequence[Tensor], variants: Sequence[Variant]

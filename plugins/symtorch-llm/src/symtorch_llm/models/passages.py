@@ -191,15 +191,15 @@ def read_passages(passages: Passages, callbacks: Sequence[Callback] = ()) -> Non
 
     Args:
         passages: of the original model, with its own modules in place.
-        callbacks: told of the stage ``"read"``.
+        callbacks: told of the stage ``"keep"``.
     """
     watch = Stopwatch()
-    notify(callbacks, StageStarted("read", len(passages)))
+    notify(callbacks, StageStarted("keep", len(passages)))
     for number, name in enumerate(passages.names):
         if not passages.store.has_tensors(name):
             passages.visit(number)
-        notify(callbacks, StageAdvanced("read"))
-    notify(callbacks, StageFinished("read", watch.seconds()))
+        notify(callbacks, StageAdvanced("keep"))
+    notify(callbacks, StageFinished("keep", watch.seconds()))
 
 
 def capture_rows(

@@ -12,6 +12,7 @@ from symtorch_llm.judging.layers import LayerChoice, Replaced, Sensitivity
 from symtorch_llm.judging.speed import Speed
 from symtorch_llm.models.passages import Measured
 from symtorch_llm.models.tasks import Task
+from symtorch_llm.reading.readings import LayerReading
 
 
 @final
@@ -40,6 +41,7 @@ class Findings:
     bytes_before: int
     bytes_after: int
     blocks: Mapping[str, SymbolicModel]
+    readings: Mapping[str, LayerReading]
     samples: Sequence[Sample]
     setup: str
 

@@ -1,11 +1,12 @@
-"""A page's sections for what was read of each layer: its variables, its equations by their terms, and the check."""
+"""Pages of what was read of each layer: its variables, its equations by their terms, and the check."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from symtorch_core.studies import Part, Section, Table, Text
+from symtorch_core.studies import Page, Part, Section, Table, Text
 from symtorch_llm.reading.contexts import Example, Excitation
 from symtorch_llm.reading.readings import LayerReading
 from symtorch_llm.reading.terms import name_term
@@ -34,12 +35,18 @@ _STEERING = (
 )
 
 
-def build_layer_sections(readings: Mapping[str, LayerReading]) -> list[Section]:
-    """Return a section for each layer, with the key ``layer-NUMBER``, behind one that explains them."""
-    if not readings:
-        return []
-    first = Section("Reading the equations", (Text(_GUIDE), Text(_STEERING)))
-    return [first, *(_build_section(reading) for reading in readings.values())]
+def write_layer_pages(readings: Mapping[str, LayerReading], folder: Path) -> list[Path]:
+    """Write a page for each layer, ``layer-NUMBER.html``, and return their paths."""
+    return [
+        build_layer_page(reading).write(folder / f"layer-{reading.layer}.html")
+        for reading in readings.values()
+    ]
+
+
+def build_layer_page(reading: LayerReading) -> Page:
+    """Return the page of a layer: how to read it, its variables, equations and terms, and the check."""
+    guide = Section("How to read this page", (Text(_GUIDE), Text(_STEERING)))
+    return Page(f"Layer {reading.layer}: {reading.path}", "", (_build_section(reading), guide))
 
 
 def _build_section(reading: LayerReading) -> Section:
@@ -56,7 +63,7 @@ def _build_section(reading: LayerReading) -> Section:
     if reading.steering:
         parts.append(tabulate_steering(reading))
     parts.append(tabulate_contexts(reading))
-    return Section(f"Layer {reading.layer}: {reading.path}", tuple(parts), f"layer-{reading.layer}")
+    return Section("Variables, equations and terms", tuple(parts), f"layer-{reading.layer}")
 
 
 def tabulate_variables(reading: LayerReading) -> Table:

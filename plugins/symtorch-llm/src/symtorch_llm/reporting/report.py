@@ -52,6 +52,11 @@ def build_report(found: Findings) -> StudyReport:
         Section("Pictures", tuple(drawing.part() for drawing in pictures.values())),
         Section("Equations", tuple(list_equations(found))),
     ]
+    if found.readings:
+        names = ", ".join(f"layers/layer-{reading.layer}.html" for reading in found.readings.values())
+        sections.append(
+            Section("What the equations read and write", (Text(f"A page for each layer: {names}"),))
+        )
     if found.samples:
         sections.append(Section("What it writes", tuple(list_samples(found))))
     return StudyReport(
