@@ -3,8 +3,8 @@
 The text runs through the model with the equations in place, since it is their variables that are read: with the
 original MLPs in the layers below, the same text would give other values than those the running model computes with.
 
-The first token of each sequence is left out. It holds an attention sink: activations many times as large as anywhere
-else, which say nothing about that token. Padding is left out too.
+The first token of each sequence is left out. It is an attention sink: the residual stream there is many times as long
+as elsewhere whatever the token is, so what is read there says nothing about the token. Padding is left out too.
 """
 
 from __future__ import annotations

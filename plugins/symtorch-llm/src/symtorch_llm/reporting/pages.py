@@ -24,7 +24,7 @@ _GUIDE = (
     "the token alone explains, whatever stands before it. Reads: words whose embeddings lie along the direction that a "
     "variable reads, beside the mean embedding. Raises, lowers: words whose logits a direction moves most through the "
     "final norm and the head (the logit lens), without what later layers make of it. Words are those of the text that "
-    "was read. The first token of each sequence is left out: it holds an attention sink."
+    "was read. The first token of each sequence is left out: it is an attention sink."
 )
 _STEERING = (
     "The check: the largest term of an equation is scaled in the running model. The rank correlation is that of the "
