@@ -33,7 +33,8 @@ from symtorch_core.events import Event, StageAdvanced, StageFinished, StageStart
 from symtorch_core.expressions import Call, Constant, Expression, Variable, evaluate, parse
 from symtorch_core.reduction import Moments
 from symtorch_core.testing import ScriptedRegressor
-from symtorch_llm.models.transformer import find_mlps, fold_mlps, load_encoder
+from symtorch_llm.models.loading import load_encoder
+from symtorch_llm.models.transformer import find_mlps, fold_mlps
 from symtorch_llm.reading.contexts import Example, Tally
 from symtorch_llm.reading.layers import read_layers
 from symtorch_llm.reading.lens import Lens, Passage
