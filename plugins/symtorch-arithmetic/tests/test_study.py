@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from symtorch_arithmetic.answers.prompting import Answers
-from symtorch_arithmetic.experiment import SearchSettings, run_experiment
+from symtorch_arithmetic.experiment import run_experiment
 from symtorch_arithmetic.models.language_models import LanguageModel
 from symtorch_arithmetic.models.oracles import Oracle
+from symtorch_arithmetic.searches import SearchSettings
 from symtorch_arithmetic.study import ArithmeticStudy
 from symtorch_arithmetic.tasks import TASKS
 from symtorch_core import SearchError, UnknownComponentError
