@@ -27,6 +27,11 @@ _FEWEST: Final = 10
 
 
 @final
+class TooFewNumbersError(SearchError):
+    """Too few answers have a number to search for equations."""
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class Run:
     """The answers of one model to one task, and the equations found in them.
@@ -142,7 +147,7 @@ def run_experiment(
         kinds: see :class:`Run`.
 
     Raises:
-        SearchError: fewer than ten answers have a number.
+        TooFewNumbersError: fewer than ten answers have a number.
     """
     prompts = task.write_prompts(numbers)
     texts = ask(model, prompts, answers, settings.callbacks)
@@ -150,7 +155,7 @@ def run_experiment(
     values = torch.tensor([reading.value for reading in readings], dtype=torch.float64)
     usable = _find_usable(values, values)
     if int(usable.sum()) < _FEWEST:
-        raise SearchError(
+        raise TooFewNumbersError(
             f"only {int(usable.sum())} of {len(values)} answers of {model.name} to {task.name} have a number, too few "
             f"for an equation: ask more questions, or another model. The first answer is: {texts[0][:200]!r}"
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from symtorch_arithmetic.analysis.laws import WITHIN
 from symtorch_arithmetic.answers.prompting import Answers
-from symtorch_arithmetic.experiment import Run, run_experiment
+from symtorch_arithmetic.experiment import Run, TooFewNumbersError, run_experiment
 from symtorch_arithmetic.models.language_models import NEW_TOKENS, HuggingFaceModel, LanguageModel, Precision
 from symtorch_arithmetic.models.oracles import Oracle
 from symtorch_arithmetic.models.training import Settings, draw_training_questions, train
@@ -110,10 +110,20 @@ class ArithmeticStudy(Study):
         get_loss(self.loss)
         own = self.model in (TRAINED, ORACLE, ERRING_ORACLE)
         given = None if own else self._load_model(self.model)
-        runs = [(self._run_task(task, given, folder, callbacks), self._expect(task)) for task in tasks]
+        runs, failures = [], {}
+        for task in tasks:
+            try:
+                runs.append((self._run_task(task, given, folder, callbacks), self._expect(task)))
+            except TooFewNumbersError as error:
+                failures[task.name] = str(error)  # the answers to other tasks are worth a report
+        if not runs:
+            raise TooFewNumbersError(" ".join(failures.values()))
         name = f"a decoder trained here, {self.scale} scale" if self.model == TRAINED else self.model
+        precision = "" if self.dtype == "auto" else f", {self.dtype}"
         return build_report(
-            runs, f"{name}; {self.regressor}, loss {self.loss}, rule {self.select}, seed {self.seed}"
+            runs,
+            f"{name}{precision}; {self.regressor}, loss {self.loss}, rule {self.select}, seed {self.seed}",
+            failures,
         )
 
     def _expect(self, task: Task) -> Expectation:

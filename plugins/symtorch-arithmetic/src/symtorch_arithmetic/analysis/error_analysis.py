@@ -64,6 +64,7 @@ def analyze_errors(values: Tensor, names: tuple[str, ...], kinds: Tensor, seed: 
     >>> found.important, round(found.auc, 2)
     (('ones',), 1.0)
     """
+    kinds = kinds.long()
     found, sizes = kinds.unique(return_counts=True)
     used = torch.isin(kinds, found[sizes >= _LEAST])
     if int((sizes >= _LEAST).sum()) < 2:

@@ -50,22 +50,21 @@ def tabulate_kinds(runs: Sequence[Run]) -> Table:
 
 def tabulate_laws(runs: Sequence[Run]) -> Table:
     """Return the laws found in turn, each with the share of held-out answers that it explains."""
-    rows = []
-    for run in runs:
-        for law in run.mixture.laws:
-            rows.append(
-                (
-                    run.task.name,
-                    write_law(law),
-                    name_law(run, law),
-                    " and ".join(law.origins),
-                    str(int(law.explained.sum())),
-                    f"{run.mixture.compute_share(law):.1%}",
-                    f"{law.hits} of {law.left}",
-                    f"{law.chance:.1%}",
-                    f"{law.probability:.0e}",
-                )
-            )
+    rows = [
+        (
+            run.task.name,
+            write_law(law),
+            name_law(run, law),
+            " and ".join(law.origins),
+            str(int(law.explained.sum())),
+            f"{run.mixture.compute_share(law):.1%}",
+            f"{law.hits} of {law.left}",
+            f"{law.chance:.1%}",
+            f"{law.probability:.0e}",
+        )
+        for run in runs
+        for law in run.mixture.laws
+    ]
     return Table(
         (
             "task",
@@ -79,8 +78,8 @@ def tabulate_laws(runs: Sequence[Run]) -> Table:
             "probability",
         ),
         tuple(rows),
-        "Laws found in the answers alone, without the right ones: each gives answers to the last digit that no law before "
-        "it gives. Searched for and chosen on two thirds of the answers; shares are of the others",
+        "Laws found in the answers alone, without the right ones: each gives answers to the last digit that no law "
+        "before it gives. Searched for and chosen on two thirds of the answers; shares are of the others",
         numbers=False,
     )
 
@@ -132,8 +131,8 @@ def describe_mixture(run: Run) -> str:
     text = (
         f"Laws in turn: an equation that gives many answers to the last digit, then one for the answers that are left, "
         f"until none does so for more held-out answers than chance (probability below {SURE:g}). "
-        f"{len(mixture.laws)} found in {mixture.searches} searches; {none} of {len(mixture.held_out)} numbers follow no "
-        f"law."
+        f"{len(mixture.laws)} found in {mixture.searches} searches; {none} of {len(mixture.held_out)} numbers "
+        f"follow no law."
     )
     if mixture.rejected is not None:
         text += (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, final
 
 from symtorch_arithmetic.analysis.laws import measure_law_error
@@ -59,12 +60,15 @@ class Expectation:
     planted: bool = False
 
 
-def build_report(runs: Sequence[tuple[Run, Expectation]], subtitle: str) -> StudyReport:
+def build_report(
+    runs: Sequence[tuple[Run, Expectation]], subtitle: str, failures: Mapping[str, str] = MappingProxyType({})
+) -> StudyReport:
     """Build the report on one model, with a run for each task.
 
     Args:
         runs: each with what is expected of it.
         subtitle: the model and the settings of the searches.
+        failures: why there is no run, by the names of other tasks.
     """
     found = [run for run, _ in runs]
     overview = {
@@ -75,19 +79,23 @@ def build_report(runs: Sequence[tuple[Run, Expectation]], subtitle: str) -> Stud
         "published": tabulate_published(found),
     }
     unused = tabulate_unused(found)
+    claims = [claim for run, expected in runs for claim in list_claims(run, expected)]
+    claims += [Claim(f"{name}: no equation", "", why, None) for name, why in failures.items()]
     report = StudyReport.of_chapters(
         "arithmetic",
         "What arithmetic a language model has learned",
         [_build_chapter(run) for run in found],
         overview="All tasks",
         subtitle=subtitle,
-        claims=[claim for run, expected in runs for claim in list_claims(run, expected)],
+        claims=claims,
         tables=overview,
         figures={"runs": [_to_json(run) for run in found]},
         versions=found[0].law.provenance.versions,
     )
     first = Table(unused.headings, unused.rows[:_SHOWN], f"{unused.caption}; the first ones", numbers=False)
     more = [Section("Answers that were not used", (first,))] if unused.rows else []
+    if failures:
+        more.append(Section("Tasks without an equation", tuple(map(Text, failures.values()))))
     tables = {**overview, **({"unread": unused} if unused.rows else {}), "answers": tabulate_answers(found)}
     return replace(report, tables=tables, sections=[*report.sections, *more])
 
