@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symtorch_arithmetic.answers.reading import read_number
+from symtorch_arithmetic.answers.reading import read_by_paper, read_number
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,19 @@ def test_the_questions_own_numbers_are_no_answer_where_another_follows(
     reading = read_number(answer, asked)
     assert reading.source == source
     assert reading.value == pytest.approx(value, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("16+527=543", 16.0),
+        (r"16+527 is \boxed{543}", 543.0),
+        (r"\boxed{16+527}", math.nan),
+        ("none", math.nan),
+    ],
+)
+def test_the_papers_rule_takes_the_first_number(answer: str, value: float) -> None:
+    assert read_by_paper(answer) == pytest.approx(value, nan_ok=True)
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)

@@ -119,9 +119,9 @@ class Mixed(LanguageModel):
 
 def test_laws_of_a_model_that_mixes_them_are_found_and_named(tmp_path: Path) -> None:
     task = TASKS["add"]
-    settings = SearchSettings("torchgp", 10, 2.0, 0, tmp_path / "searches")
+    settings = SearchSettings("torchgp", 8, 1.0, 0, tmp_path / "searches")
     run = run_experiment(
-        task, Mixed(), task.draw_questions(240), Answers(tmp_path / "answers.sqlite"), settings
+        task, Mixed(), task.draw_questions(200), Answers(tmp_path / "answers.sqlite"), settings
     )
     names = {write_law(law): name_law(run, law) for law in run.mixture.laws}
     assert names["x0 + x1"] == "right: the true law"
@@ -130,6 +130,7 @@ def test_laws_of_a_model_that_mixes_them_are_found_and_named(tmp_path: Path) -> 
     assert shares["x0 + x1"] == pytest.approx(0.4, abs=0.12)
     assert shares["x0"] == pytest.approx(0.4, abs=0.12)
     counts = {found.kind: found for found in run.count_kinds()}
+    assert run.accuracy == counts["right"].share == run.accuracy_by_paper
     assert counts["right"].share == pytest.approx(0.4, abs=0.1)
     assert counts["digits lost"].share == pytest.approx(0.1, abs=0.05)
     assert max(counts["right"].by_chance, counts["repeated"].by_chance) < 0.02

@@ -15,7 +15,7 @@ from symtorch_arithmetic.analysis.laws import LawPosition, find_law
 from symtorch_arithmetic.analysis.mixture import Mixture, find_laws
 from symtorch_arithmetic.answers.kinds import Kind, KindCount, classify_all, count_kinds
 from symtorch_arithmetic.answers.prompting import Answers, ask
-from symtorch_arithmetic.answers.reading import Reading, read_number
+from symtorch_arithmetic.answers.reading import Reading, read_by_paper, read_number
 from symtorch_arithmetic.models.language_models import LanguageModel
 from symtorch_arithmetic.searches import SearchSettings, distill_answers, distill_errors, search_some
 from symtorch_arithmetic.tasks import Task
@@ -86,6 +86,12 @@ class Run:
     def accuracy(self) -> float:
         """Share of all questions that were answered exactly right."""
         return float(self.right.double().mean())
+
+    @property
+    def accuracy_by_paper(self) -> float:
+        """Share of right answers where the paper's rule reads them, which takes the first number."""
+        said = torch.tensor([read_by_paper(text) for text in self.answers], dtype=torch.float64)
+        return float(self.task.find_right(said, self.numbers).double().mean())
 
     @property
     def answer_kinds(self) -> list[Kind]:

@@ -103,6 +103,19 @@ def read_number(answer: str, asked: Sequence[float] = ()) -> Reading:
     return NOTHING
 
 
+def read_by_paper(answer: str) -> float:
+    r"""Return the number by the paper's rule alone: in the box, or the first one; NaN where there is none.
+
+    >>> read_by_paper("16+527=543"), read_by_paper(r"\boxed{19}")
+    (16.0, 19.0)
+    """
+    text = _clean(answer)
+    boxes = _find_boxes(text)
+    numbers = [number.value for number in _list_numbers(boxes[0] if boxes else text)]
+    usable = len(numbers) == 1 if boxes else bool(numbers)
+    return numbers[0] if usable else math.nan
+
+
 @final
 @dataclass(frozen=True)
 class _Number:

@@ -24,10 +24,9 @@ def tabulate_kinds(runs: Sequence[Run]) -> Table:
     """Return how many answers are of each kind by definition, each with an example."""
     rows = []
     for run in runs:
-        truths, asked = run.task.compute_truth(run.numbers).tolist(), run.task.list_asked(run.numbers)
+        truths = run.task.compute_truth(run.numbers).tolist()
         for found in run.count_kinds():
             place = found.example
-            numbers = ", ".join(f"{number:.10g}" for number in asked[place])
             rows.append(
                 (
                     run.task.name,
@@ -35,12 +34,13 @@ def tabulate_kinds(runs: Sequence[Run]) -> Table:
                     str(found.count),
                     f"{found.share:.1%}",
                     f"{found.by_chance:.1%}",
-                    f"{numbers}: {_shorten(run.answers[place])}",
+                    _shorten(run.prompts[place].rsplit(". ", 1)[-1]),
+                    _shorten(run.answers[place]),
                     f"{truths[place]:.10g}",
                 )
             )
     return Table(
-        ("task", "kind of answer", "count", "share", "by chance", "example", "right"),
+        ("task", "kind of answer", "count", "share", "by chance", "question", "answer", "right"),
         tuple(rows),
         "Kinds of answers by definition, the first that fits. By chance: the share where each answer is taken for the "
         "answer to another question",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Any, Final, final, get_args
 
 from symtorch_arithmetic.analysis.laws import measure_law_error
+from symtorch_arithmetic.answers.reading import Source
 from symtorch_arithmetic.experiment import Run
 from symtorch_arithmetic.reporting.figures import draw_errors, draw_laws, draw_where
 from symtorch_arithmetic.reporting.kind_tables import (
@@ -161,15 +163,14 @@ def draw_run(run: Run) -> Iterator[tuple[str, Drawing]]:
 
 
 def _details(run: Run, pictures: Mapping[str, Drawing]) -> Iterator[Part]:
-    sources = [reading.source for reading in run.readings]
     kinds = "".join(
         f" Of the {int(kind.sum())} {name}: {float(run.right[kind].double().mean()):.1%}."
         for name, kind in run.kinds.items()
     )
     yield Text(
-        f"Asked: {run.prompts[0]} Right: {run.accuracy:.1%} of {len(run.answers)}.{kinds} Numbers were found in a box "
-        f"{sources.count('box')} times, as the first number {sources.count('first number')} times, and not at all "
-        f"{sources.count('nothing')} times."
+        f"Asked: {run.prompts[0]} Right: {run.accuracy:.1%} of {len(run.answers)}.{kinds} Where numbers were found: "
+        f"{_count_sources(run)}. By the paper's rule, the box or the first number, {run.accuracy_by_paper:.1%} would "
+        f"count as right."
     )
     yield tabulate_kinds([run])
     yield Text(describe_mixture(run))
@@ -190,12 +191,18 @@ def _details(run: Run, pictures: Mapping[str, Drawing]) -> Iterator[Part]:
     yield pictures["where"].part()
 
 
+def _count_sources(run: Run) -> str:
+    counts = Counter(reading.source for reading in run.readings)
+    return ", ".join(f"{source} {counts[source]}" for source in get_args(Source) if counts[source])
+
+
 def _to_json(run: Run) -> dict[str, Any]:
     return {
         "task": run.task.name,
         "model": run.model,
         "questions": len(run.answers),
         "accuracy": run.accuracy,
+        "accuracy_by_paper": run.accuracy_by_paper,
         "accuracy_of": {name: float(run.right[kind].double().mean()) for name, kind in run.kinds.items()},
         "unused": int((~run.usable).sum()),
         "chosen": str(run.equation.expression),
