@@ -57,6 +57,15 @@ def test_variables_of_a_rule_between_two_digits_are_named() -> None:
     assert found.auc > 0.95
 
 
+def test_variables_that_decide_between_several_kinds_are_named() -> None:
+    digits = torch.randint(10, (800, 4), generator=torch.Generator().manual_seed(0))
+    kinds = (digits[:, 1] >= 5).long() + (digits[:, 3] >= 7).long() - 1
+    kinds[:5] = 7  # too few to learn from
+    found = analyze_errors(digits, ("a", "b", "c", "d"), kinds)
+    assert set(found.important) == {"b", "d"}
+    assert found.auc > 0.98
+
+
 def test_nothing_is_named_where_errors_are_random_or_too_few() -> None:
     generator = torch.Generator().manual_seed(0)
     digits = torch.randint(10, (800, 4), generator=generator)

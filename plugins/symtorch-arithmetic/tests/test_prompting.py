@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import final
@@ -11,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from symtorch_arithmetic.answers.prompting import Answers, ask
-from symtorch_arithmetic.answers.reading import read_number
+from symtorch_arithmetic.answers.reading import CUT_OFF, read_number
 from symtorch_arithmetic.models.language_models import HuggingFaceModel, LanguageModel
 from symtorch_arithmetic.models.oracles import OUTLIERS, SILENT, Oracle
 from symtorch_arithmetic.tasks import TASKS, Task
@@ -36,6 +38,7 @@ class Echo(LanguageModel):
 
 
 SaveToy = Callable[..., Path]
+TEMPLATE = "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}<answer> "
 PROMPTS = [f"question {number}" for number in range(10)]
 
 
@@ -95,7 +98,67 @@ class TestHuggingFace:
         for _ in range(8):
             ids = torch.cat([ids, loaded(ids).logits[:, -1:].argmax(-1)], dim=1)
         expected = tokenizer.decode(ids[0, start:], skip_special_tokens=True)
-        assert HuggingFaceModel(str(toy), new_tokens=8).answer(["12+7"]) == [expected]
+        assert HuggingFaceModel(str(toy), new_tokens=8).answer(["12+7"]) == [expected + CUT_OFF]
+
+    def test_the_checkpoints_settings_of_sampling_and_penalties_change_nothing(
+        self, toy: Path, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "sampling"
+        shutil.copytree(toy, other)
+        file = other / "generation_config.json"
+        settings = {
+            "do_sample": True,
+            "temperature": 9.0,
+            "top_k": 3,
+            "top_p": 0.5,
+            "repetition_penalty": 9.0,
+        }
+        more = {"no_repeat_ngram_size": 1, "min_new_tokens": 7, "max_length": 3, "num_beams": 2}
+        file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | settings | more), encoding="utf-8")
+        prompts = TASKS["add"].write_prompts(TASKS["add"].draw_questions(6))
+        plain, sampling = (HuggingFaceModel(str(folder), new_tokens=12) for folder in (toy, other))
+        assert sampling.answer(prompts) == plain.answer(prompts)
+        assert sampling.revision == plain.revision
+
+    def test_a_template_without_a_role_for_the_system_is_used(
+        self, tmp_path: Path, save_toy: SaveToy
+    ) -> None:
+        strict = (
+            "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+        )
+        folder = save_toy(tmp_path / "strict", chat_template=strict)
+        templated = HuggingFaceModel(str(save_toy(tmp_path / "templated")), new_tokens=8)
+        assert HuggingFaceModel(str(folder), new_tokens=8).answer(["12+7"]) == templated.answer(["12+7"])
+
+    def test_a_template_that_cannot_write_a_question_is_an_error_before_any_is_asked(
+        self, tmp_path: Path, save_toy: SaveToy
+    ) -> None:
+        folder = save_toy(tmp_path / "broken", chat_template="{{ raise_exception('tools only') }}")
+        with pytest.raises(SearchError, match="chat template of .*tools only"):
+            HuggingFaceModel(str(folder))
+
+    def test_a_template_that_writes_the_date_does_not_make_another_model_every_day(
+        self, tmp_path: Path, save_toy: SaveToy
+    ) -> None:
+        dated = "{% if not date_string is defined %}{{ strftime_now('%H %M %S %f') }}{% endif %}" + TEMPLATE
+        folder = str(save_toy(tmp_path / "dated", chat_template=dated))
+        assert HuggingFaceModel(folder).revision == HuggingFaceModel(folder).revision
+
+    def test_an_answer_that_ends_by_itself_is_not_marked_as_cut_off(self, toy: Path, tmp_path: Path) -> None:
+        whole = HuggingFaceModel(str(toy), new_tokens=8)
+        (cut,) = whole.answer(["12+7"])
+        assert cut.endswith(CUT_OFF)
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(toy), AutoTokenizer.from_pretrained(toy)
+        ids = tokenizer("<user> 12+7 <answer> ", return_tensors="pt")["input_ids"]
+        model.generation_config.eos_token_id = int(model(ids).logits[0, -1].argmax())
+        model.save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        (answer,) = HuggingFaceModel(str(tmp_path), new_tokens=8).answer(["12+7"])
+        assert not answer.endswith(CUT_OFF)
+
+    def test_another_precision_is_another_model(self, toy: Path) -> None:
+        exact, rounded = (HuggingFaceModel(str(toy), dtype=dtype) for dtype in ("float32", "bfloat16"))
+        assert exact.revision == HuggingFaceModel(str(toy)).revision != rounded.revision
 
     def test_a_model_without_a_template_gets_the_prompt_itself(
         self, tmp_path: Path, save_toy: SaveToy

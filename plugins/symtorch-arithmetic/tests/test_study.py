@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import pytest
 import torch
 
 from symtorch_arithmetic.answers.prompting import Answers
-from symtorch_arithmetic.experiment import SearchSettings, run_experiment
+from symtorch_arithmetic.experiment import run_experiment
 from symtorch_arithmetic.models.language_models import LanguageModel
 from symtorch_arithmetic.models.oracles import Oracle
+from symtorch_arithmetic.reporting.kind_tables import name_law, tabulate_kinds_by_law, write_law
+from symtorch_arithmetic.searches import SearchSettings
 from symtorch_arithmetic.study import ArithmeticStudy
-from symtorch_arithmetic.tasks import TASKS
+from symtorch_arithmetic.tasks import TASKS, Task
 from symtorch_core import SearchError, UnknownComponentError
 from symtorch_core.studies import StudyReport
 from symtorch_core.testing import StudyContract, run_command
@@ -59,6 +63,8 @@ def test_a_planted_error_is_named_and_moves_no_constant(tmp_path: Path) -> None:
         assert run["explained"]["law and errors"] > run["explained"]["law"]
     (add,) = (run for run in report.figures["runs"] if run["task"] == "add")
     assert set(add["named"]) == {"ones_x0", "ones_x1"}
+    assert [law["law"] for law in add["laws"]] == ["x0 + x1", "x0 + x1 - 10.0"]
+    assert set(add["deciding"]["variables"]) == {"ones_x0", "ones_x1"}
     assert add["explained"]["law and errors"] > 0.93  # all but 3 % outliers, 1 % silence, and a border
     assert "unread" in report.tables  # the silent answers
     assert len(report.tables["answers"].rows) == sum(run["questions"] for run in report.figures["runs"])
@@ -83,6 +89,79 @@ class Scripted(LanguageModel):
     def answer(self, prompts: Sequence[str]) -> list[str]:
         answers = self._oracle.answer(prompts)
         return [self._change.get(place, answer) for place, answer in enumerate(answers)]
+
+
+@final
+class Mixed(LanguageModel):
+    """Answers 40 % of all additions rightly, repeats x0 in 40 %, loses the last digit in 10 %; the rest is noise."""
+
+    def __init__(self) -> None:
+        self._oracle = Oracle(TASKS["add"])
+        self.name, self.revision, self.batch = "mixed", "mixed", 10_000
+
+    def answer(self, prompts: Sequence[str]) -> list[str]:
+        return [
+            self._answer(prompt, right)
+            for prompt, right in zip(prompts, self._oracle.answer(prompts), strict=True)
+        ]
+
+    def _answer(self, prompt: str, right: str) -> str:
+        generator = np.random.default_rng([7, *prompt.encode()])
+        luck, first, second = generator.random(), *map(int, re.findall(r"\d+", prompt))
+        if luck < 0.4:
+            return right
+        if luck < 0.8:
+            return f"{first}"
+        if luck < 0.9:
+            return f"{first}+{second}={str(first + second)[:-1]}"
+        return f"It is {generator.integers(2_000)}."
+
+
+def test_laws_of_a_model_that_mixes_them_are_found_and_named(tmp_path: Path) -> None:
+    task = TASKS["add"]
+    settings = SearchSettings("torchgp", 8, 1.0, 0, tmp_path / "searches")
+    run = run_experiment(
+        task, Mixed(), task.draw_questions(200), Answers(tmp_path / "answers.sqlite"), settings
+    )
+    names = {write_law(law): name_law(run, law) for law in run.mixture.laws}
+    assert names["x0 + x1"] == "right: the true law"
+    assert names["x0"] == "repeated"
+    shares = {write_law(law): run.mixture.compute_share(law) for law in run.mixture.laws}
+    assert shares["x0 + x1"] == pytest.approx(0.4, abs=0.12)
+    assert shares["x0"] == pytest.approx(0.4, abs=0.12)
+    counts = {found.kind: found for found in run.count_kinds()}
+    assert run.accuracy == counts["right"].share == run.accuracy_by_paper
+    assert counts["right"].share == pytest.approx(0.4, abs=0.1)
+    assert counts["digits lost"].share == pytest.approx(0.1, abs=0.05)
+    assert max(counts["right"].by_chance, counts["repeated"].by_chance) < 0.02
+    crossed = tabulate_kinds_by_law(run)
+    (right,) = (row for row in crossed.rows if row[0] == "right")
+    assert int(right[crossed.headings.index("x0 + x1")]) >= 0.95 * counts["right"].count
+    assert run.deciding.important == ()  # it draws lots
+
+
+def test_a_task_without_numbers_does_not_cost_the_report_on_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(self: ArithmeticStudy, task: Task, *_: object) -> LanguageModel:
+        return Oracle(task) if task.name == "celsius" else Mute()
+
+    monkeypatch.setattr(ArithmeticStudy, "_build_model", build)
+    report = ArithmeticStudy(task="all", model="oracle", scale="tiny", questions=40).run(tmp_path)
+    assert [run["task"] for run in report.figures["runs"]] == ["celsius"]
+    failed = [claim for claim in report.claims if claim.text == "count: no equation"]
+    assert "0 of 40 answers of mute to count have a number" in failed[0].reached
+
+
+@final
+class Mute(LanguageModel):
+    """Never says a number."""
+
+    def __init__(self) -> None:
+        self.name, self.revision, self.batch = "mute", "mute", 10_000
+
+    def answer(self, prompts: Sequence[str]) -> list[str]:
+        return ["What a question!"] * len(prompts)
 
 
 def test_absurd_answers_are_listed_and_kept_out_of_the_fit(tmp_path: Path) -> None:

@@ -4,67 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Final, final
 
 import torch
 from torch import Tensor
 
 from symtorch_arithmetic.analysis.error_analysis import ErrorAnalysis, analyze_errors
 from symtorch_arithmetic.analysis.laws import LawPosition, find_law
+from symtorch_arithmetic.analysis.mixture import Mixture, find_laws
+from symtorch_arithmetic.answers.kinds import Kind, KindCount, classify_all, count_kinds
 from symtorch_arithmetic.answers.prompting import Answers, ask
-from symtorch_arithmetic.answers.reading import Reading, read_number
+from symtorch_arithmetic.answers.reading import Reading, read_by_paper, read_number
 from symtorch_arithmetic.models.language_models import LanguageModel
+from symtorch_arithmetic.searches import SearchSettings, distill_answers, distill_errors, search_some
 from symtorch_arithmetic.tasks import Task
-from symtorch_core import (
-    Candidate,
-    Distillation,
-    SearchError,
-    SearchSpace,
-    SymbolicModel,
-    Transforms,
-    distill,
-)
-from symtorch_core.events import Callback
+from symtorch_core import Candidate, Distillation, SearchError, SymbolicModel, Transforms
 from symtorch_core.expressions import variables
-from symtorch_core.search import SelectionRule
-from symtorch_core.studies import require_finished
 
-LOSS: Final = "log1p(abs(r))"
-"""The default. Answers are exact or wrong by any power of ten. With this loss, an answer that is met exactly counts
-more than a huge error made smaller, so equations get no poles where single answers are wrong. (Mean absolute errors do
-not prevent poles: one between whole numbers fits one outlier and leaves all other answers as they are.)"""
-_HELD_OUT: Final = 0.35  # share of the errors by which an equation is chosen: rare ones must be among them
 _FAR: Final = 100.0  # in interquartile ranges of the answers; answers beyond are not used
 _FEWEST: Final = 10
-_MAXSIZE: Final = 20
-_PLAIN: Final = ("+", "-", "*")
-_THRESHOLDS: Final = (*_PLAIN, "max", "greater_equal")
 
 
 @final
-@dataclass(frozen=True)
-class SearchSettings:
-    """Settings of the searches.
-
-    Attributes:
-        regressor: name of the backend.
-        niterations, timeout: of each search.
-        seed: of each search.
-        folder: where finished searches are kept.
-        callbacks: told of all stages.
-        loss, select: as for :func:`symtorch_core.distill`.
-    """
-
-    regressor: str
-    niterations: int
-    timeout: float | None
-    seed: int
-    folder: Path
-    callbacks: Sequence[Callback] = ()
-    loss: str = LOSS
-    select: SelectionRule = "simplest"
+class TooFewNumbersError(SearchError):
+    """Too few answers have a number to search for equations."""
 
 
 @final
@@ -84,6 +48,8 @@ class Run:
         law_position: of the true law on its front; None where it is not on the front.
         residual: the distillation of the errors (answer minus truth) of all usable answers.
         error_analysis: which variables decide whether an answer is wrong.
+        mixture: laws in turn, found in the usable answers alone.
+        deciding: which variables decide by which of these laws, or by none, a question is answered.
     """
 
     task: Task
@@ -98,6 +64,8 @@ class Run:
     law_position: LawPosition | None
     residual: Distillation
     error_analysis: ErrorAnalysis
+    mixture: Mixture
+    deciding: ErrorAnalysis
 
     @property
     def values(self) -> Tensor:
@@ -118,6 +86,26 @@ class Run:
     def accuracy(self) -> float:
         """Share of all questions that were answered exactly right."""
         return float(self.right.double().mean())
+
+    @property
+    def accuracy_by_paper(self) -> float:
+        """Share of right answers where the paper's rule reads them, which takes the first number."""
+        said = torch.tensor([read_by_paper(text) for text in self.answers], dtype=torch.float64)
+        return float(self.task.find_right(said, self.numbers).double().mean())
+
+    @property
+    def answer_kinds(self) -> list[Kind]:
+        """The kind of each answer by definition, n of them."""
+        return classify_all(*self._list_plain())
+
+    def count_kinds(self) -> list[KindCount]:
+        """Count the kinds of answers by definition, and how often each comes by chance."""
+        return count_kinds(*self._list_plain())
+
+    def _list_plain(self) -> tuple[list[float], list[float], list[tuple[float, ...]], float]:
+        """Return answers, right answers, numbers of the questions, and the step."""
+        truths = self.task.compute_truth(self.numbers).tolist()
+        return self.values.tolist(), truths, self.task.list_asked(self.numbers), self.task.step
 
     @property
     def equation(self) -> Candidate:
@@ -165,28 +153,38 @@ def run_experiment(
         kinds: see :class:`Run`.
 
     Raises:
-        SearchError: fewer than ten answers have a number.
+        TooFewNumbersError: fewer than ten answers have a number.
     """
     prompts = task.write_prompts(numbers)
     texts = ask(model, prompts, answers, settings.callbacks)
-    readings = [read_number(text) for text in texts]
+    readings = _read(task, numbers, texts)
     values = torch.tensor([reading.value for reading in readings], dtype=torch.float64)
     usable = _find_usable(values, values)
     if int(usable.sum()) < _FEWEST:
-        raise SearchError(
+        raise TooFewNumbersError(
             f"only {int(usable.sum())} of {len(values)} answers of {model.name} to {task.name} have a number, too few "
             f"for an equation: ask more questions, or another model. The first answer is: {texts[0][:200]!r}"
         )
 
     def answer(asked: Tensor) -> Tensor:
         """Return the model's answers to numbers (n, d), shape (n, 1); NaN where an answer cannot be used."""
-        said = [read_number(text).value for text in ask(model, task.write_prompts(asked), answers)]
+        texts = ask(model, task.write_prompts(asked), answers)
+        said = [reading.value for reading in _read(task, asked, texts)]
         column = torch.tensor(said, dtype=torch.float64)
         return torch.where(_find_usable(column, values), column, torch.nan)[:, None]
 
-    law = _distill_answers(task, SymbolicModel(answer, name=task.name), numbers, settings)
+    law = distill_answers(task, SymbolicModel(answer, name=task.name), numbers, settings)
     errors = _compute_errors(task, values, numbers)[usable]
     digits = Transforms(task.variables, task.digits)(numbers[usable])
+    mixture = find_laws(
+        task.variables,
+        numbers[usable],
+        values[usable],
+        lambda asked, said, number: search_some(task, asked, said, number, settings),
+        step=task.step,
+        different=len(task.compute_truth(numbers).unique()),
+        seed=settings.seed,
+    )
     return Run(
         task=task,
         model=model.name,
@@ -198,73 +196,21 @@ def run_experiment(
         kinds=kinds,
         law=law,
         law_position=find_law(law.front(0), task),
-        residual=_distill_errors(task, numbers[usable], errors, settings),
+        residual=distill_errors(task, numbers[usable], errors, settings),
         error_analysis=analyze_errors(digits, tuple(task.digits), errors != 0, settings.seed),
+        mixture=mixture,
+        deciding=_find_deciding(task, numbers[usable], mixture, settings.seed),
     )
 
 
-def _distill_answers(
-    task: Task, model: SymbolicModel, numbers: Tensor, settings: SearchSettings
-) -> Distillation:
-    """Distill the answers into equations in the numbers."""
-    # The paper's operators; arguments of sin and exp are single terms, as in the reference study.
-    space = _build_search_space(
-        settings, ("+", "*"), ("inv", "sin", "exp"), constraints={"sin": (1,), "exp": (1,)}
-    )
-    found = model.distill(
-        numbers,
-        search=space,
-        output_names=["answer"],
-        capture_options={"on_nonfinite": "drop"},
-        out_of_range=False,
-        **_share_options(task, settings),
-    )
-    return require_finished(found)
+def _read(task: Task, numbers: Tensor, texts: Sequence[str]) -> list[Reading]:
+    return [read_number(text, asked) for text, asked in zip(texts, task.list_asked(numbers), strict=True)]
 
 
-def _distill_errors(task: Task, numbers: Tensor, errors: Tensor, settings: SearchSettings) -> Distillation:
-    """Distill the errors into equations in the task's digits, with thresholds where the backend has them."""
-
-    def found(operators: tuple[str, ...]) -> Distillation:
-        return distill(
-            (numbers, errors[:, None]),
-            search=_build_search_space(settings, operators, ()),
-            transforms=task.digits,
-            test_fraction=_HELD_OUT,
-            output_names=["error"],
-            **_share_options(task, settings),
-        )
-
-    try:
-        return require_finished(found(_THRESHOLDS))
-    except SearchError:
-        return require_finished(found(_PLAIN))
-
-
-def _share_options(task: Task, settings: SearchSettings) -> dict[str, Any]:
-    return {
-        "regressor": settings.regressor,
-        "variable_names": task.variables,
-        "select": settings.select,
-        "seed": settings.seed,
-        "resume": settings.folder,
-        "callbacks": settings.callbacks,
-        "progress": False,
-    }
-
-
-def _build_search_space(
-    settings: SearchSettings, binary: tuple[str, ...], unary: tuple[str, ...], **more: Any
-) -> SearchSpace:
-    return SearchSpace(
-        binary_operators=binary,
-        unary_operators=unary,
-        niterations=settings.niterations,
-        maxsize=_MAXSIZE,
-        loss=settings.loss,
-        timeout_in_seconds=settings.timeout,
-        **more,
-    )
+def _find_deciding(task: Task, numbers: Tensor, mixture: Mixture, seed: int) -> ErrorAnalysis:
+    """Find which of the numbers and their digits decide between the laws."""
+    derived = {variable: variable for variable in task.variables} | dict(task.digits)
+    return analyze_errors(Transforms(task.variables, derived)(numbers), tuple(derived), mixture.places, seed)
 
 
 def _compute_errors(task: Task, values: Tensor, numbers: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Prompts are those of the reference study's notebook (docs/demos/llm_maths_demo.i
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
@@ -18,6 +19,7 @@ from torch import Tensor
 from symtorch_core import SearchError
 from symtorch_core.expressions import evaluate, parse
 
+_WRITTEN: Final = re.compile(r"(?:\{x\d+\})+")
 _OPENING: Final = r"Return only the numeric answer in the format \boxed{}. "
 
 
@@ -126,13 +128,21 @@ class Task:
             raise SearchError(
                 f"{self.name} needs {len(self.ranges)} whole numbers for each question, shape (n, {len(self.ranges)})"
             )
-        return [self._fill_prompt(row) for row in numbers.long().tolist()]
+        return [self._fill(self.prompt, row) for row in numbers.long().tolist()]
 
-    def _fill_prompt(self, numbers: list[int]) -> str:
-        text = self.prompt
+    def _fill(self, text: str, numbers: list[int]) -> str:
         for variable, number in zip(self.variables, numbers, strict=True):
             text = text.replace(f"{{{variable}}}", str(number))
         return text
+
+    def list_asked(self, numbers: Tensor) -> list[tuple[float, ...]]:
+        """Return the numbers of each question as they are written: one where digits stand side by side.
+
+        >>> TASKS["count"].list_asked(torch.tensor([[0, 1, 1, 1, 0, 0]]))
+        [(11100.0,)]
+        """
+        written = [match.group() for match in _WRITTEN.finditer(self.prompt)]
+        return [tuple(float(self._fill(place, row)) for place in written) for row in numbers.long().tolist()]
 
     def evaluate(self, expression: str, numbers: Tensor) -> Tensor:
         """Evaluate an expression in the variables for questions (n, d), shape (n,), float64."""

@@ -8,7 +8,10 @@ import numpy as np
 
 from symtorch_arithmetic.experiment import Run
 from symtorch_core import Transforms
+from symtorch_core.expressions import to_text
+from symtorch_core.studies import escape_plot
 
+_LETTERS: Final = 40
 _FEW: Final = 12  # values of a variable that fit on an axis
 
 
@@ -21,6 +24,20 @@ def draw_errors(ax: Any, run: Run) -> None:
     ax.set_yscale("symlog", linthresh=run.task.step)
     ax.axhline(0.0, color="0.8", linewidth=1, zorder=0)
     ax.set(xlabel="true answer", ylabel="answer minus truth")
+    ax.legend(loc="best", fontsize="small")
+
+
+def draw_laws(ax: Any, run: Run) -> None:
+    """Draw answers over right answers, coloured by the law that explains them."""
+    truth, values = run.task.compute_truth(run.numbers)[run.usable], run.values[run.usable]
+    places = run.mixture.places
+    ax.scatter(truth[places < 0], values[places < 0], s=8, color="0.7", label="no law")
+    for place, law in enumerate(run.mixture.laws):
+        shown = places == place
+        text = escape_plot(to_text(law.expression, 4), _LETTERS)
+        ax.scatter(truth[shown], values[shown], s=12, color=f"C{place}", label=text)
+    ax.set_yscale("symlog", linthresh=max(1.0, float(truth.abs().median())))
+    ax.set(xlabel="true answer", ylabel="answer")
     ax.legend(loc="best", fontsize="small")
 
 
