@@ -12,6 +12,7 @@ from symtorch_core import SearchError
 from symtorch_core.events import Event, StageStarted
 from symtorch_core.studies import StudyReport
 from symtorch_core.testing import StudyContract, run_command
+from symtorch_llm.models import memory
 from symtorch_llm.models.loading import load_causal
 from symtorch_llm.models.passages import prepare_passages, read_passages
 from symtorch_llm.models.saving import load_surrogates
@@ -189,6 +190,20 @@ def test_models_whose_head_is_their_embedding(
     assert model.lm_head.weight is model.get_input_embeddings().weight
     came = count_bytes([block.surrogate for block in blocks if block.surrogate])
     assert count_bytes([model]) == before - mlps + came
+
+
+def test_a_run_that_does_not_fit_into_memory_is_refused_before_it_begins(
+    toy: Path, toy_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = LlmStudy(model=str(toy), text=str(toy_text), layers="0", length=40, batch=2, k_in=4, k_out=2)
+    monkeypatch.setattr(memory, "get_free_memory", lambda: 50_000)
+    with pytest.raises(SearchError, match=r"the run needs .* GB beside the model .*: give fewer --rows"):
+        study.run(tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    # Rows of one MLP and twice more while it is fitted; predictions and what is made of them.
+    needs = memory.estimate_needs(layers=1, rows=100, width=16, sequences=2, length=40, outputs=14)
+    assert needs.rows == 3 * 100 * 2 * 16 * 4
+    assert needs.predictions == 4 * 2 * 40 * 14 * 4
 
 
 def test_what_is_missing_or_makes_no_sense_is_said(toy: Path, toy_text: Path, tmp_path: Path) -> None:

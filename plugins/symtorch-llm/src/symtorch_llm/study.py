@@ -42,6 +42,7 @@ from symtorch_llm.judging.layers import (
 )
 from symtorch_llm.judging.speed import build_token_block, measure_speeds
 from symtorch_llm.models.loading import computes_bfloat16_fast, load_model
+from symtorch_llm.models.memory import Needs, check_free, estimate_needs
 from symtorch_llm.models.passages import Passages, capture_rows, prepare_passages, read_passages
 from symtorch_llm.models.saving import save_surrogates
 from symtorch_llm.models.tasks import TASKS
@@ -158,6 +159,8 @@ class LlmStudy(Study):
         paths = find_mlps(model, self.mlp or None)
         numbers = _parse_layers(self.layers, len(paths))
         parts = self._read_parts(model, tokenizer)
+        needs = self._estimate_needs(model, parts, len(paths if numbers is None else numbers))
+        check_free(needs)
         watched = paths if numbers is None else [paths[number] for number in numbers]
         experiment = self._build_experiment(model, watched, parts, folder, callbacks)
         choice = self._choose_layers(experiment, paths) if numbers is None else None
@@ -201,7 +204,7 @@ class LlmStudy(Study):
                 samples=self._write_samples(model, tokenizer, parts.judged[JUDGED], variants),
                 setup=f"{experiment.fit.tokens:,} tokens to fit to, {experiment.stop.tokens:,} to stop by, "
                 f"{experiment.judged[JUDGED].tokens:,} to judge on, {torch.get_num_threads()} threads, "
-                f"{get_device(model)}; {loaded.about}",
+                f"{get_device(model)}; {loaded.about}; {needs}",
             )
         )
 
@@ -286,6 +289,17 @@ class LlmStudy(Study):
         config = get_text_config(model)
         width = config.vocab_size if self.kind == "causal" else config.hidden_size
         return self.batch or max(1, min(_LARGEST_BATCH, _LOGITS // (self._read_length(model) * int(width))))
+
+    def _estimate_needs(self, model: nn.Module, parts: Parts, layers: int) -> Needs:
+        config = get_text_config(model)
+        return estimate_needs(
+            layers=layers,
+            rows=min(self.rows, sum(map(len, parts.fit))),
+            width=int(config.hidden_size),
+            sequences=self._size_batch(model),
+            length=self._read_length(model),
+            outputs=int(config.vocab_size if self.kind == "causal" else config.hidden_size),
+        )
 
     def _read_parts(self, model: nn.Module, tokenizer: Any) -> Parts:
         """Return sequences to fit to, to stop by and to judge on; no text is in two of these parts."""

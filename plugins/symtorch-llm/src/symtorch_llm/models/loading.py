@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, final
 
-import psutil  # type: ignore[import-untyped]
 import torch
 from torch import nn
 from transformers import (
@@ -23,6 +22,7 @@ from transformers import (
 
 from symtorch_core import SearchError, did_you_mean
 from symtorch_llm.models.checkpoint import Checkpoint, find_checkpoint
+from symtorch_llm.models.memory import get_free_memory, write_bytes
 from symtorch_llm.models.transformer import count_parameters, fold_mlps
 
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
@@ -217,11 +217,11 @@ def _check_memory(path: str, checkpoint: Checkpoint, dtype: str) -> None:
         return
     less = _estimate_bytes(checkpoint, "bfloat16")
     advice = (
-        f"give dtype bfloat16 (--dtype bfloat16), which needs {_write_bytes(less)}" if less < needed else
+        f"give dtype bfloat16 (--dtype bfloat16), which needs {write_bytes(less)}" if less < needed else
         "free some, or take a smaller model"
     )  # fmt: skip
     raise SearchError(
-        f"the model in {path!r} needs {_write_bytes(needed)} of memory in {chosen}, and {_write_bytes(free)} are free: "
+        f"the model in {path!r} needs {write_bytes(needed)} of memory in {chosen}, and {write_bytes(free)} are free: "
         f"{advice}"
     )
 
@@ -231,15 +231,6 @@ def _estimate_bytes(checkpoint: Checkpoint, dtype: str) -> int:
     size = DTYPES.get(dtype, torch.float32).itemsize
     first = 0 if checkpoint.gguf is None else torch.float32.itemsize
     return checkpoint.numbers * (size + first)
-
-
-def _write_bytes(number: int) -> str:
-    return f"{number / 1e9:.3g} GB"
-
-
-def get_free_memory() -> int:
-    """Return the bytes of memory that can be used without swapping."""
-    return int(psutil.virtual_memory().available)
 
 
 def describe_quantised(types: Sequence[str]) -> str:
