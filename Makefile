@@ -77,6 +77,23 @@ studies: $(STAMP) ## run every study at laptop scale; hours, and stopped runs go
 	        --opening 'Once upon|One day' --length 257 --mark --layers 1,2,3 --k-in 16 --k-out 8 --recipe all --seeds 3 \
 	        --out studies/llm; \
 	else echo "no trained language model in $$data (SYMTORCH_DATA says where): the study llm is left out"; fi
+	@set -e; data=$${SYMTORCH_DATA:-../shared/data}; models=$$SYMTORCH_MODELS; wiki="$$data/wikitext-2"; \
+	if test -z "$$models" || ! test -d "$$wiki"; then \
+	    echo "SYMTORCH_MODELS names no folder of language models, or $$wiki is not there: their studies are left out"; exit 0; \
+	fi; \
+	texts="--text $$wiki/valid.txt --eval $$wiki/test.txt"; \
+	large="$$models/qwen2.5-coder-1.5b-instruct"; small="$$models/qwen2.5-coder-0.5b-instruct"; \
+	$(BIN)/symtorch run llm --preset paper --regressor operon --timeout 5 --tokens 40000 --passes 3 --no-sweep --dtype fast \
+	    --model "$$large" $$texts --out studies/llm-paper; \
+	$(BIN)/symtorch run llm --preset laptop --model "$$large" $$texts --others "$$data/text/tinyshakespeare.txt" \
+	    --out studies/llm-1.5b; \
+	$(BIN)/symtorch run llm --preset laptop --layers auto --budget 0.1 --frontier --recipe best --model "$$small" $$texts \
+	    --out studies/llm-0.5b-auto; \
+	$(BIN)/symtorch run llm --preset laptop --layers 6,12,18 --model "$$small" $$texts --out studies/llm-0.5b; \
+	$(BIN)/symtorch run llm --preset laptop --layers 4,9,14 --model "$$models/gemma3-270m" $$texts --out studies/llm-gemma; \
+	for name in qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct gemma3-270m; do \
+	    $(BIN)/symtorch run arithmetic --task all --model "$$models/$$name" --questions 221 --out "studies/arithmetic-$$name"; \
+	done
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .venv-bounds .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
