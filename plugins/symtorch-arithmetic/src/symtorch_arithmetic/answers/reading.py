@@ -4,7 +4,7 @@ The rule is the SymTorch paper's (Table 10: the number in ``\boxed{}``, or the f
 the question: of "16+527=543" the first number is the question's, and counted as an answer it makes the law x0 out of
 nothing. So a number after an equals sign, or after the question's own numbers, comes before the first number; and a
 number inside a question or beside an operator is no answer. Where these rules give no number, there is none: for an
-empty text, a box with several numbers, and an answer that was cut off before a box or a line that is a number.
+empty text, a box with several numbers, an answer that was cut off before a box or a line that begins with a number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, final
 
 CUT_OFF: Final = "\u2026"
-"""Ends an answer that was cut off: numbers in its sentences, and in its last line, are not what it would have given."""
+"""Ends an answer that was cut off: a number right before it may lack digits, and others may be of the reasoning."""
 _BOX: Final = "boxed{"
 _NUMBER: Final = re.compile(
     rf"""(?<![A-Za-z0-9_.])                     # not inside a word, nor behind the digits of another number
@@ -93,7 +93,7 @@ def read_number(answer: str, asked: Sequence[float] = ()) -> Reading:
             return _take((equals or numbers)[-1], "box")
         return NOTHING
     if text.endswith(CUT_OFF):  # numbers in its sentences are of its reasoning, which was to lead to another
-        text = "\n".join(line for line in text.split("\n")[:-1] if _BARE.match(line))
+        text = "\n".join(line for line in text.split("\n") if _BARE.match(line))
     for part in _QUESTION.split(text):
         numbers = _list_numbers(part)
         if equals := [number for number in numbers if number.equals]:
