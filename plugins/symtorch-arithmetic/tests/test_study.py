@@ -26,7 +26,7 @@ from symtorch_core.testing import StudyContract, run_command
 
 
 def quick(folder: Path) -> SearchSettings:
-    return SearchSettings("torchgp", 200, 4.0, 0, folder / "searches")
+    return SearchSettings("torchgp", 40, None, 0, folder / "searches")
 
 
 class TestArithmetic(StudyContract):
@@ -119,7 +119,7 @@ class Mixed(LanguageModel):
 
 def test_laws_of_a_model_that_mixes_them_are_found_and_named(tmp_path: Path) -> None:
     task = TASKS["add"]
-    settings = SearchSettings("torchgp", 8, 1.0, 0, tmp_path / "searches")
+    settings = SearchSettings("torchgp", 8, None, 0, tmp_path / "searches")
     run = run_experiment(
         task, Mixed(), task.draw_questions(200), Answers(tmp_path / "answers.sqlite"), settings
     )

@@ -4,7 +4,7 @@ The rule is the SymTorch paper's (Table 10: the number in ``\boxed{}``, or the f
 the question: of "16+527=543" the first number is the question's, and counted as an answer it makes the law x0 out of
 nothing. So a number after an equals sign, or after the question's own numbers, comes before the first number; and a
 number inside a question or beside an operator is no answer. Where these rules give no number, there is none: for an
-empty text, a box with several numbers, a number that was cut off.
+empty text, a box with several numbers, an answer that was cut off before a box or a line that begins with a number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, final
 
 CUT_OFF: Final = "\u2026"
-"""Ends an answer that was cut off: a number right before it may lack digits."""
+"""Ends an answer that was cut off: a number right before it may lack digits, and others may be of the reasoning."""
 _BOX: Final = "boxed{"
 _NUMBER: Final = re.compile(
     rf"""(?<![A-Za-z0-9_.])                     # not inside a word, nor behind the digits of another number
@@ -30,12 +30,15 @@ _NUMBER: Final = re.compile(
 _QUESTION: Final = re.compile(r"(?:[^\n.?!\uff1f]|\.(?=\d))*[?\uff1f]")
 _EQUALS: Final = re.compile(r"(?:=|\u2248|\\approx)\s*$")
 _OPERATOR_BEFORE: Final = re.compile(
-    r"(?:[\d)}]\s*(?:[-\u2212+*\u00d7xX/\u00f7^]|\*\*|\\times|\\cdot|\\div)|\\frac\{)\s*$"
+    r"(?:(?:[\d)}]|\b[A-Za-z])\s*(?:[-\u2212*\u00d7xX/\u00f7^]|\*\*|\\times|\\cdot|\\div)|[\w)}]\s*\+|\\frac\{|\}\{)\s*$"
 )
 _OPERATOR_AFTER: Final = re.compile(
     r"[^\S\n]*(?:[+*\u00d7/\u00f7^]|\\times|\\cdot|\\div|[-\u2212xX]\s*\d)|\}\{"
 )
-_LABEL: Final = re.compile(r"\b[Ss]tep\s+\d+\b")
+_BARE: Final = re.compile(
+    r"\s*(?!\d+[.)]\s)[-+\u2212=]?\s*\.?\d"
+)  # a line that begins with a number, not a list's
+_LABEL: Final = re.compile(r"\b(?:[Ss]tep|[Dd]igits?)\s+[\"'\u2018\u201c]?\d+\b")
 _LAYOUT: Final = (
     (re.compile(r"\{,\}|\\[,!;:]|(?<=\d)[\u00a0\u2009\u202f](?=\d{3})"), ""),  # between groups of digits
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\u00b0|\\degree"), " "),
@@ -89,6 +92,8 @@ def read_number(answer: str, asked: Sequence[float] = ()) -> Reading:
         if equals or (len(numbers) == 1 and not numbers[0].operand):
             return _take((equals or numbers)[-1], "box")
         return NOTHING
+    if text.endswith(CUT_OFF):  # numbers in its sentences are of its reasoning, which was to lead to another
+        text = "\n".join(line for line in text.split("\n") if _BARE.match(line))
     for part in _QUESTION.split(text):
         numbers = _list_numbers(part)
         if equals := [number for number in numbers if number.equals]:
