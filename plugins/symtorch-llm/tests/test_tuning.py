@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from symtorch_llm.models.tasks import LanguageModelling
 from symtorch_llm.models.transformer import find_mlps
 from symtorch_llm.text import Batch, build_batches, split_documents, tokenize
 
-SHORT = Tuning(epochs=3)
+SHORT = Tuning(epochs=3, learning_rates=(0.01,))
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +113,25 @@ def test_the_same_seed_gives_the_same_and_another_another(
         modules = {
             path: BASELINES["narrow SwiGLU"](some, Sizes(300, 4, 2), seed) for path, some in rows.items()
         }
-        results.append(tune(modules, *texts, Tuning(epochs=1), seed=seed).after)
+        results.append(tune(modules, *texts, replace(SHORT, epochs=1), seed=seed).after)
     assert results[0] == results[1] != results[2]
+
+
+def test_the_learning_rate_is_the_best_of_short_trials_which_leave_nothing_behind(
+    texts: list[Passages], rows: dict[str, Rows]
+) -> None:
+    def build() -> dict[str, nn.Module]:
+        return {path: BASELINES["constant"](some, Sizes(0, 1, 1), 0) for path, some in rows.items()}
+
+    rates = (1e-7, 0.05)  # the first moves nothing
+    chosen, alone = build(), build()
+    done = tune(chosen, *texts, Tuning(epochs=2, learning_rates=rates))
+    expected = tune(alone, *texts, Tuning(epochs=2, learning_rates=rates[1:]))
+    assert (done.before, done.after) == (expected.before, expected.after)
+    for path, module in chosen.items():
+        assert torch.equal(module.vector, alone[path].vector)
+    with pytest.raises(SearchError, match="a learning rate"):
+        tune(chosen, *texts, Tuning(learning_rates=()))
 
 
 def test_a_stopped_tuning_keeps_its_best(

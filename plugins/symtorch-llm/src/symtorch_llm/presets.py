@@ -24,7 +24,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "epochs": 0,
             "passes": 100,
         },
-        # Three hours on two cores for a model of 1.5 billion parameters, where the processor computes in bfloat16.
+        # For two cores and a model of 1.5 billion parameters, where the processor computes in bfloat16.
         "laptop": {
             **_PAPER,
             "tokens": 40_000,
@@ -32,6 +32,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "rows": 20_000,
             "epochs": 1,
             "step": 262,
+            "learning_rate": 0.03,
             "passes": 3,
             "sweep": False,
             "dtype": "fast",

@@ -125,7 +125,9 @@ class LlmStudy(Study):
     timeout: float = setting(5.0, "Seconds for each equation of the paper recipe; 0 for no limit.")
     epochs: int = setting(3, "Most passes of the tuning; 0 for none.")
     learning_rate: float = setting(
-        1e-2, "Highest learning rate of the tuning, relative to the size of each number."
+        0.0,
+        "Highest learning rate of the tuning, relative to the size of each number; "
+        "0 for the best of 0.01, 0.03 and 0.1 in short trials.",
     )
     sweep: bool = setting(True, "Measure how narrow maps may be.")
     frontier: bool = setting(
@@ -259,9 +261,8 @@ class LlmStudy(Study):
         self.one_of(TASKS, "kind")
         self.one_of(("best", "paper", "all"), "recipe")
         self.at_least(1, "k_in", "k_out", "terms", "seeds", "rows", "passes")
-        self.at_least(0, "length", "step", "seed", "tokens", "batch", "epochs", "timeout")
+        self.at_least(0, "length", "step", "seed", "tokens", "batch", "epochs", "timeout", "learning_rate")
         self.at_least(-math.inf, "budget")  # any finite number: a fall may be asked for
-        self.more_than(0, "learning_rate")
         if self.frontier and self.layers.strip() != "auto":
             raise SearchError("--frontier ranks all layers first: use it with --layers auto")
         if self.recipe != "best":
@@ -318,7 +319,7 @@ class LlmStudy(Study):
         fit = take_tokens(fit, self.tokens)
         return Parts(
             cut_sequences(fit, self.step, mark) if self.step else fit,
-            take_tokens(stop, self.tokens // 8),
+            take_tokens(stop, self.tokens // 16),
             {
                 JUDGED: take_tokens(judged, self.tokens),
                 **{
@@ -331,7 +332,10 @@ class LlmStudy(Study):
         )
 
     def _build_tuning(self) -> Tuning | None:
-        return Tuning(epochs=self.epochs, learning_rate=self.learning_rate) if self.epochs else None
+        if not self.epochs:
+            return None
+        tuning = Tuning(epochs=self.epochs)
+        return replace(tuning, learning_rates=(self.learning_rate,)) if self.learning_rate else tuning
 
     def _build_recipes(self) -> list[Recipe]:
         tuning = self._build_tuning()

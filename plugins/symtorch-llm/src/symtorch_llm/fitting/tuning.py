@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -31,14 +31,17 @@ class Tuning:
 
     Attributes:
         epochs: passes over the text, at most; 0 for no tuning.
-        learning_rate: the highest, on a one-cycle schedule: the share of its size by which a number changes in a step.
+        learning_rates: the highest, on a one-cycle schedule: the share of its size by which a number changes in a step.
+            Of several, the one is taken that comes closest to the original on the text to stop by, in short trials.
+        trial: steps of such a trial.
         clip: the gradient's largest norm.
         patience: checks without a smaller distance, after which the tuning stops.
         checks: how often the distance on other text is measured in each pass.
     """
 
     epochs: int = 3
-    learning_rate: float = 1e-2
+    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
+    trial: int = 32
     clip: float = 1.0
     patience: int = 3
     checks: int = 2
@@ -75,43 +78,76 @@ def tune(
         SearchError: there is no text, or a setting is invalid.
     """
     tuning = tuning or Tuning()
-    if not len(fit) or not len(stop) or tuning.epochs < 0 or tuning.checks < 1:
-        raise SearchError("tuning needs text to tune on, text to stop by, and checks of at least 1")
-    generator = torch.Generator().manual_seed(seed)
-    parts = min(tuning.checks, len(fit))
-    steps = len(fit) // parts
-
-    def shuffle(epoch: int) -> list[list[int]]:
-        # A pass over the text is several epochs of the loop, so that it can stop within one.
-        generator.manual_seed(seed * _PRIME + epoch // parts)
-        order = torch.randperm(len(fit), generator=generator).tolist()
-        return order[epoch % parts * steps : (epoch % parts + 1) * steps]
-
+    if not len(fit) or not len(stop) or tuning.epochs < 0 or tuning.checks < 1 or not tuning.learning_rates:
+        raise SearchError(
+            "tuning needs text to tune on, text to stop by, checks of at least 1 and a learning rate"
+        )
     with _make_trainable(modules) as parameters:
         if not parameters or not tuning.epochs:
             return Descent(math.nan, math.nan, 0, torch.zeros(0), 0.0)
+        best, *others = tuning.learning_rates
+        if others:
+            some = fit.take(range(min(tuning.trial, len(fit))))
+            trial = replace(tuning, epochs=1, checks=1, patience=1)
+            start = [parameter.detach().clone() for parameter in parameters]
+            reached = {}
+            for rate in tuning.learning_rates:
+                done = _descend(modules, parameters, some, stop, trial, rate, seed, callbacks)
+                if done.interrupted:
+                    return done
+                reached[rate] = done.after
+                _set(parameters, start)
+            best = min(reached, key=reached.__getitem__)
+        return _descend(modules, parameters, fit, stop, tuning, best, seed, callbacks)
 
-        def distance(passages: Passages, number: int) -> Tensor:
-            with place_modules(passages.model, modules):
-                return passages.compute_distance(number)
 
-        optimizer = RelativeAdam(parameters, tuning.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, tuning.learning_rate, total_steps=tuning.epochs * parts * steps + 1, pct_start=0.1
-        )
-        return descend(
-            lambda number: distance(fit, number),
-            parameters,
-            shuffle,
-            optimizer=optimizer,
-            schedule=schedule,
-            epochs=tuning.epochs * parts,
-            clip=tuning.clip,
-            judge=lambda: sum(float(distance(stop, n)) for n in range(len(stop))) / len(stop),
-            patience=tuning.patience,
-            stage="tune",
-            callbacks=callbacks,
-        )
+def _descend(
+    modules: Mapping[str, nn.Module],
+    parameters: Sequence[nn.Parameter],
+    fit: Passages,
+    stop: Passages,
+    tuning: Tuning,
+    learning_rate: float,
+    seed: int,
+    callbacks: Sequence[Callback],
+) -> Descent:
+    generator = torch.Generator()
+    parts = min(tuning.checks, len(fit))
+    steps = len(fit) // parts
+
+    def shuffle(epoch: int) -> list[int]:
+        # A pass over the text is several epochs of the loop, so that it can stop within one.
+        generator.manual_seed(seed * _PRIME + epoch // parts)
+        order: list[int] = torch.randperm(len(fit), generator=generator).tolist()
+        return order[epoch % parts * steps : (epoch % parts + 1) * steps]
+
+    def distance(passages: Passages, number: int) -> Tensor:
+        with place_modules(passages.model, modules):
+            return passages.compute_distance(number)
+
+    optimizer = RelativeAdam(parameters, learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=tuning.epochs * parts * steps + 1, pct_start=0.1
+    )
+    return descend(
+        lambda number: distance(fit, number),
+        parameters,
+        shuffle,
+        optimizer=optimizer,
+        schedule=schedule,
+        epochs=tuning.epochs * parts,
+        clip=tuning.clip,
+        judge=lambda: sum(float(distance(stop, n)) for n in range(len(stop))) / len(stop),
+        patience=tuning.patience,
+        stage="tune",
+        callbacks=callbacks,
+    )
+
+
+def _set(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 @contextmanager
