@@ -143,3 +143,22 @@ def test_whole_numbers_come_back(number: int, grouped: bool, before: str) -> Non
 def test_any_text_gives_a_finite_number_or_none(text: str) -> None:
     reading = read_number(text)
     assert math.isfinite(reading.value) != (reading.source == "nothing")
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("The sum is -12.5 degrees.", -12.5),
+        ("It is \u2212 40", 40.0),  # a dash with spaces around it is no sign
+        ("It is \u221240", -40.0),
+        ("The answer: +7", 7.0),
+        ("(-3)", -3.0),
+        ("972-373", math.nan),
+        ("972 -373", math.nan),
+        ("x-373", math.nan),
+    ],
+)
+def test_a_sign_after_a_word_belongs_to_the_number_and_one_after_a_number_does_not(
+    answer: str, value: float
+) -> None:
+    assert read_number(answer).value == pytest.approx(value, nan_ok=True)

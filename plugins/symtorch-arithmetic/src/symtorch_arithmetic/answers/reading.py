@@ -142,8 +142,8 @@ def _list_numbers(text: str) -> list[_Number]:
     for match in _NUMBER.finditer(text):
         before, after = text[: match.start()], text[match.end() :]
         operand = bool(_OPERATOR_BEFORE.search(before) or _OPERATOR_AFTER.match(after))
-        # In 972-373 the sign belongs to no number.
-        operand = operand or (match.group()[0] in "-+\u2212" and bool(re.search(r"[\w)]\s*$", before)))
+        # In 972-373 the sign belongs to no number, in "is -12.5" it does.
+        operand = operand or (match.group()[0] in "-+\u2212" and bool(re.search(r"[\d)]\s*$|\w$", before)))
         value = _to_float(match.group())
         found.append(_Number(value, operand, not operand and bool(_EQUALS.search(before))))
     return found
