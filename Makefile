@@ -74,7 +74,8 @@ studies: $(STAMP) ## run every study at laptop scale; hours, and stopped runs go
 	@set -e; data=$${SYMTORCH_DATA:-../shared/data}; \
 	if test -d "$$data/stories260K"; then \
 	    $(BIN)/symtorch run llm --model "$$data/stories260K" --text "$$data/text/tinystories_slice_197KB.txt" \
-	        --opening 'Once upon|One day' --length 257 --mark --layers 1,2,3 --k-in 16 --k-out 8 --recipe all --seeds 3 \
+	        --opening 'Once upon|One day' --length 257 --step 257 --mark --layers 1,2,3 \
+	        --k-in 16 --k-out 8 --recipe all --epochs 6 --seeds 3 \
 	        --out studies/llm; \
 	else echo "no trained language model in $$data (SYMTORCH_DATA says where): the study llm is left out"; fi
 	@set -e; data=$${SYMTORCH_DATA:-../shared/data}; models=$$SYMTORCH_MODELS; wiki="$$data/wikitext-2"; \
