@@ -210,8 +210,8 @@ def list_symbolic_blocks(variant: Variant) -> dict[str, SymbolicModel]:
 
 def describe(module: nn.Module) -> str:
     """Return what a module computes besides its parameters, as text."""
-    if isinstance(module, SymbolicModel):
-        return f"{module.mode}: {[str(equation) for equation in module.equations().values()]}"
+    if isinstance(module, SymbolicModel) and module.surrogate is not None:
+        return f"{module.mode}: {[str(equation) for equation in module.surrogate.expressions()]}"
     return type(module).__name__
 
 

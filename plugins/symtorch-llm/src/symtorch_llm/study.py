@@ -43,7 +43,7 @@ from symtorch_llm.judging.layers import (
 from symtorch_llm.judging.speed import build_token_block, measure_speeds
 from symtorch_llm.models.loading import computes_bfloat16_fast, load_model
 from symtorch_llm.models.memory import Needs, check_free, estimate_needs
-from symtorch_llm.models.passages import Passages, capture_rows, prepare_passages, read_passages
+from symtorch_llm.models.passages import capture_rows, prepare_passages, read_passages
 from symtorch_llm.models.saving import save_surrogates
 from symtorch_llm.models.tasks import TASKS
 from symtorch_llm.models.transformer import (
@@ -164,13 +164,14 @@ class LlmStudy(Study):
         needs = self._estimate_needs(model, parts, len(paths if numbers is None else numbers))
         check_free(needs)
         watched = paths if numbers is None else [paths[number] for number in numbers]
-        experiment = self._build_experiment(model, watched, parts, folder, callbacks)
+        key = make_key([], [parameter.detach() for parameter in model.parameters()])
+        experiment = self._build_experiment(model, key, watched, parts, folder, callbacks)
         choice = self._choose_layers(experiment, paths) if numbers is None else None
         frontier: list[Replaced] = []
         if choice is not None:
             if self.frontier:
                 frontier = self._trace_frontier(experiment, [cost.path for cost in choice.costs])
-            experiment = self._build_experiment(model, choice.paths, parts, folder, callbacks)
+            experiment = self._build_experiment(model, key, choice.paths, parts, folder, callbacks)
         variants = self._judge_variants(experiment)
         shown = next(v for v in variants if v.name in ("best", "paper") and v.seed == self.seed)
         with place_modules(model, shown.modules):
@@ -213,6 +214,7 @@ class LlmStudy(Study):
     def _build_experiment(
         self,
         model: nn.Module,
+        key: str,
         watched: Sequence[str],
         parts: Parts,
         folder: Path,
@@ -223,15 +225,11 @@ class LlmStudy(Study):
         # Many short steps tune further than a few long ones, at the same cost.
         step = 1 if self.step else size
         mlps = {path: find_block(model, path) for path in watched}
-        key = make_key([self.kind, list(watched)], [p.detach() for p in model.parameters()])
-
-        def prepare(sequences: Sequence[Tensor], size: int = size) -> Passages:
-            return prepare_passages(
-                model, task, build_batches(sequences, size), folder / "passages", first=watched[0], key=key
-            )
-
-        fit, stop = prepare(parts.fit, step), prepare(parts.stop)
-        judged = {name: prepare(some) for name, some in parts.judged.items()}
+        fit = prepare_passages(
+            model, task, build_batches(parts.fit, step), folder / "passages", first=watched[0], key=key
+        )
+        stop = fit.with_text(build_batches(parts.stop, size))
+        judged = {name: fit.with_text(build_batches(some, size)) for name, some in parts.judged.items()}
         captured = [
             capture_rows(passages, mlps, most=self.rows, seed=self.seed, callbacks=callbacks)
             for passages in (fit, stop)
@@ -287,19 +285,22 @@ class LlmStudy(Study):
         return self.length or min(PAPER_LENGTH, longest)
 
     def _size_batch(self, model: Any) -> int:
+        outputs = self._read_length(model) * self._count_outputs(model)
+        return self.batch or max(1, min(_LARGEST_BATCH, _LOGITS // outputs))
+
+    def _count_outputs(self, model: Any) -> int:
+        """Return how many numbers the model gives for a token."""
         config = get_text_config(model)
-        width = config.vocab_size if self.kind == "causal" else config.hidden_size
-        return self.batch or max(1, min(_LARGEST_BATCH, _LOGITS // (self._read_length(model) * int(width))))
+        return int(config.vocab_size if self.kind == "causal" else config.hidden_size)
 
     def _estimate_needs(self, model: nn.Module, parts: Parts, layers: int) -> Needs:
-        config = get_text_config(model)
         return estimate_needs(
             layers=layers,
             rows=min(self.rows, sum(map(len, parts.fit))),
-            width=int(config.hidden_size),
+            width=int(get_text_config(model).hidden_size),
             sequences=self._size_batch(model),
             length=self._read_length(model),
-            outputs=int(config.vocab_size if self.kind == "causal" else config.hidden_size),
+            outputs=self._count_outputs(model),
         )
 
     def _read_parts(self, model: nn.Module, tokenizer: Any) -> Parts:

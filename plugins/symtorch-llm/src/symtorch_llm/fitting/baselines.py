@@ -122,13 +122,17 @@ def fit_linear_map(rows: Rows, rank: int | None = None, ridges: Sequence[float] 
 
     Of several ridges, the one with the least error on the rows to stop by is taken.
     """
-    made = (_fit_linear_map(rows.fit, rank, ridge) for ridge in ridges)
-    return min(made, key=lambda module: compute_stop_loss(module, rows))
+    return _fit_by_ridge(rows, rank, ridges)[1]
 
 
 def choose_ridge(rows: Rows, rank: int | None, ridges: Sequence[float] = RIDGES) -> float:
     """Return the ridge with which a linear map of a rank has the least error on the rows to stop by."""
-    return min(ridges, key=lambda ridge: compute_stop_loss(_fit_linear_map(rows.fit, rank, ridge), rows))
+    return _fit_by_ridge(rows, rank, ridges)[0]
+
+
+def _fit_by_ridge(rows: Rows, rank: int | None, ridges: Sequence[float]) -> tuple[float, LinearMap]:
+    made = [(ridge, _fit_linear_map(rows.fit, rank, ridge)) for ridge in ridges]
+    return min(made, key=lambda pair: compute_stop_loss(pair[1], rows))
 
 
 def _fit_linear_map(rows: Activations, rank: int | None, ridge: float) -> LinearMap:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING
 
 from symtorch_core import SearchError
-from symtorch_llm.models.gguf import list_tensors
+from symtorch_llm.models.gguf import FLOATS, list_tensors
 
 _CONFIG: Final = "config.json"
 _TOKENIZER: Final = "tokenizer_config.json"
@@ -32,7 +32,6 @@ _WEIGHTS: Final = (
 _QUANTISED: Final = ("quantize_config.json", "quant_config.json")
 """Where GPTQ and AWQ once said what they did."""
 _TOKENIZERS: Final = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-_SAFETENSORS_DTYPES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @final
@@ -213,7 +212,7 @@ def _count_numbers(file: Path) -> tuple[int, str | None]:
     try:
         with safe_open(file, framework="pt") as opened:
             slices = [opened.get_slice(key) for key in opened.keys()]  # noqa: SIM118 - it is no mapping
-            dtypes = [_SAFETENSORS_DTYPES.get(one.get_dtype()) for one in slices]
+            dtypes = [FLOATS.get(one.get_dtype()) for one in slices]
             return sum(math.prod(one.get_shape()) for one in slices), _choose_first(dtypes)
     except SafetensorError as error:
         raise ValueError(

@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, Final, final
 from symtorch_core import MissingDependencyError
 
 _NEEDED: Final = ("gguf", "accelerate")
-_FLOATS: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+FLOATS: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Types of floats as GGUF and safetensors name them, and torch's dtypes."""
 _VERSIONS: Final = (2, 3)
 _SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -38,7 +39,7 @@ class GgufTensor:
     @property
     def float_dtype(self) -> str | None:
         """The dtype of a tensor of floats, by name; None where they were quantised."""
-        return _FLOATS.get(self.type)
+        return FLOATS.get(self.type)
 
 
 def check_packages() -> None:

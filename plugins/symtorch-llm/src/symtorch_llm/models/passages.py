@@ -76,6 +76,7 @@ class Passages:
         entry: where passes start; None at the beginning, as for models whose layers cannot be entered.
         store: where hidden states and the original's outputs are kept.
         names: of each batch in the store.
+        key: of the model and its weights.
     """
 
     model: nn.Module
@@ -84,6 +85,7 @@ class Passages:
     entry: Entry | None
     store: Store
     names: Sequence[str]
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -98,6 +100,15 @@ class Passages:
         return replace(
             self, batches=[self.batches[n] for n in numbers], names=[self.names[n] for n in numbers]
         )
+
+    def with_text(self, batches: Sequence[Batch]) -> Passages:
+        """Return passages over other text, which start at the same layer."""
+        where = None if self.entry is None else vars(self.entry)
+        names = [
+            f"passage-{make_key([self.key, self.task.name, where], list(batch.values()))}"
+            for batch in batches
+        ]
+        return replace(self, batches=batches, names=names)
 
     def visit(self, number: int) -> None:
         """Run the original model over one batch, and keep what later passes need; what is kept is not computed again.
@@ -118,27 +129,23 @@ class Passages:
 
     def compute_outputs(self, number: int) -> Tensor:
         """Return the outputs for one batch of the model as it is now, from the entry on."""
-        if self.entry is None:
-            return self.task.compute_outputs(self.model, self.batches[number])
-        hidden = self._read(number)[_HIDDEN].to(get_device(self.model))
-        with enter(self.model, self.entry, hidden):
-            return self.task.compute_outputs(self.model, self.batches[number])
+        return self._run(number, {} if self.entry is None else self._read(number))
 
     def compute_distance(self, number: int) -> Tensor:
         """Return the distance of the model's outputs for one batch from the original's, a tensor of one number."""
-        return self.task.compute_distance(
-            self.compute_outputs(number), self.batches[number], self.read_original(number)
-        )
+        kept = self._read(number)
+        return self.task.compute_distance(self._run(number, kept), self.batches[number], kept)
 
     def measure(self) -> Measured:
         """Return how good the model as it is now is on this text, and how far from the original."""
         loss, size, distance = 0.0, 0, 0.0
         with torch.inference_mode():
             for number, batch in enumerate(self.batches):
-                outputs, original = self.compute_outputs(number), self.read_original(number)
-                part, count = self.task.measure(outputs, batch, original)
+                kept = self._read(number)
+                outputs = self._run(number, kept)
+                part, count = self.task.measure(outputs, batch, kept)
                 loss, size = loss + part, size + count
-                distance += float(self.task.compute_distance(outputs, batch, original)) * count
+                distance += float(self.task.compute_distance(outputs, batch, kept)) * count
         return Measured(self.task.compute_score(loss / size), distance / size)
 
     def score(self) -> float:
@@ -148,6 +155,13 @@ class Passages:
     def read_original(self, number: int) -> dict[str, Tensor]:
         """Return what is kept of the original model's outputs for one batch."""
         return {key: value for key, value in self._read(number).items() if key != _HIDDEN}
+
+    def _run(self, number: int, kept: Mapping[str, Tensor]) -> Tensor:
+        """Return the outputs for one batch, from the hidden states that are kept of it on."""
+        if self.entry is None:
+            return self.task.compute_outputs(self.model, self.batches[number])
+        with enter(self.model, self.entry, kept[_HIDDEN].to(get_device(self.model))):
+            return self.task.compute_outputs(self.model, self.batches[number])
 
     def _read(self, number: int) -> dict[str, Tensor]:
         found = self.store.read_tensors(self.names[number])
@@ -177,13 +191,8 @@ def prepare_passages(
         first: path of the first module that will be replaced; passes start at its layer. None for whole passes.
         key: of the model and its weights.
     """
-    store = Store(folder)
     entry = None if first is None else _choose_entry(model, task, batches[0], find_entry(model, first))
-    names = [
-        f"passage-{make_key([key, task.name, None if entry is None else vars(entry)], list(batch.values()))}"
-        for batch in batches
-    ]
-    return Passages(model, task, batches, entry, store, names)
+    return Passages(model, task, (), entry, Store(folder), (), key).with_text(batches)
 
 
 def read_passages(passages: Passages, callbacks: Sequence[Callback] = ()) -> None:
