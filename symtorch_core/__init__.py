@@ -11,6 +11,7 @@ from symtorch_core.activations.block_function import restore_form
 from symtorch_core.activations.hooks import DEFAULT_MAX_ROWS, Capture, HookCapture, capture, find_block
 from symtorch_core.activations.rows import Activations, as_real_tensor
 from symtorch_core.activations.tensor_paths import Selector
+from symtorch_core.components.checks import check_choice
 from symtorch_core.components.habits import OF_PACKAGE, explain_attribute
 from symtorch_core.components.hookspecs import Component, hookimpl
 from symtorch_core.components.options import Finding
@@ -96,6 +97,7 @@ __all__ = [
     "as_real_tensor",
     "available",
     "capture",
+    "check_choice",
     "did_you_mean",
     "distill",
     "find_block",

@@ -350,16 +350,16 @@ def test_models_that_do_not_fit_are_refused(toy: Path, monkeypatch: pytest.Monke
 def test_dtypes_and_devices_that_are_not_there_are_said(toy: Path) -> None:
     options: Mapping[str, Any]
     for options, said in (
-        ({"dtype": "bfloat"}, "no dtype of a model 'bfloat'. Did you mean 'bfloat16'"),
-        ({"dtype": torch.bfloat16}, "no dtype of a model 'torch.bfloat16'. Did you mean 'bfloat16'"),
-        ({"dtype": "int8"}, "There are: auto, float32, bfloat16"),
+        ({"dtype": "bfloat"}, "unknown dtype 'bfloat'. Did you mean 'bfloat16'"),
+        ({"dtype": torch.bfloat16}, "unknown dtype 'torch.bfloat16'. Did you mean 'bfloat16'"),
+        ({"dtype": "int8"}, "there are: auto, float32, bfloat16"),
         ({"device": "gpu"}, "device='gpu' cannot be used here"),
         ({"device": "meta"}, "device='meta' cannot be used here: it holds no numbers"),
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used here"),
     ):
         with pytest.raises(SymTorchError, match=said):
             load_causal(str(toy), **options)
-    with pytest.raises(SearchError, match="no kind of model 'decoder'. Did you mean 'encoder'"):
+    with pytest.raises(SearchError, match="unknown kind 'decoder'. Did you mean 'encoder'"):
         load_model(str(toy), "decoder")
 
 

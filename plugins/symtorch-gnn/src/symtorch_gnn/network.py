@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from symtorch_core import SearchError, did_you_mean
+from symtorch_core import check_choice
 from symtorch_core.studies import fork_seed
 
 FEATURES: Final = 6
@@ -67,9 +67,7 @@ def build_perceptron(inputs: int, outputs: int, hidden: int, activation: str) ->
     Raises:
         SearchError: there is no such activation.
     """
-    if activation not in ACTIVATIONS:
-        hint = did_you_mean(activation, ACTIVATIONS)
-        raise SearchError(f"unknown activation {activation!r}.{hint} There are: {', '.join(ACTIVATIONS)}")
+    check_choice("activation", activation, ACTIVATIONS)
     bend = ACTIVATIONS[activation]
     return nn.Sequential(
         nn.Linear(inputs, hidden),

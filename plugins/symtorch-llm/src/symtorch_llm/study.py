@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from symtorch_core import SearchError, SymbolicModel, find_block, load
 from symtorch_core.events import Callback
 from symtorch_core.studies import Study, StudyReport, make_key, setting
+from symtorch_llm.choosing import build_once, measure_frontier, pick_layers
 from symtorch_llm.experiment import (
     FITTED,
     JUDGED,
@@ -34,11 +35,7 @@ from symtorch_llm.judging.layers import (
     LayerChoice,
     Replaced,
     Sensitivity,
-    Zero,
-    choose_layers,
     measure_sensitivity,
-    scan_layers,
-    trace_frontier,
 )
 from symtorch_llm.judging.speed import build_token_block, measure_speeds
 from symtorch_llm.models.loading import computes_bfloat16_fast, load_model
@@ -59,6 +56,7 @@ from symtorch_llm.reading.readings import LayerReading
 from symtorch_llm.reporting.findings import Findings, Sample
 from symtorch_llm.reporting.pages import write_layer_pages
 from symtorch_llm.reporting.report import build_report
+from symtorch_llm.reporting.samples import write_samples
 from symtorch_llm.text import (
     PAPER_LENGTH,
     Parts,
@@ -75,8 +73,7 @@ from symtorch_llm.text import (
 _JUDGED = 0.4  # share of a single text that is judged on
 _STOPPING = 0.125  # share of the fitted text that decides when to stop, and what to choose
 _FAST = "fast"
-_PROMPT = 24
-_WRITTEN = 60
+_WRITING = ("baseline", "MLP zero", "best", "paper")  # variants whose text is shown
 _READ = 10_000  # tokens that equations are read on
 _LOGITS = 2**28  # numbers in the outputs of a batch, at most
 _LARGEST_BATCH = 8
@@ -166,11 +163,8 @@ class LlmStudy(Study):
         watched = paths if numbers is None else [paths[number] for number in numbers]
         key = make_key([], [parameter.detach() for parameter in model.parameters()])
         experiment = self._build_experiment(model, key, watched, parts, folder, callbacks)
-        choice = self._choose_layers(experiment, paths) if numbers is None else None
-        frontier: list[Replaced] = []
+        choice, frontier = self._choose_layers(experiment, paths) if numbers is None else (None, [])
         if choice is not None:
-            if self.frontier:
-                frontier = self._trace_frontier(experiment, [cost.path for cost in choice.costs])
             experiment = self._build_experiment(model, key, choice.paths, parts, folder, callbacks)
         variants = self._judge_variants(experiment)
         shown = next(v for v in variants if v.name in ("best", "paper") and v.seed == self.seed)
@@ -204,7 +198,7 @@ class LlmStudy(Study):
                 bytes_after=count_bytes([b.surrogate for b in blocks.values() if b.surrogate]),
                 blocks=blocks,
                 readings=readings,
-                samples=self._write_samples(model, tokenizer, parts.judged[JUDGED], variants),
+                samples=self._write_samples(model, tokenizer, parts, variants),
                 setup=f"{experiment.fit.tokens:,} tokens to fit to, {experiment.stop.tokens:,} to stop by, "
                 f"{experiment.judged[JUDGED].tokens:,} to judge on, {torch.get_num_threads()} threads, "
                 f"{get_device(model)}; {loaded.about}; {needs}",
@@ -352,68 +346,21 @@ class LlmStudy(Study):
         }
         return self.expand("recipe", made)
 
-    def _choose_layers(self, experiment: Experiment, paths: Sequence[str]) -> LayerChoice:
-        """Choose as many layers as fit the budget, on the text that is there to choose by.
-
-        Raises:
-            SearchError: not even one layer fits.
-        """
-
-        def measure(modules: Mapping[str, nn.Module]) -> float:
-            return experiment.task.compute_level(experiment.score(modules, experiment.stop))
-
-        costs = scan_layers(
-            experiment.rows,
-            {path: number for number, path in enumerate(paths)},
-            measure,
-            rank=self.k_in,
-            device=get_device(experiment.model),
-            callbacks=experiment.callbacks,
-        )
-        baseline = measure({})
+    def _choose_layers(
+        self, experiment: Experiment, paths: Sequence[str]
+    ) -> tuple[LayerChoice, list[Replaced]]:
+        """Return the layers that the budget allows, and what replacing more and more of them costs."""
         recipe = self._build_recipes()[0]
-
-        def score(chosen: Sequence[str]) -> float:
-            some = replace(experiment.restrict(chosen), judged={JUDGED: experiment.stop})
-            return experiment.task.compute_level(judge_recipe(some, recipe, self.seed).final)
-
-        chosen, scores = choose_layers(costs, score, baseline + self.budget)
-        rises = tuple(score - baseline for score in scores)
-        if not chosen:
-            raise SearchError(
-                f"no layer can be replaced within budget={self.budget}: the cheapest, {costs[0].path}, adds "
-                f"{rises[0]:.3g}. Give a larger budget, or larger k_in, k_out and terms"
-            )
-        return LayerChoice(tuple(chosen), tuple(costs), rises, self.budget)
-
-    def _trace_frontier(self, experiment: Experiment, paths: Sequence[str]) -> list[Replaced]:
-        """Replace more and more layers, as fitted, and judge them on text that nothing was chosen by."""
-        recipe, device = self._build_recipes()[0], get_device(experiment.model)
-
-        def build_equations(path: str) -> nn.Module:
-            some = experiment.restrict([path])
-            return recipe.build_blocks(
-                some.rows,
-                some.mlps,
-                seed=self.seed,
-                callbacks=experiment.callbacks,
-                resume=experiment.folder / "searches",
-            )[path]
-
-        sizes = Sizes(count_multiply_adds(build_equations(paths[0])), self.k_in, self.k_out)
-
-        def build_baseline(name: str) -> Callable[[str], nn.Module]:
-            return lambda path: BASELINES[name](experiment.rows[path], sizes, self.seed).to(device)
-
-        return trace_frontier(
-            paths,
-            {
-                f"equations ({recipe.name})": build_equations,
-                **{name: build_baseline(name) for name in ("linear of equal cost", "narrow SwiGLU")},
-                "removed": lambda path: Zero(),
-            },
-            lambda modules: experiment.score(modules, experiment.judged[JUDGED]),
-            callbacks=experiment.callbacks,
+        build = build_once(experiment, recipe, self.seed)
+        numbers = {path: number for number, path in enumerate(paths)}
+        choice = pick_layers(
+            experiment, numbers, build, recipe, rank=self.k_in, budget=self.budget, seed=self.seed
+        )
+        if not self.frontier:
+            return choice, []
+        ranked = [cost.path for cost in choice.costs]
+        return choice, measure_frontier(
+            experiment, ranked, build, recipe, k_in=self.k_in, k_out=self.k_out, seed=self.seed
         )
 
     def _judge_variants(self, experiment: Experiment) -> list[Variant]:
@@ -467,26 +414,13 @@ class LlmStudy(Study):
         )
 
     def _write_samples(
-        self, model: nn.Module, tokenizer: Any, judge: Sequence[Tensor], variants: Sequence[Variant]
+        self, model: nn.Module, tokenizer: Any, parts: Parts, variants: Sequence[Variant]
     ) -> list[Sample]:
-        """Let variants continue a held-out text with the likeliest tokens; return what they write."""
+        """Let some variants continue a text that nothing was fitted to; an encoder writes none."""
         if self.kind != "causal":
             return []
-        prompt = max(judge, key=len)[None, :_PROMPT].to(get_device(model))
-        found = [Sample("", tokenizer.decode(prompt[0], skip_special_tokens=True))]
-        for variant in variants:
-            if variant.seed == self.seed and variant.name in ("baseline", "MLP zero", "best", "paper"):
-                with place_modules(model, variant.modules):
-                    written = model.generate(  # type: ignore[operator]
-                        prompt,
-                        attention_mask=torch.ones_like(prompt),
-                        max_new_tokens=_WRITTEN,
-                        do_sample=False,
-                        pad_token_id=0,
-                    )
-                text = tokenizer.decode(written[0, prompt.shape[1] :], skip_special_tokens=True)
-                found.append(Sample(variant.name, text))
-        return found
+        shown = [v for v in variants if v.seed == self.seed and v.name in _WRITING]
+        return write_samples(model, tokenizer, parts.judged[JUDGED], shown)
 
 
 def _parse_layers(layers: str, count: int) -> list[int] | None:

@@ -20,7 +20,7 @@ from transformers import (
     GgufConfig,
 )
 
-from symtorch_core import SearchError, did_you_mean
+from symtorch_core import SearchError, check_choice
 from symtorch_llm.models.checkpoint import Checkpoint, find_checkpoint
 from symtorch_llm.models.memory import get_free_memory, write_bytes
 from symtorch_llm.models.transformer import count_parameters, fold_mlps
@@ -110,8 +110,8 @@ def load_model(path: str, kind: str = "causal", *, dtype: str = _AUTO, device: s
             do. What headers tell is found before any weight is read.
         MissingDependencyError: a GGUF file needs packages that are not installed.
     """
-    _check_name("kind of model", kind, list(_CLASSES))
-    _check_name("dtype of a model", dtype, [_AUTO, *DTYPES])
+    check_choice("kind", kind, _CLASSES)
+    check_choice("dtype", str(dtype), [_AUTO, *DTYPES])
     _check_device(device)
     checkpoint = find_checkpoint(path)
     _check_memory(path, checkpoint, dtype)
@@ -190,12 +190,6 @@ def _read_model(
                 f"{type(model).__name__}"
             )
     return model
-
-
-def _check_name(what: str, name: str, names: Sequence[str]) -> None:
-    if name not in names:
-        hint = did_you_mean(str(name), names)
-        raise SearchError(f"there is no {what} {str(name)!r}.{hint} There are: {', '.join(names)}")
 
 
 def _check_device(device: str) -> None:
