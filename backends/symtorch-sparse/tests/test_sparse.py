@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import OrthogonalMatchingPursuit
 
 import symtorch_core as st
 from symtorch_core.events import Event, OutputFinished, OutputImproved, OutputInterrupted, OutputProgressed
-from symtorch_core.expressions import parse, to_text
+from symtorch_core.expressions import Call, evaluate, parse, to_text, walk
 from symtorch_core.reduction import Moments
 from symtorch_sparse.library import Columns, build_library, select_usable_terms
 from symtorch_sparse.path import compute_path
@@ -25,10 +25,17 @@ NAMES = ("a", "b", "c", "d")
 def fit(Y: torch.Tensor, X: torch.Tensor = X, **options: Any) -> list[st.ParetoFront]:
     own = {name: options.pop(name) for name in SparseRegressor.option_names() if name in options}
     rest = {name: options.pop(name) for name in ("weights", "callbacks") if name in options}
-    names = NAMES if X.shape[1] == 4 else tuple(f"x{i}" for i in range(X.shape[1]))
     return SparseRegressor(**own).fit(
-        X, Y if Y.ndim == 2 else Y[:, None], search=st.SearchSpace(**options), variable_names=names, **rest
+        X,
+        Y if Y.ndim == 2 else Y[:, None],
+        search=st.SearchSpace(**options),
+        variable_names=name_inputs(X),
+        **rest,
     )
+
+
+def name_inputs(X: torch.Tensor) -> tuple[str, ...]:
+    return NAMES if X.shape[1] == 4 else tuple(f"x{i}" for i in range(X.shape[1]))
 
 
 def list_terms(**options: Any) -> list[str]:
@@ -65,7 +72,7 @@ def test_terms_that_are_not_finite_or_do_not_vary_are_left_out() -> None:
     ]  # exp(600) squared would be infinite
 
 
-def test_the_path_is_that_of_scikit_learn_on_all_rows() -> None:
+def test_the_path_is_the_best_of_all_sums() -> None:
     terms = build_library(st.SearchSpace(unary_operators=("sin", "exp")), NAMES, 2, False, 99)
     values = Columns(terms, NAMES)(X)
     y = (
@@ -74,17 +81,77 @@ def test_the_path_is_that_of_scikit_learn_on_all_rows() -> None:
         + 0.3 * torch.exp(X[:, 3])
         + 0.05 * torch.randn(500, generator=GENERATOR)
     )
-    steps = compute_path(Moments.of(values, y[:, None]), 0, 6)
-    scaled = ((values - values.mean(0)) / values.std(0, correction=0)).numpy()
+    steps = compute_path(Moments.of(values, y[:, None]), 0, 4)
+    centred, target = (values - values.mean(0)).numpy(), (y - y.mean()).numpy()
     for size, step in enumerate(steps, start=1):
-        theirs = OrthogonalMatchingPursuit(n_nonzero_coefs=size).fit(scaled, y.numpy())
-        chosen = np.flatnonzero(theirs.coef_)
-        assert list(step.indices) == list(chosen)
-        assert np.allclose(
-            step.coefficients, theirs.coef_[chosen] / values.std(0, correction=0).numpy()[chosen]
-        )
-        error = np.mean((theirs.predict(scaled) - y.numpy()) ** 2)
-        assert step.loss == pytest.approx(error, rel=1e-6)
+        losses = {
+            chosen: np.linalg.lstsq(centred[:, chosen], target, rcond=None)[1][0] / len(target)
+            for chosen in itertools.combinations(range(len(terms)), size)
+        }
+        best = min(losses, key=losses.__getitem__)
+        assert step.indices == best
+        assert step.loss == pytest.approx(losses[best], rel=1e-9)
+        assert step.coefficients == pytest.approx(np.linalg.lstsq(centred[:, best], target, rcond=None)[0])
+
+
+def draw_linear_law(seed: int, noise: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return inputs on U(0, 1), a linear law of all of them, and its coefficients."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.rand(300, 3 + seed % 4, generator=generator, dtype=torch.float64)
+    factors = 2 * torch.randn(inputs.shape[1], generator=generator, dtype=torch.float64)
+    y = inputs @ factors + 1
+    return inputs, y + noise * y.std() * torch.randn(300, generator=generator, dtype=torch.float64), factors
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("unit", [1.0, 1e-20])
+def test_linear_laws_of_positive_inputs_are_found(seed: int, unit: float) -> None:
+    inputs, y, factors = draw_linear_law(seed)
+    (front,) = fit(unit * y, inputs, maxsize=40)
+    best = front.select("best").expression
+    assert all(not isinstance(node, Call) or node.operator in {"+", "-", "*"} for node in walk(best))
+    names = name_inputs(inputs)
+    slopes = [
+        float(evaluate(best, {name: torch.tensor(float(name == own)).double() for name in names}))
+        - float(evaluate(best, {name: torch.tensor(0.0).double() for name in names}))
+        for own in names
+    ]
+    assert slopes == pytest.approx((unit * factors).tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.1])
+def test_under_noise_the_front_holds_the_linear_law(noise: float) -> None:
+    for seed in range(10):
+        inputs, y, factors = draw_linear_law(seed, noise)
+        (front,) = fit(y, inputs, maxsize=40)
+        columns = dict(zip(name_inputs(inputs), inputs.unbind(1), strict=True))
+        law = inputs @ factors + 1
+        errors = [float((evaluate(c.expression, columns) - law).std()) for c in front]
+        assert min(errors) < 0.3 * noise * float(law.std())
+
+
+def test_the_laws_of_two_and_three_inputs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = 1 + 9 * torch.rand(400, 3, generator=generator, dtype=torch.float64)
+    (front,) = fit(inputs[:, 0] + inputs[:, 1], inputs)
+    assert to_text(front.select("best").expression, digits=6) == "x0 + x1"
+    inputs = (inputs - 1) / 9
+    (front,) = fit(2 * inputs[:, 0] - inputs[:, 1] + 3 * inputs[:, 2], inputs)
+    assert to_text(front.select("best").expression, digits=6) == "2*x0 - x1 + 3*x2"
+
+
+def test_of_columns_that_say_the_same_the_simplest_is_taken() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(200, 2, generator=generator, dtype=torch.float64)
+    inputs[:, 0] = (inputs[:, 0] > 0.7).double()
+    (front,) = fit(2 * inputs[:, 0], inputs)
+    assert to_text(front.select("best").expression, digits=6) == "2*x0"
+
+
+def test_columns_that_depend_on_each_other_do_no_harm() -> None:
+    doubled = torch.cat([X, X[:, :2] + X[:, 2:]], 1)
+    (front,) = fit(doubled[:, 4] * 2 - doubled[:, 3], doubled, unary_operators=(), degree=1)
+    assert front.select("best").loss < 1e-20
 
 
 def test_a_law_in_the_library_is_found_exactly() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from symtorch_core import ParetoFront, Regressor, SearchError, SearchSpace
 from symtorch_core.events import Callback, OutputProgressed, notify
-from symtorch_core.expressions import Call, Constant, Expression
+from symtorch_core.expressions import Call, Constant, Expression, Variable
 from symtorch_core.reduction import Moments
 from symtorch_core.search import (
     Deadline,
@@ -36,13 +36,14 @@ _CHEAPEST_TERM = 4
 @final
 @dataclass(frozen=True)
 class SparseRegressor(Regressor):
-    """Finds y = b + c1 t1 + c2 t2 + ..., with terms chosen one by one from a library.
+    """Finds y = b + c1 t1 + c2 t2 + ..., with terms chosen from a library.
 
     This is in the spirit of SINDy (Brunton, Proctor and Kutz 2016). The library holds products of inputs up to a
     degree, every unary operator of the search of each input, and every other binary operator of each pair of inputs.
-    Orthogonal matching pursuit adds the best next term at each step, so its path is a front by itself. Nothing is drawn
-    at random: the seed and ``niterations`` have no effect. All outputs share one pass over the rows, and
-    only its time grows with the number of rows.
+    The best sums of one term, of two terms, and so on are looked for by adding, exchanging and leaving out terms
+    (:mod:`symtorch_sparse.path`); they are a front by themselves. Nothing is drawn at random: the seed
+    and ``niterations`` have no effect. All outputs share one pass over the rows, and only its time grows with the
+    number of rows.
 
     For losses other than squares, rows are reweighted by their influence on the loss at the last residual (iteratively
     reweighted least squares), on a sample of the rows.
@@ -100,6 +101,7 @@ class SparseRegressor(Regressor):
         )
         steps = self.max_terms or search.maxsize // _CHEAPEST_TERM + 1
         columns = Columns(terms, names) if terms else None
+        inputs = [place for place, term in enumerate(terms) if isinstance(term, Variable)]
         moments: list[Moments] = []
         if columns is not None and search.loss_function.name == "mse":
             searching = deadline.earlier(reserve_for_front(limit) * len(varying))
@@ -112,7 +114,7 @@ class SparseRegressor(Regressor):
                         break
             except KeyboardInterrupt:
                 for so_far, output in itertools.product(moments, varying):
-                    so_good = compute_path(so_far, output, steps)
+                    so_good = compute_path(so_far, output, steps, inputs)
                     problems[output].report_stop([_build_sum(step, terms) for step in so_good])
                 raise
         fronts = []
@@ -123,9 +125,9 @@ class SparseRegressor(Regressor):
             if columns is not None and problem.output in varying:
                 y = Y[:, problem.output]
                 path = (
-                    _generate_path(moments[0], problem.output, steps)
+                    _generate_path(moments[0], problem.output, steps, inputs)
                     if moments
-                    else self._generate_reweighted_paths(columns, X, y, weights, problem, steps)
+                    else self._generate_reweighted_paths(columns, X, y, weights, problem, steps, inputs)
                 )
             fronts.append(_solve(problem, path, terms))
         return fronts
@@ -138,6 +140,7 @@ class SparseRegressor(Regressor):
         weights: Tensor | None,
         problem: Problem,
         steps: int,
+        inputs: Sequence[int],
     ) -> Iterator[Step]:
         """Yield the steps of the paths of all reweightings of one output."""
         rows = torch.linspace(0, len(X) - 1, min(len(X), self.reweighted_rows)).round().long().unique()
@@ -150,7 +153,7 @@ class SparseRegressor(Regressor):
             influence = share * problem.search.loss_function.influence(size)
             if not bool((influence > 0).any()):
                 break
-            steps_now = compute_path(Moments.of(values, target[:, None], influence), 0, steps)
+            steps_now = compute_path(Moments.of(values, target[:, None], influence), 0, steps, inputs)
             if not steps_now:
                 break
             yield from steps_now
@@ -189,9 +192,9 @@ def _accumulate_moments(
             yield min(part.stop, len(X)), total
 
 
-def _generate_path(moments: Moments, output: int, steps: int) -> Iterator[Step]:
+def _generate_path(moments: Moments, output: int, steps: int, inputs: Sequence[int]) -> Iterator[Step]:
     """Yield the path of an output; it is computed when the first step is asked for."""
-    yield from compute_path(moments, output, steps)
+    yield from compute_path(moments, output, steps, inputs)
 
 
 def _solve(problem: Problem, path: Iterable[Step], terms: Sequence[Expression]) -> ParetoFront:
