@@ -149,7 +149,10 @@ WORDS: Final[Mapping[str, Word]] = MappingProxyType(
         "maxdepth": Word(("maxsize",), "Equations are limited by their complexity, not their depth."),
         "max_depth": Word(("maxsize",), "Equations are limited by their complexity, not their depth."),
         "init_depth": Word(("maxsize",), "Equations are limited by their complexity, not their depth."),
-        "parsimony_coefficient": Word(("parsimony",), "It is added to the loss for each unit of complexity."),
+        "parsimony_coefficient": Word(
+            ("parsimony",),
+            "It is added for each unit of complexity, to the loss as a share of the best constant's loss.",
+        ),
         "complexity_penalty": Word(("parsimony",)),
         "complexity_mapping": Word(("complexity_of_operators",)),
         "function_set": Word(("binary_operators", "unary_operators"), _OPERATORS),

@@ -39,7 +39,9 @@ class SearchSpace:
         unary_operators: operators of one argument, given in the same way.
         niterations: effort; each backend says what an iteration is.
         maxsize: largest complexity of an equation.
-        parsimony: added to the loss for each unit of complexity while searching, in the units of the loss.
+        parsimony: added for each unit of complexity while searching, to the loss as a share of the best constant's
+            loss, so that it does not depend on the units of the targets (PySR takes 0.01 for a smaller loss of
+            the constant). Fronts are ranked without it.
         complexity_of_operators: complexity of each operator; 1 for operators not named.
         complexity_of_constants: complexity of a constant.
         complexity_of_variables: complexity of a variable; one number, or a number by name (1 for variables not named).

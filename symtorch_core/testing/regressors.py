@@ -117,6 +117,13 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         assert r2(best.expression, unit) > 0.999
         assert best.loss < 1e-3 * unit**2
 
+    @pytest.mark.parametrize("unit", [1.0, 1e3])
+    def test_parsimony_does_not_depend_on_the_unit_of_the_target(
+        self, regressor: Regressor, unit: float
+    ) -> None:
+        (front,) = self.fit_or_skip(regressor, unit * law(inputs()), parsimony=0.01)
+        assert r2(front.select("best").expression, unit) > 0.999
+
     def test_an_offset_does_not_hide_the_law(self, regressor: Regressor) -> None:
         (front,) = self.fit(regressor, 1e9 + law(inputs()))
         assert r2(front.select("best").expression, offset=1e9) > 0.999

@@ -150,21 +150,11 @@ def test_it_starts_from_a_front() -> None:
     assert again[-1].loss <= front[-1].loss * (1 + 1e-6)
 
 
-def test_parsimony_shortens_the_front() -> None:
-    X, y = make_data()
-    y = y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-    engine = TorchGPRegressor(population_size=300)
-    (plain,) = engine.fit(X, y, search=QUICK, variable_names=NAMES)
-    thrifty = replace(QUICK, parsimony=0.02 * float(y.var()))
-    (short,) = engine.fit(X, y, search=thrifty, variable_names=NAMES)
-    assert short.complexities[-1] < plain.complexities[-1]
-
-
 def test_parsimony_decides_who_survives() -> None:
     X, y = make_data()
     rows = Rows.of(X.float(), y, torch.ones(1, len(X), dtype=torch.float64))
 
-    def evolve(penalty: float) -> float:
+    def evolve(parsimony: float) -> float:
         sampler = Sampler(make_primitives(), 16, torch.Generator().manual_seed(0), torch.device("cpu"))
         population = Population(
             rows,
@@ -173,7 +163,7 @@ def test_parsimony_decides_who_survives() -> None:
             size=100,
             maxsize=16,
             admit=lambda programs: torch.ones(len(programs), dtype=torch.bool),
-            penalty=torch.tensor([penalty], dtype=torch.float64),
+            parsimony=parsimony,
         )
         for _ in range(4):
             population.step()

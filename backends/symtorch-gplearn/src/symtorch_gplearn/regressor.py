@@ -194,13 +194,10 @@ class _Search:
                 program.fitness_ = WORST
                 continue
             forms.add(form)
-            program.fitness_ = (
-                program.raw_fitness_
-                + self._options.length_penalty * self._constant_loss * len(program.program)
-            )
+            penalty = self._options.length_penalty * len(program.program)
             if search.parsimony:
-                complexity = search.rules.count(self._translate(program.program))
-                program.fitness_ += search.parsimony * complexity
+                penalty += search.parsimony * search.rules.count(self._translate(program.program))
+            program.fitness_ = program.raw_fitness_ + penalty * self._constant_loss
             self._harvest.offer(program.program, program.raw_fitness_)
             best = best or program
         return best

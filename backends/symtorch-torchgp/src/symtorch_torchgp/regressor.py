@@ -22,7 +22,7 @@ from symtorch_core.events import (
     Stopwatch,
     notify,
 )
-from symtorch_core.expressions import parse, respell, simplify
+from symtorch_core.expressions import Expression, parse, respell, simplify
 from symtorch_core.search import (
     AT_ONCE,
     NEVER,
@@ -33,6 +33,7 @@ from symtorch_core.search import (
     read_start,
     reserve_for_front,
 )
+from symtorch_torchgp.data.scales import remove_units, restore_units
 from symtorch_torchgp.data.task import Task
 from symtorch_torchgp.evolution.archive import Archive
 from symtorch_torchgp.evolution.progress import Progress, read_progress, write_progress
@@ -130,7 +131,6 @@ class _Search:
         self._primitives = Primitives.of(task.search, task.names, self._device)
         self._columns = range(task.Y.shape[1])
         self._archive = Archive.empty(len(self._columns), task.search.maxsize, task.length, self._device)
-        self._penalty = task.compute_penalty(list(self._columns)).to(self._device)
         self._given = _encode_start(options.start, task, self._primitives)
         self._fronts: dict[int, ParetoFront] = {}
         self._deadline = NEVER
@@ -209,9 +209,7 @@ class _Search:
         """Return the programs that a round starts from: long rounds also start from the best of all rounds."""
         if turn == 0 or compute_luby(turn) == 1:
             return self._given
-        return Programs.cat(
-            [self._given, self._archive.select_best(self._list_open(), self._penalty).to_float()]
-        )
+        return Programs.cat([self._given, self._archive.select_best(self._list_open()).to_float()])
 
     def _run_islands(self, plan: Round, before: int) -> list[Outcome]:
         """Run one round on each island."""
@@ -254,11 +252,11 @@ class _Search:
 
     def _build_front(self, column: int, deadline: Deadline) -> ParetoFront:
         """Return the front of an output from the programs of the archive."""
-        programs = self._archive.select_best([column], self._penalty)
+        programs = self._archive.select_best([column])
         rows = self._task.select_rows(
             [column], self._task.sample_judging_rows(), programs.codes.device, torch.float64
         )
-        found = build_expressions(programs, self._primitives, rows)
+        found = map(self._restore, build_expressions(programs, self._primitives, rows))
         X, y, weights = self._task.to_arrays(column)
         return build_front(found, X, y, self._task.search, self._task.names, weights, deadline)
 
@@ -276,7 +274,12 @@ class _Search:
             loss = float(archive.losses[0, size])
             if loss < _WORTH_REPORTING * float(self._reported[column, : size + 1].min()):
                 self._reported[column, size] = loss
-                notify(self._callbacks, OutputImproved(column, str(simplify(equation)), loss, size))
+                text = str(simplify(self._restore(equation)))
+                notify(self._callbacks, OutputImproved(column, text, loss, size))
+
+    def _restore(self, equation: Expression) -> Expression:
+        """Return an equation of the search in the units of the data."""
+        return restore_units(equation, self._task.names, self._task.scales)
 
 
 def compute_luby(turn: int) -> int:
@@ -308,7 +311,8 @@ def _encode_start(given: Sequence[str | Candidate], task: Task, primitives: Prim
     """
     encoded = []
     for text in map(str, given):
-        equation = respell(parse(text, task.names), primitives.operators)
+        scaled = remove_units(parse(text, task.names), task.names, task.scales)
+        equation = respell(scaled, primitives.operators)
         entry = primitives.encode(equation, task.length)
         if entry is None:
             raise SearchError(

@@ -17,6 +17,8 @@ class Rows:
     Attributes:
         columns: inputs, shape (d, rows).
         targets: shape (k, rows), each with mean 0 and variance 1 under its weights.
+        heights: the same with their own means, in units of the spread, shape (k, rows): functions of a target are
+            computed from these, since the small ones lose their digits beside the mean.
         weights: shape (k, rows), each row of sum 1.
         means: numbers that were subtracted from the targets, shape (k,), float64.
         spreads: numbers by which they were then divided, shape (k,), float64.
@@ -24,6 +26,7 @@ class Rows:
 
     columns: Tensor
     targets: Tensor
+    heights: Tensor
     weights: Tensor
     means: Tensor
     spreads: Tensor
@@ -37,12 +40,12 @@ class Rows:
         share, targets = weights.double(), Y.T.double()
         share = share / share.sum(1, keepdim=True)
         means = (share * targets).sum(1)
-        targets = targets - means[:, None]
+        heights, targets = targets, targets - means[:, None]
         unit = targets.abs().amax(1).clamp_min(torch.finfo(targets.dtype).tiny)  # squares must not overflow
         spreads = unit * (share * (targets / unit[:, None]).square()).sum(1).sqrt()
         spreads = torch.where(spreads > 0, spreads, 1.0)
-        scaled = (targets / spreads[:, None]).to(X.dtype).contiguous()
-        return cls(X.T.contiguous(), scaled, share.to(X.dtype), means, spreads)
+        targets, heights = ((part / spreads[:, None]).to(X.dtype).contiguous() for part in (targets, heights))
+        return cls(X.T.contiguous(), targets, heights, share.to(X.dtype), means, spreads)
 
     @property
     def count(self) -> int:
@@ -54,6 +57,7 @@ class Rows:
         return Rows(
             self.columns,
             self.targets[outputs],
+            self.heights[outputs],
             self.weights[outputs],
             self.means[outputs],
             self.spreads[outputs],

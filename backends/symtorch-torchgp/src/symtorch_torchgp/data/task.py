@@ -13,6 +13,7 @@ from torch import Tensor
 from symtorch_core import SearchSpace
 from symtorch_core.search import fits_single, is_constant
 from symtorch_torchgp.data.rows import Rows
+from symtorch_torchgp.data.scales import choose_scales
 
 _JUDGING_ROWS = 20_000
 _COMPARING = frozenset({"greater", "less", "greater_equal", "less_equal", "max", "min", "clamp"})
@@ -50,32 +51,26 @@ class Task:
         return is_constant(_to_array(self.Y[:, column]), weights)
 
     @functools.cached_property
+    def scales(self) -> np.ndarray:
+        """Numbers by which the inputs are divided in the search, shape (d,)."""
+        return choose_scales(_to_array(self.X))
+
+    @functools.cached_property
     def dtype(self) -> torch.dtype:
         """Precision in which the search computes: double only for inputs that single precision cannot tell apart."""
-        return torch.float32 if all(map(fits_single, _to_array(self.X).T)) else torch.float64
+        scaled = _to_array(self.X) / self.scales
+        return torch.float32 if all(map(fits_single, scaled.T)) else torch.float64
 
     def to_arrays(self, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return X, one target and the weights as float64 arrays."""
         weights = None if self.weights is None else _to_array(self.weights)
         return _to_array(self.X), _to_array(self.Y[:, column]), weights
 
-    def compute_penalty(self, outputs: list[int]) -> Tensor:
-        """Return the cost of a unit of complexity, as a share of the loss of the best constant, shape (k,)."""
-        if self.search.parsimony == 0:
-            return torch.zeros(len(outputs), dtype=torch.float64)
-        Y = self.Y[:, outputs].double().cpu()
-        weights = None if self.weights is None else self.weights.double().cpu()
-        share = torch.ones(len(Y), dtype=Y.dtype) if weights is None else weights
-        middle = share @ Y / share.sum() if self.search.loss == "mse" else Y.median(0).values
-        loss = self.search.loss_function
-        losses = [loss(m, y, weights) for m, y in zip(middle, Y.T, strict=True)]
-        return self.search.parsimony / torch.tensor(losses, dtype=torch.float64).clamp_min(1e-300)
-
     def collect_levels(self, device: torch.device) -> Tensor | None:
         """Return values of the inputs, shape (m,), from which thresholds are drawn; None if no operator compares."""
         if not _COMPARING & set(self.search.operators):
             return None
-        return self.X[self.sample_judging_rows().to(self.X.device)].flatten().to(device, torch.float32)
+        return self._scale(self.sample_judging_rows()).flatten().to(device, torch.float32)
 
     def sample_rows(self, count: int, seed: int) -> Tensor:
         """Return the numbers of at most ``count`` random rows, in ascending order."""
@@ -91,7 +86,7 @@ class Task:
     def select_rows(
         self, outputs: list[int], index: Tensor, device: torch.device, dtype: torch.dtype
     ) -> Rows:
-        """Return some rows of some outputs.
+        """Return some rows of some outputs, with scaled inputs.
 
         Args:
             outputs: numbers of the outputs.
@@ -99,11 +94,16 @@ class Task:
             device, dtype: of the result; targets are scaled before they are cast.
         """
         index = index.to(self.X.device)
-        X, Y = self.X[index].to(device, dtype), self.Y[index][:, outputs].to(device, torch.float64)
+        X, Y = self._scale(index).to(device, dtype), self.Y[index][:, outputs].to(device, torch.float64)
         weights = torch.ones(len(X), dtype=torch.float64, device=device)
         if self.weights is not None:
             weights = self.weights[index].to(device, torch.float64)
         return Rows.of(X, Y, weights[None, :] * self._compute_emphasis(Y))
+
+    def _scale(self, index: Tensor) -> Tensor:
+        """Return the scaled inputs of some rows, by number."""
+        X = self.X[index.to(self.X.device)].double()
+        return X / torch.from_numpy(self.scales).to(X)
 
     @property
     def _is_robust(self) -> bool:

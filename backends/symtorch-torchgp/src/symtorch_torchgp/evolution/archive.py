@@ -49,16 +49,14 @@ class Archive:
         """Return the programs of an output at some complexities."""
         return Programs(self.codes[output, sizes], self.values[output, sizes])
 
-    def select_best(self, outputs: Sequence[int], penalty: Tensor) -> Programs:
+    def select_best(self, outputs: Sequence[int]) -> Programs:
         """Return the programs of some outputs that are better than all simpler ones, from simple to complex.
 
         Args:
             outputs: numbers of the outputs.
-            penalty: loss added for each unit of complexity, for all outputs, shape (k,).
         """
         chosen = torch.tensor(outputs, dtype=torch.long, device=self.losses.device)
-        sizes = torch.arange(self.losses.shape[1], device=chosen.device)
-        losses = self.losses[chosen] + penalty[chosen][:, None] * sizes
+        losses = self.losses[chosen]
         before = torch.nn.functional.pad(losses, (1, 0), value=torch.inf).cummin(1).values[:, :-1]
         better = losses < before
         return Programs(self.codes[chosen][better], self.values[chosen][better])

@@ -56,7 +56,8 @@ class Population:
         size: programs of one output.
         maxsize: the largest complexity of a program.
         admit: returns which programs are allowed, shape (p,).
-        penalty: loss added for each unit of complexity when survivors are chosen, shape (k,).
+        parsimony: loss added for each unit of complexity when survivors are chosen, as a share of the targets'
+            variance.
         start: programs to start from, besides random ones; None for none.
     """
 
@@ -68,11 +69,11 @@ class Population:
         size: int,
         maxsize: int,
         admit: Callable[[Programs], Tensor],
-        penalty: Tensor,
+        parsimony: float,
         start: Programs | None = None,
     ) -> None:
         self.rows, self.primitives, self.sampler, self.admit = rows, primitives, sampler, admit
-        self.size, self.inner_targets, self.penalty = size, invert_targets(rows, primitives), penalty
+        self.size, self.inner_targets, self.parsimony = size, invert_targets(rows, primitives), parsimony
         self.outputs, self.maxsize = len(rows.targets), maxsize
         self.archive = Archive.empty(self.outputs, maxsize, sampler.length, sampler.device)
         count = self.outputs * size
@@ -109,7 +110,7 @@ class Population:
             self.rank[members],
         )
         self.rows, self.archive = self.rows.select_outputs(outputs), self.archive.select_outputs(outputs)
-        self.inner_targets, self.penalty = invert_targets(self.rows, self.primitives), self.penalty[outputs]
+        self.inner_targets = invert_targets(self.rows, self.primitives)
         self.outputs = len(outputs)
         self.owner = torch.arange(self.outputs, device=outputs.device).repeat_interleave(self.size)
 
@@ -214,7 +215,7 @@ class Population:
         sizes = combine(old.compute_complexity(self.primitives), complexity, archived)
         codes = combine(old.codes, children.codes, archive.codes)
         values = combine(old.values, children.values, archive.values)
-        rank = compute_pareto_ranks(losses + self.penalty[:, None] * sizes, sizes, n)
+        rank = compute_pareto_ranks(losses + self.parsimony * sizes, sizes, n)
         kept = rank.argsort(dim=1, stable=True)[:, :n]
         wide = kept[:, :, None].expand(-1, -1, length)
         self.programs = Programs(

@@ -124,7 +124,7 @@ class _Evolution:
             max(_FEWEST_PROGRAMS, round(plan.population_size / len(self._active) ** 0.5)),
             task.search.maxsize,
             make_filter(task.search, self._primitives),
-            task.compute_penalty(self._active).to(self._device),
+            task.search.parsimony,
             plan.start,
         )
         self._result = Archive.empty(len(self._active), task.search.maxsize, task.length, self._device)

@@ -20,7 +20,7 @@ from symtorch_torchgp.programs.postfix import Programs, append
 from symtorch_torchgp.programs.primitives import CONSTANT, Primitives
 
 _WIDEST = 1e8
-"""The largest ratio of weights at which a match makes sense."""
+"""The largest ratio of weights: rows that count less would not count at all, though exact laws hold there too."""
 
 
 @final
@@ -77,7 +77,7 @@ def invert_targets(rows: Rows, primitives: Primitives) -> list[InnerTargets]:
         if name not in primitives.operators:
             continue
         # In units of the spread: a factor of y is a factor, or an offset, of the argument.
-        y = rows.targets + (rows.means / rows.spreads)[:, None]
+        y = rows.heights
         if inverse.one_sign:
             possible = (y > 0).all(1) | (y < 0).all(1)
             y = y.abs()
@@ -85,10 +85,10 @@ def invert_targets(rows: Rows, primitives: Primitives) -> list[InnerTargets]:
             possible = torch.ones(len(y), dtype=torch.bool, device=y.device)
             y = (y - y.amax(1, keepdim=True)) * rows.spreads[:, None]
         inside, slope = inverse.inside(y), inverse.slope(y)
-        weights = rows.weights / slope.square()
-        finite = torch.isfinite(inside).all(1) & torch.isfinite(weights).all(1)
-        widest = weights.amax(1) <= _WIDEST * weights.amin(1).clamp_min(torch.finfo(y.dtype).tiny)
-        possible = possible & finite & (widest | (rows.weights.amin(1) == 0))
+        gain = slope.square().reciprocal()
+        gain = gain.clamp_min(gain.amax(1, keepdim=True) / _WIDEST)
+        weights = rows.weights * gain
+        possible = possible & torch.isfinite(inside).all(1) & torch.isfinite(weights).all(1)
         inside = torch.where(possible[:, None], inside, rows.targets)
         weights = torch.where(possible[:, None], weights, rows.weights)
         found.append(InnerTargets(name, Rows.of(rows.columns.T, inside.T, weights), possible))
