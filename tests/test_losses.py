@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,9 @@ def test_a_function_named_like_a_loss_is_not_that_loss() -> None:
         lambda residual: residual.abs().mean(),  # one number for all rows
         lambda residual: residual.log(),  # not finite
         lambda residual: residual.numpy() ** 2,  # leaves torch
-        lambda prediction, target: (prediction - target).abs(),
+        lambda prediction, target: (prediction - target).abs().mean(),
     ],
-    ids=["a mean", "not finite", "numpy", "two arguments"],
+    ids=["a mean", "not finite", "numpy", "a mean of pairs"],
 )
 def test_a_function_that_is_no_loss_is_refused_at_once(function: Any) -> None:
     with pytest.raises(SearchError, match="the loss"):
@@ -112,12 +113,37 @@ def test_a_function_that_is_no_loss_is_refused_at_once(function: Any) -> None:
         (lambda r: r.to(torch.complex128), "one real number for each residual"),
         (lambda r: r.abs() > 1, "one real number for each residual"),
         (lambda r: 1 / 0, r"a torch function of a tensor of residuals.*like lambda r: r.abs\(\): division"),
-        (torch.nn.L1Loss(), "a torch function of a tensor of residuals"),
+        (lambda p, t: ((p - t) / t).square(), "depends on more than prediction - target"),
+        (torch.nn.BCELoss(), "'BCELoss' depends on more than prediction - target"),
+        (torch.nn.functional.poisson_nll_loss, "'poisson_nll_loss' depends on more"),
     ],
 )
 def test_a_loss_that_does_not_grow_with_the_residual_is_refused(loss: Any, message: str) -> None:
     with pytest.raises(SearchError, match=message):
         SearchSpace(loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (torch.nn.MSELoss(), "mse"),
+        (torch.nn.L1Loss(reduction="sum"), "mae"),
+        (torch.nn.HuberLoss(), "huber"),
+        (torch.nn.SmoothL1Loss(), "huber"),
+        (torch.nn.functional.mse_loss, "mse"),
+        (torch.nn.functional.l1_loss, "mae"),
+        (torch.nn.functional.smooth_l1_loss, "huber"),
+        (functools.partial(torch.nn.functional.l1_loss, reduction="mean"), "abs(r)"),
+        (torch.nn.HuberLoss(delta=2.0), "r^2/2 - max(abs(r) - 2, 0)^2/2"),
+        (torch.nn.SmoothL1Loss(beta=0.5), "r^2 - max(abs(r) - 0.5, 0)^2"),
+        (lambda prediction, target: (prediction - target).abs() ** 1.5, "abs(r)^1.5"),
+    ],
+)
+def test_losses_of_predictions_and_targets_are_understood(theirs: Any, ours: str) -> None:
+    loss, like = SearchSpace(loss=theirs).loss_function, SearchSpace(loss=ours).loss_function
+    assert loss(PREDICTION, TARGET, WEIGHTS) == pytest.approx(like(PREDICTION, TARGET, WEIGHTS))
+    residual = torch.tensor([-3.0, -0.2, 0.4, 5.0], dtype=torch.float64)
+    torch.testing.assert_close(loss.influence(residual), like.influence(residual))
 
 
 @pytest.mark.parametrize(

@@ -342,10 +342,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "** of one": (lambda: st.SearchSpace(unary_operators=["**"]), st.SearchError, "but in binary_operators"),
     "a loss in capitals": (lambda: st.SearchSpace(loss="MSE"), st.SearchError, "Did you mean 'mse'"),
-    "a loss of torch": (
-        lambda: st.SearchSpace(loss=nn.L1Loss()),
+    "a loss of classes": (
+        lambda: st.SearchSpace(loss=nn.CrossEntropyLoss()),
         st.SearchError,
-        "not a L1Loss. Did you mean 'mae'",
+        "'CrossEntropyLoss' depends on more than prediction - target",
     ),
     "a loss of PySR": (lambda: st.SearchSpace(loss="L2DistLoss()"), st.SearchError, "Did you mean 'mse'"),
     "a regressor in capitals": (

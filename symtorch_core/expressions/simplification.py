@@ -35,6 +35,9 @@ _MOST_NODES = 2000
 _ROUNDS = 4
 _LARGEST_EXPONENT = 20.0
 """exp(x + c) becomes exp(c) exp(x) up to this |c|: for larger c, exp(x) may overflow where exp(x + c) does not."""
+_SIGN_ONLY = {"cond": (0,), "logical_or": (0, 1), "logical_and": (0, 1)}
+"""Arguments of which only the sign counts."""
+_COMPARISONS = frozenset({"greater", "less", "greater_equal", "less_equal"})
 _LOG_BASE = {"log": math.e, "log_abs": math.e, "log2": 2.0, "log2_abs": 2.0, "log10": 10.0, "log10_abs": 10.0}
 
 
@@ -252,12 +255,24 @@ class _Pass:
         """Simplify any other operator: fold numbers, use parity, scaling and exp(a + b) = exp(a) exp(b)."""
         totals = [self.sum_of(child) for child in node.args]
         operator = OPERATORS[node.operator]
+        coefficient = 1.0
+        if node.operator in _SIGN_ONLY:
+            totals = [
+                _unit(total) if i in _SIGN_ONLY[node.operator] else total for i, total in enumerate(totals)
+            ]
+        if node.operator in _COMPARISONS and totals[0].terms and not totals[1].terms:
+            size = abs(totals[0].lead)
+            totals = [total.times(1 / size) for total in totals]
+        if node.operator == "cond" and (single := totals[1].single()) is not None:
+            totals[1], coefficient = _Sum(terms={single[0]: 1.0}), single[1]
+        elif node.operator == "cond" and not totals[1].terms:
+            totals[1], coefficient = _Sum(constant=1.0), totals[1].constant
         if operator.arity != 1 or not totals[0].terms:
             call = Call(node.operator, *map(_from_sum, totals))
             if all(isinstance(arg, Constant) for arg in call.args):
-                return _Product(coefficient=_fold(call))
-            return _Product(above=(call,))
-        total, coefficient = totals[0], 1.0
+                return _Product(coefficient=coefficient * _fold(call))
+            return _Product(coefficient=coefficient, above=(call,))
+        total = totals[0]
         if node.operator == "exp" and 0.0 < abs(total.constant) <= _LARGEST_EXPONENT:
             coefficient, total = math.exp(total.constant), _Sum(terms=total.terms)
         if total.lead < 0 and operator.parity != 0:
@@ -283,6 +298,11 @@ class _Pass:
         return _Sum(
             constant=math.log(abs(scale)) / math.log(base), terms={Call(node.operator, argument): 1.0}
         )
+
+
+def _unit(total: _Sum) -> _Sum:
+    """Return a sum with a first coefficient of one or minus one, and the same sign."""
+    return total.times(1 / abs(total.lead)) if total.terms else total
 
 
 def _is_sum(node: Expression) -> bool:

@@ -18,8 +18,11 @@ from symtorch_core.search.front import Candidate
 from symtorch_core.search.precision import compute_resolution
 from symtorch_core.search.space import SearchSpace
 from symtorch_core.search.standard_errors import estimate_errors
+from symtorch_core.search.thresholds import has_thresholds, refit_thresholds
 
 _CONVERGED_WHILE_EXPLORING = 1e-2
+_ROUNDS = 4
+"""Thresholds and other constants are refitted in turn, at most so often."""
 
 
 @final
@@ -92,16 +95,40 @@ class Rows:
         After the deadline, constants stay as they are.
         """
         if self.search.refine:
-            expression = refit_constants(
-                expression,
-                self.columns,
-                self.target,
-                self.weights,
-                self.search.loss_function,
-                self.tolerance,
-                self.deadline,
-            )
+            expression = self._refit_constants(expression)
+            if has_thresholds(expression):
+                expression = self._refit_thresholds(expression)
         return self.measure(simplify(expression))
+
+    def _refit_constants(self, expression: Expression) -> Expression:
+        loss = self.search.loss_function
+        return refit_constants(
+            expression, self.columns, self.target, self.weights, loss, self.tolerance, self.deadline
+        )
+
+    def _refit_thresholds(self, expression: Expression) -> Expression:
+        """Return the expression with better thresholds, and other constants refitted to them, as long as it gains."""
+        loss, best = self.search.loss_function, self.measure(expression).loss
+        for _ in range(_ROUNDS):
+            reached, form = best, expression
+            for scaled in (False, True):
+                moved = refit_thresholds(
+                    expression,
+                    self.columns,
+                    self.target,
+                    self.weights,
+                    loss,
+                    self.deadline,
+                    scaled=scaled,
+                )
+                moved = self._refit_constants(moved)
+                value = self.measure(moved).loss
+                if value < reached:
+                    reached, form = value, moved
+            if form is expression:
+                break
+            expression, best = form, reached
+        return expression
 
     def with_errors(self, candidate: Candidate) -> Candidate:
         """Return the candidate with the standard errors of its constants; after the deadline, of constants only."""

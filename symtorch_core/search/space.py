@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from symtorch_core.components.calls import explain_construction
 from symtorch_core.components.checks import check_flag, check_names, check_number, check_whole
@@ -23,7 +23,8 @@ from symtorch_core.expressions import (
     parse_definition,
     satisfies_constraints,
 )
-from symtorch_core.search.losses import Loss, check_loss, get_loss, make_loss, suggest_loss
+from symtorch_core.search.losses import Loss, check_loss, get_loss, make_loss
+from symtorch_core.search.residual_losses import read_loss
 from symtorch_core.storage.functions import LostFunction
 
 
@@ -50,8 +51,9 @@ class SearchSpace:
         nested_constraints: outer operator -> inner operator -> how often the inner may be nested in the
             outer.
         loss: ``"mse"``, ``"mae"``, ``"huber"``, a formula in the residual ``r`` = prediction - target
-            (``"abs(r)^1.5"``), or a torch function of it; of a function, only the name is saved with results. It must
-            be lowest at 0 and never fall as a residual grows.
+            (``"abs(r)^1.5"``), a torch function of it, or a loss of (prediction, target) that depends on their
+            difference alone (``nn.L1Loss()``, ``F.smooth_l1_loss``); of a function, only the name is saved with
+            results. It must be lowest at 0 and never fall as a residual grows.
         timeout_in_seconds: wall-clock limit for each output, from the start of its search to its front (outputs that
             are searched together share the sum of their limits); None for no limit. The step of the search that is
             under way is finished, and the start of processes and of Julia does not count.
@@ -71,7 +73,7 @@ class SearchSpace:
     complexity_of_variables: int | Mapping[str, int] = 1
     constraints: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     nested_constraints: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    loss: str | Callable[[Tensor], Tensor] = "mse"
+    loss: str | Callable[..., Tensor] = "mse"
     timeout_in_seconds: float | None = None
     refine: bool = True
 
@@ -105,11 +107,7 @@ class SearchSpace:
             raise SearchError(
                 f"loss takes the name of a loss, a formula or a torch function, not {self.loss!r}"
             )
-        if isinstance(self.loss, nn.modules.loss._Loss):  # of two tensors, not of residuals
-            raise SearchError(
-                "loss takes the name of a loss, or a torch function of a tensor of residuals, not a "
-                f"{type(self.loss).__name__}.{suggest_loss(type(self.loss).__name__)}"
-            )
+        object.__setattr__(self, "loss", read_loss(self.loss))
         if not isinstance(self.loss, LostFunction):  # of a saved search, which is not run again
             check_loss(self.loss_function)
 

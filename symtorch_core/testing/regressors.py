@@ -229,6 +229,7 @@ class RegressorContract(ABC):  # noqa: B024 - the fixture that a subclass gives 
         (front,) = self.fit_or_skip(regressor, target, unary_operators=("wave(x) = sin(5.0*x)",))
         best = front.select("accuracy")
         assert best.loss < 1e-3  # without the definition, sums and products come nowhere near
+        assert "sin" in str(best.expression)
         for candidate in front:  # expanded: in operators of the table
             assert str(candidate.expression) == str(parse(str(candidate.expression), NAMES))
 

@@ -17,12 +17,22 @@ from gplearn._program import _Program
 from symtorch_core import BackendError, SearchError, SearchSpace
 from symtorch_core.events import Event, OutputInterrupted, OutputProgressed
 from symtorch_core.expressions import OPERATORS, evaluate
-from symtorch_core.search import LOSSES, Deadline, Problem, build_front
+from symtorch_core.search import LOSSES, Deadline, Problem, build_front, list_functions
 from symtorch_gplearn.harvest import Harvest, get_structure
 from symtorch_gplearn.programs import WORST, Scaling, make_function, to_expression
 from symtorch_gplearn.regressor import GplearnRegressor
 
 NAMES = ["x0", "x1", "x2"]
+TABLE = {
+    operator.name: operator
+    for operator in list_functions(
+        SearchSpace(
+            binary_operators=[name for name, row in OPERATORS.items() if row.arity == 2],
+            unary_operators=[name for name, row in OPERATORS.items() if row.arity == 1],
+        ),
+        "gplearn",
+    )
+}
 
 
 @pytest.mark.parametrize("name", [name for name, row in OPERATORS.items() if row.arity <= 2])
@@ -30,17 +40,17 @@ def test_gplearn_computes_what_the_translation_says(name: str) -> None:
     arity = OPERATORS[name].arity
     X = np.random.default_rng(0).uniform(-2, 2, (50, 3))
     program = object.__new__(_Program)  # only its execution is wanted, not its birth
-    program.program = [make_function(name), 1, *([2.5] if arity == 2 else [])]
+    program.program = [make_function(TABLE[name]), 1, *([2.5] if arity == 2 else [])]
     theirs = program.execute(X)
     columns = {label: torch.from_numpy(column.copy()) for label, column in zip(NAMES, X.T, strict=True)}
-    ours = evaluate(to_expression(program.program, NAMES), columns).numpy()
+    ours = evaluate(to_expression(program.program, NAMES, TABLE), columns).numpy()
     # The vector code of a function may differ from the code for the last few rows in the last digit.
     np.testing.assert_allclose(theirs, ours, rtol=1e-14)
 
 
 def test_arguments_keep_their_order() -> None:
-    minus, over = make_function("-"), make_function("/")
-    assert str(to_expression([minus, 0, over, 1, 2.0], NAMES)) == "x0 - x1/2.0"
+    minus, over = make_function(TABLE["-"]), make_function(TABLE["/"])
+    assert str(to_expression([minus, 0, over, 1, 2.0], NAMES, TABLE)) == "x0 - x1/2.0"
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -68,8 +78,8 @@ def test_what_is_not_finite_is_the_worst() -> None:
 
 
 def test_the_best_of_every_length_is_kept_over_all_generations() -> None:
-    plus = make_function("+")
-    harvest = Harvest(lambda program: to_expression(program, NAMES))
+    plus = make_function(TABLE["+"])
+    harvest = Harvest(lambda program: to_expression(program, NAMES, TABLE))
     for error, program in [(3.0, [plus, 0, 1.5]), (1.0, [plus, 0, 2.5]), (2.0, [plus, 0, 3.5]), (9.0, [1])]:
         harvest.offer(program, error)
     assert [str(expression) for expression in harvest] == ["x1", "x0 + 2.5"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -10,8 +10,8 @@ import torch
 from gplearn.fitness import _Fitness
 from gplearn.functions import _Function
 
-from symtorch_core.expressions import OPERATORS, Call, Constant, Expression, Variable
-from symtorch_core.search import Loss
+from symtorch_core.expressions import Constant, Expression, Variable
+from symtorch_core.search import Function, Loss
 
 WORST = 1e100
 """Fitness of a program without a finite loss. gplearn averages fitness, so it must not be infinite."""
@@ -19,39 +19,41 @@ _REWEIGHTINGS = 3
 _FLAT = 1e-24
 
 
-def make_function(name: str) -> Any:
-    """Return an operator of the core as a gplearn function.
+def make_function(operator: Function) -> Any:
+    """Return an operator of a search as a gplearn function.
 
     gplearn's own division and logarithm are protected: near zero their values differ from those of the printed
     equation. These functions are the core's, so the search and the surrogate compute the same. gplearn's own
     ``make_function`` refuses functions that are not finite everywhere. It is not used: a program that is not finite on
     the rows gets the worst fitness.
-
-    Args:
-        name: name of the operator in the core's table.
     """
-    compute = OPERATORS[name].torch
 
     def function(*columns: np.ndarray) -> np.ndarray:
-        return compute(*map(torch.from_numpy, columns)).numpy()
+        return operator.compute(*map(torch.from_numpy, columns)).numpy()
 
-    return _Function(function=function, name=name, arity=OPERATORS[name].arity)
+    return _Function(function=function, name=operator.name, arity=operator.arity)
 
 
-def to_expression(program: Sequence[Any], variable_names: Sequence[str]) -> Expression:
+def to_expression(
+    program: Sequence[Any], variable_names: Sequence[str], operators: Mapping[str, Function]
+) -> Expression:
     """Return a program of gplearn as an expression of the core.
 
     Args:
         program: functions, column numbers and constants, in prefix order.
         variable_names: names of the columns.
+        operators: of the search, by name.
 
-    >>> print(to_expression([make_function("+"), 0, 2.5], ["x"]))
+    >>> from symtorch_core import SearchSpace
+    >>> from symtorch_core.search import list_functions
+    >>> operators = {operator.name: operator for operator in list_functions(SearchSpace(), "gplearn")}
+    >>> print(to_expression([make_function(operators["+"]), 0, 2.5], ["x"], operators))
     x + 2.5
     """
     stack: list[Expression] = []
     for node in reversed(program):
         if isinstance(node, _Function):
-            stack.append(Call(node.name, *(stack.pop() for _ in range(node.arity))))
+            stack.append(operators[node.name].build(*(stack.pop() for _ in range(node.arity))))
         elif isinstance(node, int):
             stack.append(Variable(variable_names[node]))
         else:

@@ -13,7 +13,7 @@ from gplearn.genetic import SymbolicRegressor
 
 from symtorch_core import SearchError, SearchSpace
 from symtorch_core.expressions import Call, Constant, Expression, evaluate, simplify
-from symtorch_core.search import OutputwiseRegressor, Problem
+from symtorch_core.search import OutputwiseRegressor, Problem, list_functions
 from symtorch_gplearn.harvest import Harvest, Structure, get_structure
 from symtorch_gplearn.programs import WORST, Scaling, make_function, to_expression
 
@@ -79,7 +79,7 @@ class GplearnRegressor(OutputwiseRegressor):
         self.jobs("n_jobs")
 
     def check(self, search: SearchSpace) -> None:
-        search.refuse_definitions("gplearn")
+        list_functions(search, "gplearn")
         if not search.operators:
             raise SearchError("gplearn needs at least one operator")
 
@@ -93,6 +93,7 @@ class _Search:
 
     def __init__(self, options: GplearnRegressor, problem: Problem) -> None:
         self._options, self._problem = options, problem
+        self._operators = {operator.name: operator for operator in list_functions(problem.search, "gplearn")}
         self._X, self._y = problem.search_rows(options.search_rows)
         self._scaling = Scaling(self._y, problem.search.loss_function)
         self._columns = {
@@ -168,7 +169,7 @@ class _Search:
             stopping_criteria=-1.0,  # never: the populations are stopped here
             const_range=(-options.constant_range, options.constant_range),
             init_depth=(1, 4),
-            function_set=tuple(map(make_function, self._problem.search.operators)),
+            function_set=tuple(map(make_function, self._operators.values())),
             metric=self._scaling.make_fitness(self._check_time),
             parsimony_coefficient=0.0,
             p_crossover=options.crossover,
@@ -203,18 +204,18 @@ class _Search:
         return best
 
     def _admits(self, program: list[Any], form: Structure) -> bool:
-        """Return whether the search allows a program; without constraints, only its length is checked."""
+        """Return whether the search allows a program; its length is enough, but for constraints and definitions."""
         search = self._problem.search
         if len(program) > search.maxsize:
             return False
-        if not (search.constraints or search.nested_constraints):
+        if not (search.constraints or search.nested_constraints or search.definitions):
             return True
         if form not in self._admitted:  # whatever its constants: the core checks the kept ones again
             self._admitted[form] = search.admits(simplify(self._translate(program)))
         return self._admitted[form]
 
     def _translate(self, program: Any) -> Expression:
-        return to_expression(program, self._problem.variable_names)
+        return to_expression(program, self._problem.variable_names, self._operators)
 
     def _scale(self, expression: Expression) -> Expression | None:
         """Return offset + factor * expression, fitted to the rows of the search; None if it is not finite there."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchError, SearchSpace
-from symtorch_core.expressions import Call, Expression, Program, Variable, simplify
+from symtorch_core.expressions import Call, Expression, Program, Variable, constants, simplify
+from symtorch_core.search import list_functions
 
 _SUMS = frozenset({"+", "-", "*"})
 _CONSTANT = 1e-12
@@ -60,12 +61,13 @@ def _generate_terms(
     for order in range(1, degree + 1):
         for factors in itertools.combinations_with_replacement(inputs, order):
             yield _multiply(factors)
-    functions = [Call(name, x) for name in search.unary_operators for x in inputs]
+    operators = list_functions(search, "sparse")
+    functions = [operator.build(x) for operator in operators if operator.arity == 1 for x in inputs]
     yield from functions
-    for name in search.binary_operators:
-        if name not in _SUMS:
-            pairs = itertools.combinations if name in _SYMMETRIC else itertools.permutations
-            yield from (Call(name, a, b) for a, b in pairs(inputs, 2))
+    for operator in operators:
+        if operator.arity == 2 and operator.name not in _SUMS:
+            pairs = itertools.combinations if operator.name in _SYMMETRIC else itertools.permutations
+            yield from (operator.build(a, b) for a, b in pairs(inputs, 2))
     if mixed:
         yield from (Call("*", function, x) for function in functions for x in inputs)
 
@@ -79,7 +81,7 @@ class Columns:
     """Evaluates terms as one program with shared subexpressions.
 
     Args:
-        terms: terms in the names of the inputs, without constants.
+        terms: terms in the names of the inputs.
         names: names of the inputs.
 
     Attributes:
@@ -88,12 +90,14 @@ class Columns:
 
     def __init__(self, terms: Sequence[Expression], names: Sequence[str]) -> None:
         self._program = Program(terms, names)
+        numbers = [number for term in terms for number in constants(term)]
+        self._numbers = torch.tensor(numbers, dtype=torch.float64)
         self.rows_at_once = max(256, 8_000_000 // max(1, len(terms)))
 
     def __call__(self, X: Tensor) -> Tensor:
         """Return the values of the terms, shape (n, len(terms)), float64, on rows X, shape (n, d)."""
         rows = X.double()
-        values: Tensor = self._program(rows, rows.new_zeros(0))
+        values: Tensor = self._program(rows, self._numbers.to(rows.device))
         return values
 
 

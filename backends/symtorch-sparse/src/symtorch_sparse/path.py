@@ -116,7 +116,7 @@ class _Correlations:
         places, among = list(chosen), np.asarray(terms)
         rest, left = self.target[among], np.ones(len(among))
         if places:
-            gram, beside = self.terms[np.ix_(places, places)], self.terms[np.ix_(among, places)]
+            gram, beside = self.terms[np.ix_(places, places)], self.terms[np.ix_(among, np.asarray(places))]
             weights = np.linalg.lstsq(gram, np.column_stack([self.target[places], beside.T]), rcond=None)[0]
             rest = rest - beside @ weights[:, 0]
             left = left - np.einsum("pk,kp->p", beside, weights[:, 1:])

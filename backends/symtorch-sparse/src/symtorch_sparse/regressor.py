@@ -20,6 +20,7 @@ from symtorch_core.search import (
     Deadline,
     Problem,
     is_constant,
+    list_functions,
     make_problems,
     reserve_for_front,
     weighted_median,
@@ -165,7 +166,7 @@ class SparseRegressor(Regressor):
 
 
 def _check_search(search: SearchSpace) -> None:
-    search.refuse_definitions("sparse")
+    list_functions(search, "sparse")
     missing = {"+", "*"} - set(search.binary_operators)
     if missing:
         raise SearchError(

@@ -106,7 +106,6 @@ class TorchGPRegressor(Regressor):
         callbacks: Sequence[Callback] = (),
         folder: Path | None = None,
     ) -> list[ParetoFront]:
-        search.refuse_definitions("torchgp")
         if not search.operators:
             raise SearchError("torchgp needs at least one operator")
         task = Task(X, Y, weights, search, tuple(variable_names))

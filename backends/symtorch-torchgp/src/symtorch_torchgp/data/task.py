@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchSpace
-from symtorch_core.search import fits_single, is_constant
+from symtorch_core.search import SWITCHING, fits_single, is_constant
 from symtorch_torchgp.data.rows import Rows
 from symtorch_torchgp.data.scales import choose_scales
 
 _JUDGING_ROWS = 20_000
-_COMPARING = frozenset({"greater", "less", "greater_equal", "less_equal", "max", "min", "clamp"})
 _MILD = 50.0
 """A loss is robust if a residual of 10 costs less than this number of residuals of 1. For squares it costs 100."""
 
@@ -68,7 +67,7 @@ class Task:
 
     def collect_levels(self, device: torch.device) -> Tensor | None:
         """Return values of the inputs, shape (m,), from which thresholds are drawn; None if no operator compares."""
-        if not _COMPARING & set(self.search.operators):
+        if not SWITCHING & set(self.search.operators):
             return None
         return self._scale(self.sample_judging_rows()).flatten().to(device, torch.float32)
 

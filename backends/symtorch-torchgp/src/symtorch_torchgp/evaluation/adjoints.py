@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from symtorch_core.expressions import Operator
+from symtorch_core.search import Function
 
 _Formula = Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, ...]]
 
@@ -35,22 +35,22 @@ _FORMULAS: MappingProxyType[str, _Formula] = MappingProxyType(
 
 
 def differentiate_operator(
-    operator: Operator, args: Sequence[Tensor], result: Tensor, incoming: Tensor
+    function: Function, args: Sequence[Tensor], result: Tensor, incoming: Tensor
 ) -> tuple[Tensor, ...]:
     """Return the adjoint of each argument of an operator.
 
     Args:
-        operator: the operator, from the core's table.
+        function: the operator.
         args: its arguments, each of shape (nodes, rows).
         result: its value for them, shape (nodes, rows).
         incoming: adjoint of the result, shape (nodes, rows).
     """
-    formula = _FORMULAS.get(operator.name)
+    formula = _FORMULAS.get(function.name)
     if formula is not None:
         return formula(args, result, incoming)
     with torch.enable_grad():
         leaves = [arg.detach().requires_grad_() for arg in args]
-        value = operator.torch(*leaves)
+        value = function.compute(*leaves)
         if not value.requires_grad:  # a step function
             return tuple(torch.zeros_like(arg) for arg in args)
         found = torch.autograd.grad(value, leaves, incoming, allow_unused=True)

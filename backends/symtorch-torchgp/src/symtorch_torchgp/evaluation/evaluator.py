@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from symtorch_core.expressions import OPERATORS
 from symtorch_torchgp.evaluation.adjoints import differentiate_operator
 from symtorch_torchgp.evaluation.schedules import Schedule, build_schedule
 from symtorch_torchgp.programs.postfix import Programs
@@ -47,8 +46,8 @@ def evaluate(
         if group.code < primitives.first_operator:
             target.copy_(columns[group.code - 2])
             continue
-        function = OPERATORS[primitives.operators[group.code - primitives.first_operator]].torch
-        target.copy_(function(*[buffer.index_select(0, operand) for operand in group.operands]))
+        compute = primitives.get_function(group.code).compute
+        target.copy_(compute(*[buffer.index_select(0, operand) for operand in group.operands]))
     return buffer
 
 
@@ -70,11 +69,11 @@ def differentiate(plan: Schedule, primitives: Primitives, buffer: Tensor) -> Ten
     for group in reversed(plan.groups):
         if not group.free or group.code < primitives.first_operator:
             continue
-        operator = OPERATORS[primitives.operators[group.code - primitives.first_operator]]
+        function = primitives.get_function(group.code)
         args = [buffer.index_select(0, operand) for operand in group.operands]
         result, incoming = buffer[group.start : group.stop], adjoint[group.start : group.stop].clone()
         for operand, slope in zip(
-            group.operands, differentiate_operator(operator, args, result, incoming), strict=True
+            group.operands, differentiate_operator(function, args, result, incoming), strict=True
         ):
             adjoint.index_copy_(0, operand, slope)
     return adjoint.index_select(0, plan.free_nodes)

@@ -13,7 +13,6 @@ from typing import final
 import torch
 from torch import Tensor
 
-from symtorch_core.expressions import OPERATORS
 from symtorch_torchgp.programs.postfix import Programs, find_subtree_starts
 from symtorch_torchgp.programs.primitives import CONSTANT, NOTHING, Primitives
 
@@ -103,7 +102,7 @@ def build_schedule(programs: Programs, primitives: Primitives, free: Tensor | No
         operands: tuple[Tensor, ...] = ()
         if code >= primitives.first_operator:
             operands = (child_last[start:stop],)
-            if OPERATORS[primitives.operators[code - primitives.first_operator]].arity == 2:
+            if primitives.get_function(code).arity == 2:
                 operands = (child_first[start:stop], child_last[start:stop])
         groups.append(_Group(code, start, stop, bool(kind % 2), operands))
         start = stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from symtorch_core import SearchSpace
-from symtorch_core.expressions import OPERATORS, Call, Constant, Expression, Variable
+from symtorch_core.expressions import Call, Constant, Expression, Variable
+from symtorch_core.search import Function, list_functions
 
 NOTHING = 0
 """The code of the empty places at the end of a program."""
@@ -25,30 +27,38 @@ class Primitives:
 
     Attributes:
         variables: names of the inputs.
-        operators: names of the operators, in code order.
+        functions: the operators, in code order.
         arity: arity of each code, shape (codes,); 1 for nothing, so that sums over places ignore it.
         complexity: complexity of each code, shape (codes,); 0 for nothing.
     """
 
     variables: tuple[str, ...]
-    operators: tuple[str, ...]
+    functions: tuple[Function, ...]
     arity: Tensor
     complexity: Tensor
 
     @classmethod
     def of(cls, search: SearchSpace, variables: Sequence[str], device: torch.device) -> Primitives:
         """Return the table of a search over these variables."""
-        rules, names = search.rules, search.operators
+        rules, functions = search.rules, list_functions(search, "torchgp")
         variable_complexity = [rules.count(Variable(name)) for name in variables]
-        operator_complexity = [rules.operators.get(name, 1) for name in names]
+        arities = [1, 0] + [0] * len(variables) + [function.arity for function in functions]
+        sizes = [0, rules.constants, *variable_complexity, *(function.complexity for function in functions)]
         return cls(
             tuple(variables),
-            names,
-            torch.tensor(
-                [1, 0] + [0] * len(variables) + [OPERATORS[name].arity for name in names], device=device
-            ),
-            torch.tensor([0, rules.constants, *variable_complexity, *operator_complexity], device=device),
+            functions,
+            torch.tensor(arities, device=device),
+            torch.tensor(sizes, device=device),
         )
+
+    @functools.cached_property
+    def operators(self) -> tuple[str, ...]:
+        """Names of the operators, in code order."""
+        return tuple(function.name for function in self.functions)
+
+    def get_function(self, code: int) -> Function:
+        """Return the operator of a code."""
+        return self.functions[code - self.first_operator]
 
     @property
     def first_operator(self) -> int:
@@ -79,11 +89,10 @@ class Primitives:
             elif code < self.first_operator:
                 stack.append(Variable(self.variables[code - 2]))
             else:
-                name = self.operators[code - self.first_operator]
-                arity = OPERATORS[name].arity
-                args = stack[len(stack) - arity :]
-                del stack[len(stack) - arity :]
-                stack.append(Call(name, *args))
+                function = self.get_function(code)
+                args = stack[len(stack) - function.arity :]
+                del stack[len(stack) - function.arity :]
+                stack.append(function.build(*args))
         (expression,) = stack
         return expression
 
