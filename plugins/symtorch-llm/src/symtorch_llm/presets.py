@@ -27,7 +27,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         # For two cores and a model of 1.5 billion parameters, where the processor computes in bfloat16.
         "laptop": {
             **_PAPER,
-            "tokens": 40_000,
+            "tokens": 20_000,
             "recipe": "all",
             "rows": 20_000,
             "epochs": 1,
