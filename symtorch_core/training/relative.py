@@ -43,8 +43,12 @@ class RelativeAdam(torch.optim.Adam):
 
 
 def _compute_sizes(value: Tensor) -> Tensor:
-    """Return how far each number moves at a step of one: a constant by its size, a map by the rms of its entries."""
+    """Return how far each number moves at a step of one: a constant by its size, the entries of a map by their rms.
+
+    Adam moves all entries of a row alike, so that the sum over d inputs moves sqrt(d) times as far, relative to its
+    size, as one entry does: maps are slowed down by this factor (as in Yang et al., arXiv 2203.03466).
+    """
     if value.ndim > 1:
-        return torch.full_like(value, float(value.square().mean().sqrt()) or 1.0)
+        return torch.full_like(value, (float(value.square().mean().sqrt()) or 1.0) / value.shape[1] ** 0.5)
     largest = float(value.abs().max()) or 1.0
     return value.abs().clamp_min(_SMALLEST_STEP * largest)

@@ -32,7 +32,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "rows": 20_000,
             "epochs": 1,
             "step": 262,
-            "learning_rate": 0.03,
+            "learning_rate": 0.1,
             "passes": 3,
             "sweep": False,
             "dtype": "fast",

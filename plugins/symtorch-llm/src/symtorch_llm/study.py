@@ -124,7 +124,7 @@ class LlmStudy(Study):
     learning_rate: float = setting(
         0.0,
         "Highest learning rate of the tuning, relative to the size of each number; "
-        "0 for the best of 0.01, 0.03 and 0.1 in short trials.",
+        "0 for the best of 0.03, 0.1 and 0.3 in short trials.",
     )
     sweep: bool = setting(True, "Measure how narrow maps may be.")
     frontier: bool = setting(

@@ -40,7 +40,7 @@ class Tuning:
     """
 
     epochs: int = 3
-    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
+    learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3)
     trial: int = 32
     clip: float = 1.0
     patience: int = 3
