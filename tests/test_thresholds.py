@@ -114,6 +114,7 @@ def test_a_threshold_in_data_is_found(regressor: str) -> None:
     result = st.distill(
         (INPUTS, target), regressor=regressor, variable_names=["x", "y"], seed=0, progress=False, **options
     )
-    best = result.front(0).select("best").expression
-    assert best == Call("cond", Call("-", Variable("x"), Constant(constants(best)[0])), Constant(1.0))
-    assert constants(best)[0] == pytest.approx(6.055, abs=0.05)
+    best = result.front(0).select("best")
+    threshold = constants(best.expression)[0]  # anywhere between the two rows beside 6.055
+    assert best.expression == Call("cond", Call("-", Variable("x"), Constant(threshold)), Constant(1.0))
+    assert best.loss == 0

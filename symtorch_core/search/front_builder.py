@@ -28,6 +28,7 @@ from symtorch_core.search.deadline import NEVER, Deadline
 from symtorch_core.search.front import Candidate, ParetoFront
 from symtorch_core.search.rows import Rows
 from symtorch_core.search.space import SearchSpace
+from symtorch_core.search.thresholds import has_thresholds
 from symtorch_core.training.descend import allow_gradients
 
 _KEPT_PER_COMPLEXITY = 3
@@ -224,9 +225,16 @@ def _generate_forms(expression: Expression, rows: Rows) -> Iterator[Expression]:
 
 
 def _generate_shorter(expression: Expression, negligible: float) -> Iterator[Expression]:
-    """Yield each expression with one summand dropped, one factor set to one, or a negligible one set to zero."""
+    """Yield each expression with one summand dropped, one factor set to one, or a negligible one set to zero.
+
+    Beside what switches, whole factors are dropped too: those that a search put there only to imitate a step.
+    """
     if not isinstance(expression, Call):
         return
+    if expression.operator == "cond" and not isinstance(expression.args[1], Constant):
+        yield Call("cond", expression.args[0], Constant(1.0))
+    if expression.operator == "*" and has_thresholds(expression):
+        yield from expression.args
     if expression.operator in {"+", "-"}:
         yield expression.args[0]
         yield expression.args[1] if expression.operator == "+" else Call("neg", expression.args[1])

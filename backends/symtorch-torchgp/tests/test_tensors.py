@@ -12,6 +12,7 @@ from torch import Tensor
 from symtorch_core import SearchSpace
 from symtorch_core.expressions import OPERATORS, Call, Expression, parse
 from symtorch_core.expressions import evaluate as evaluate_expression
+from symtorch_core.search import list_functions
 from symtorch_torchgp.data.rows import Rows
 from symtorch_torchgp.evaluation.adjoints import differentiate_operator
 from symtorch_torchgp.evaluation.schedules import build_schedule
@@ -102,7 +103,10 @@ def test_the_slope_of_every_operator_is_that_of_autograd(name: str) -> None:
     expected: list[Tensor | None] = [None] * len(args)
     if value.requires_grad:
         expected = list(torch.autograd.grad(value, leaves, incoming, allow_unused=True))
-    found = differentiate_operator(operator, args, value.detach(), incoming)
+    kind = "unary_operators" if operator.arity == 1 else "binary_operators"
+    search = SearchSpace(**{"binary_operators": (), "unary_operators": (), kind: (name,)})
+    (function,) = list_functions(search, "torchgp")
+    found = differentiate_operator(function, args, value.detach(), incoming)
     for slope, truth, arg in zip(found, expected, args, strict=True):
         torch.testing.assert_close(slope, torch.zeros_like(arg) if truth is None else truth)
 

@@ -23,6 +23,8 @@ from symtorch_core.reduction import Moments
 
 _EXACT: Final = 1e-14
 """Unexplained share of the variance from which a sum is exact."""
+_ROUNDING: Final = 1e-9
+"""Factors this close to one are one, and offsets of this share of the target's spread are zero."""
 _INDEPENDENT: Final = 1e-10
 """A term needs this share of its variance that the chosen terms do not explain."""
 _GAIN: Final = 1e-9
@@ -81,7 +83,9 @@ def compute_path(moments: Moments, output: int, steps: int, inputs: Sequence[int
             continue
         lowest, places = loss, list(chosen)
         factors = height * problem.solve(places) / spread[places]
+        factors[np.abs(factors - 1) < _ROUNDING] = 1.0
         offset = float(moments.y[output]) - float(factors @ moments.x.cpu().numpy()[places])
+        offset = offset if abs(offset) > _ROUNDING * height else 0.0
         found.append(Step(chosen, tuple(factors.tolist()), offset, max(0.0, loss) * variance))
         if loss <= _EXACT:
             break
