@@ -32,6 +32,7 @@ sp: Any = _LazySympy()
 Interval = tuple[float, float]
 REAL: Interval = (-math.inf, math.inf)
 POSITIVE: Interval = (0.0, math.inf)
+_FIRST, _EACH, _DIFFERENCE = ((0,),), ((0,), (1,)), ((0, 1),)
 
 
 @final
@@ -47,6 +48,8 @@ class Operator:
         domain: for each argument, an open interval on which the result is real and finite.
         parity: 1 if f(-x) = f(x), -1 if f(-x) = -f(x), else 0 (unary operators only).
         degree: d if f(c x) = c**d f(x) for every c > 0, else None (unary operators only).
+        switches: where the operator takes another branch: at each sign change of one of these quantities, the argument
+            at a position, or the difference of the arguments at two.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Operator:
     domain: tuple[Interval, ...]
     parity: int = 0
     degree: float | None = None
+    switches: tuple[tuple[int, ...], ...] = ()
 
 
 def _cbrt(x: Tensor) -> Tensor:
@@ -93,8 +97,9 @@ def _unary(
     domain: Interval = REAL,
     parity: int = 0,
     degree: float | None = None,
+    switches: tuple[tuple[int, ...], ...] = (),
 ) -> Operator:
-    return Operator(name, 1, torch_function, sympy_function, (domain,), parity, degree)
+    return Operator(name, 1, torch_function, sympy_function, (domain,), parity, degree, switches)
 
 
 def _binary(
@@ -102,8 +107,9 @@ def _binary(
     torch_function: Callable[[Tensor, Tensor], Tensor],
     sympy_function: Callable[[Any, Any], Any],
     domain: tuple[Interval, Interval] = (REAL, REAL),
+    switches: tuple[tuple[int, ...], ...] = (),
 ) -> Operator:
-    return Operator(name, 2, torch_function, sympy_function, domain)
+    return Operator(name, 2, torch_function, sympy_function, domain, switches=switches)
 
 
 _ROWS = (
@@ -113,28 +119,35 @@ _ROWS = (
     _binary("/", torch.div, lambda x, y: x / y, (REAL, POSITIVE)),
     _binary("^", torch.pow, lambda x, y: x**y, (POSITIVE, REAL)),
     _binary("pow_abs", lambda x, y: torch.pow(torch.abs(x), y), lambda x, y: abs(x) ** y, (POSITIVE, REAL)),
-    _binary("max", torch.maximum, sp.Max),
-    _binary("min", torch.minimum, sp.Min),
+    _binary("max", torch.maximum, sp.Max, switches=_DIFFERENCE),
+    _binary("min", torch.minimum, sp.Min, switches=_DIFFERENCE),
     _binary("mod", torch.remainder, sp.Mod, (REAL, POSITIVE)),
     _binary("atan2", torch.atan2, sp.atan2, (REAL, POSITIVE)),
-    _binary("greater", lambda x, y: _step(x > y, x), lambda x, y: _indicator(x > y)),
-    _binary("less", lambda x, y: _step(x < y, x), lambda x, y: _indicator(x < y)),
-    _binary("greater_equal", lambda x, y: _step(x >= y, x), lambda x, y: _indicator(x >= y)),
-    _binary("less_equal", lambda x, y: _step(x <= y, x), lambda x, y: _indicator(x <= y)),
+    _binary("greater", lambda x, y: _step(x > y, x), lambda x, y: _indicator(x > y), switches=_DIFFERENCE),
+    _binary("less", lambda x, y: _step(x < y, x), lambda x, y: _indicator(x < y), switches=_DIFFERENCE),
+    _binary(
+        "greater_equal", lambda x, y: _step(x >= y, x), lambda x, y: _indicator(x >= y), switches=_DIFFERENCE
+    ),
+    _binary(
+        "less_equal", lambda x, y: _step(x <= y, x), lambda x, y: _indicator(x <= y), switches=_DIFFERENCE
+    ),
     _binary(
         "cond",
         lambda x, y: torch.where(x > 0, y, torch.zeros_like(y)),
         lambda x, y: sp.Piecewise((y, x > 0), (0, True)),
+        switches=_FIRST,
     ),
     _binary(
         "logical_or",
         lambda x, y: _step((x > 0) | (y > 0), x),
         lambda x, y: _indicator(sp.Or(x > 0, y > 0)),
+        switches=_EACH,
     ),
     _binary(
         "logical_and",
         lambda x, y: _step((x > 0) & (y > 0), x),
         lambda x, y: _indicator(sp.And(x > 0, y > 0)),
+        switches=_EACH,
     ),
     Operator(
         "clamp",
@@ -142,6 +155,7 @@ _ROWS = (
         lambda x, low, high: torch.where(x < low, low, torch.where(x > high, high, x)),
         lambda x, low, high: sp.Piecewise((low, x < low), (high, x > high), (x, True)),
         (REAL, (-1.0, 0.0), (0.0, 1.0)),
+        switches=((0, 1), (0, 2)),
     ),
     _unary("neg", torch.neg, lambda x: -x, parity=-1, degree=1),
     _unary("inv", torch.reciprocal, lambda x: 1 / x, POSITIVE, parity=-1, degree=-1),
@@ -151,8 +165,8 @@ _ROWS = (
     _unary("sqrt_abs", lambda x: torch.sqrt(torch.abs(x)), lambda x: sp.sqrt(abs(x)), parity=1, degree=0.5),
     _unary("cbrt", _cbrt, lambda x: sp.sign(x) * sp.cbrt(abs(x)), parity=-1, degree=1.0 / 3.0),
     _unary("abs", torch.abs, sp.Abs, parity=1, degree=1),
-    _unary("sign", torch.sign, sp.sign, parity=-1, degree=0),
-    _unary("relu", lambda x: torch.relu(x), lambda x: sp.Max(x, 0), degree=1),
+    _unary("sign", torch.sign, sp.sign, parity=-1, degree=0, switches=_FIRST),
+    _unary("relu", lambda x: torch.relu(x), lambda x: sp.Max(x, 0), degree=1, switches=_FIRST),
     _unary("exp", torch.exp, sp.exp),
     _unary("log", torch.log, sp.log, POSITIVE),
     _unary("log2", torch.log2, lambda x: sp.log(x) / sp.log(2), POSITIVE),

@@ -255,18 +255,7 @@ class _Pass:
         """Simplify any other operator: fold numbers, use parity, scaling and exp(a + b) = exp(a) exp(b)."""
         totals = [self.sum_of(child) for child in node.args]
         operator = OPERATORS[node.operator]
-        coefficient = 1.0
-        if node.operator in _SIGN_ONLY:
-            totals = [
-                _unit(total) if i in _SIGN_ONLY[node.operator] else total for i, total in enumerate(totals)
-            ]
-        if node.operator in _COMPARISONS and totals[0].terms and not totals[1].terms:
-            size = abs(totals[0].lead)
-            totals = [total.times(1 / size) for total in totals]
-        if node.operator == "cond" and (single := totals[1].single()) is not None:
-            totals[1], coefficient = _Sum(terms={single[0]: 1.0}), single[1]
-        elif node.operator == "cond" and not totals[1].terms:
-            totals[1], coefficient = _Sum(constant=1.0), totals[1].constant
+        totals, coefficient = _scale_switch(node.operator, totals)
         if operator.arity != 1 or not totals[0].terms:
             call = Call(node.operator, *map(_from_sum, totals))
             if all(isinstance(arg, Constant) for arg in call.args):
@@ -298,6 +287,21 @@ class _Pass:
         return _Sum(
             constant=math.log(abs(scale)) / math.log(base), terms={Call(node.operator, argument): 1.0}
         )
+
+
+def _scale_switch(operator: str, totals: Sequence[_Sum]) -> tuple[list[_Sum], float]:
+    """Return arguments without factors that change no sign of a switch, and the factor to put before the function."""
+    scaled = [_unit(total) if i in _SIGN_ONLY.get(operator, ()) else total for i, total in enumerate(totals)]
+    if operator in _COMPARISONS and scaled[0].terms and not scaled[1].terms:
+        size = abs(scaled[0].lead)
+        return [total.times(1 / size) for total in scaled], 1.0
+    if operator != "cond":
+        return scaled, 1.0
+    decides, value = scaled
+    if not value.terms:
+        return [decides, _Sum(constant=1.0)], value.constant
+    single = value.single()
+    return (scaled, 1.0) if single is None else ([decides, _Sum(terms={single[0]: 1.0})], single[1])
 
 
 def _unit(total: _Sum) -> _Sum:

@@ -6,24 +6,16 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final, final
 
 import torch
 from torch import Tensor
 
-from symtorch_core.expressions import Call, Expression, constants, evaluate, walk, with_constants
+from symtorch_core.expressions import OPERATORS, Call, Expression, constants, evaluate, walk, with_constants
 from symtorch_core.search.deadline import NEVER, Deadline
 from symtorch_core.search.losses import Loss
 
-_COMPARED: Final[Mapping[str, tuple[tuple[int, ...], ...]]] = MappingProxyType(
-    dict.fromkeys(("greater", "less", "greater_equal", "less_equal", "max", "min"), ((0, 1),))
-    | dict.fromkeys(("cond", "sign", "relu"), ((0,),))
-    | dict.fromkeys(("logical_or", "logical_and"), ((0,), (1,)))
-    | {"clamp": ((0, 1), (0, 2))}
-)
-"""For each operator that switches: positions of arguments whose difference, or whose own value, changes its sign."""
-SWITCHING: Final = frozenset(_COMPARED)
+SWITCHING: Final = frozenset(name for name, operator in OPERATORS.items() if operator.switches)
 """Operators that switch where an argument, or the difference of two, changes its sign."""
 _TRIED: Final = 64
 """Thresholds that are tried at once."""
@@ -39,7 +31,7 @@ class _Switch:
     """A quantity whose sign decides, and the positions of its constants among those of the whole expression."""
 
     quantity: Expression
-    positions: range
+    positions: tuple[int, ...]
 
 
 def has_thresholds(expression: Expression) -> bool:
@@ -101,28 +93,23 @@ def _list_switches(expression: Expression) -> Iterator[_Switch]:
     def visit(node: Expression, first: int) -> Iterator[_Switch]:
         if not isinstance(node, Call):
             return
-        starts = []
-        position = first
+        ranges = []
         for child in node.args:
-            starts.append(position)
-            yield from visit(child, position)
-            position += len(constants(child))
-        for places in _COMPARED.get(node.operator, ()):
+            yield from visit(child, first)
+            ranges.append(range(first, first := first + len(constants(child))))
+        for places in OPERATORS[node.operator].switches:
             parts = [node.args[place] for place in places]
-            start = starts[places[0]]
-            stop = starts[places[-1]] + len(constants(parts[-1]))
-            if len(places) == 1 or places[1] == places[0] + 1:
-                quantity = parts[0] if len(parts) == 1 else Call("-", *parts)
-                if stop > start:
-                    yield _Switch(quantity, range(start, stop))
+            positions = tuple(position for place in places for position in ranges[place])
+            if positions:
+                yield _Switch(parts[0] if len(parts) == 1 else Call("-", *parts), positions)
 
     yield from visit(expression, 0)
 
 
 def _find_places(switch: _Switch, position: int, columns: Mapping[str, Tensor], values: Tensor) -> Tensor:
     """Return values of a constant between those at which some row switches, shape (m,), in ascending order."""
-    own = values[switch.positions.start : switch.positions.stop]
-    here = position - switch.positions.start
+    own = values[list(switch.positions)]
+    here = switch.positions.index(position)
     step = float(own[here].abs()) or 1.0
 
     def shift(steps: int) -> Tensor:

@@ -71,8 +71,9 @@ def compute_path(moments: Moments, output: int, steps: int, inputs: Sequence[int
     problem = _Correlations(xx / np.outer(spread, spread), xy / (spread * height))
     images = _list_affine_images(problem.terms)
     usable = [place for place in range(len(spread)) if place not in images]
+    linear = [place for place in inputs if place not in images]
     best: dict[int, tuple[float, tuple[int, ...]]] = {}
-    for chosen in _walk(problem, steps, usable, [place for place in usable if place in set(inputs)]):
+    for chosen in _walk(problem, steps, usable, linear):
         loss = problem.compute_loss(chosen)
         if loss < best.get(len(chosen), (np.inf, ()))[0]:
             best[len(chosen)] = loss, tuple(sorted(chosen))

@@ -20,7 +20,6 @@ from symtorch_core.search import (
     Deadline,
     Problem,
     is_constant,
-    list_functions,
     make_problems,
     reserve_for_front,
     weighted_median,
@@ -166,7 +165,6 @@ class SparseRegressor(Regressor):
 
 
 def _check_search(search: SearchSpace) -> None:
-    list_functions(search, "sparse")
     missing = {"+", "*"} - set(search.binary_operators)
     if missing:
         raise SearchError(

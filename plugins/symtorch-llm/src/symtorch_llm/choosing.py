@@ -11,6 +11,7 @@ from symtorch_core import SearchError, SymbolicModel
 from symtorch_llm.experiment import (
     JUDGED,
     Experiment,
+    build_blocks,
     list_parameters,
     set_parameters,
     tune_and_judge,
@@ -41,10 +42,7 @@ def build_once(experiment: Experiment, recipe: Recipe, seed: int) -> Build:
 
     def build(path: str) -> SymbolicModel:
         if path not in made:
-            some = experiment.restrict([path])
-            blocks = recipe.build_blocks(
-                some.rows, some.mlps, seed=seed, callbacks=some.callbacks, resume=some.folder / "searches"
-            )
+            blocks = build_blocks(experiment.restrict([path]), recipe, seed)
             start = {name: value.clone() for name, value in list_parameters(blocks).items()}
             made[path] = blocks[path], start
         block, start = made[path]

@@ -143,14 +143,19 @@ def judge_between(experiment: Experiment, k_in: int, k_out: int) -> Variant:
 
 def judge_recipe(experiment: Experiment, recipe: Recipe, seed: int) -> Variant:
     """Judge the equations of a recipe, tuned if the recipe says so."""
-    blocks = recipe.build_blocks(
+    blocks = build_blocks(experiment, recipe, seed)
+    return tune_and_judge(experiment, recipe.name, blocks, recipe.tuning, seed)
+
+
+def build_blocks(experiment: Experiment, recipe: Recipe, seed: int) -> dict[str, SymbolicModel]:
+    """Return the MLPs on equations of a recipe, as fitted, by path; finished searches are not repeated."""
+    return recipe.build_blocks(
         experiment.rows,
         experiment.mlps,
         seed=seed,
         callbacks=experiment.callbacks,
         resume=experiment.folder / "searches",
     )
-    return tune_and_judge(experiment, recipe.name, blocks, recipe.tuning, seed)
 
 
 def judge_baseline(
